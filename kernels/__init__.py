@@ -1,0 +1,11 @@
+"""Stateless matching numerics on tensors; knows nothing of images.
+
+Set ``flashmatch.kernels.WORKSPACE_BYTES`` to change how much memory a search may hold beyond its
+inputs and outputs.
+"""
+
+WORKSPACE_BYTES: int = 256 * 2**20
+
+from .topk import Matches, topk  # noqa: E402  (the bodies read WORKSPACE_BYTES at call time)
+
+__all__ = ["WORKSPACE_BYTES", "Matches", "topk"]

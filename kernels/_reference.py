@@ -1,0 +1,55 @@
+"""The oracle: the contract, written as plainly as torch allows. Imported by tests and benchmarks.
+
+score   the metric's definition, evaluated in fp64, rounded once to fp32
+order   score descending, then index ascending
+"""
+
+import torch
+from torch import Tensor
+
+COSINE_EPS = 1e-8
+
+
+def scores(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
+    """(Q, C), (M, C) -> (Q, M) float32. Holds a few (M, C) fp64 tensors at a time."""
+    prototypes = prototypes.double()
+    rows = [_row(query, prototypes, metric) for query in queries.double()]
+    return torch.stack(rows) if rows else torch.empty(0, len(prototypes))
+
+
+def _row(query: Tensor, prototypes: Tensor, metric: str) -> Tensor:
+    if metric == "l2":
+        score = -((query - prototypes) ** 2).sum(-1)
+    else:
+        score = (query * prototypes).sum(-1)
+        if metric == "cosine":
+            norms = (prototypes * prototypes).sum(-1).sqrt().clamp(min=COSINE_EPS)
+            score = score / ((query * query).sum().sqrt().clamp(min=COSINE_EPS) * norms)
+    return score.float() + 0.0  # -0 and 0 are one score
+
+
+def topk(
+    queries: Tensor,
+    prototypes: Tensor,
+    k: int,
+    metric: str = "cosine",
+    mask: Tensor | None = None,
+    nonfinite: str = "raise",
+) -> tuple[Tensor, Tensor]:
+    """(Q, k) float32 scores and (Q, k) int64 indices; -inf and -1 where nothing may match."""
+    allowed = torch.ones(len(queries), len(prototypes), dtype=torch.bool)
+    if mask is not None:
+        allowed &= mask
+    if nonfinite == "exclude":
+        allowed &= prototypes.isfinite().all(-1)
+        allowed &= queries.isfinite().all(-1)[:, None]
+    table = scores(queries.nan_to_num(0, 0, 0), prototypes.nan_to_num(0, 0, 0), metric)
+    out_scores = torch.full((len(queries), k), -torch.inf)
+    out_indices = torch.full((len(queries), k), -1)
+    for q in range(len(queries)):
+        candidates = allowed[q].nonzero()[:, 0]  # ascending, and the sort is stable
+        best = table[q, candidates].sort(descending=True, stable=True)
+        n = min(k, len(candidates))
+        out_scores[q, :n] = best.values[:n]
+        out_indices[q, :n] = candidates[best.indices[:n]]
+    return out_scores, out_indices

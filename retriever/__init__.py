@@ -1,0 +1,1 @@
+"""Images, encoders, galleries and the retriever; knows nothing of Triton."""
