@@ -1,0 +1,74 @@
+# Every target sets up what it needs in .venv; nothing has to be installed by hand.
+
+# Keeps the checkout off sys.path, so that kernels/ and retriever/ are only ever flashmatch.*.
+export PYTHONSAFEPATH := 1
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
+N ?= 2000
+N_INTERPRETER ?= 150
+
+help:
+	@echo "make demo    find photographs in a gallery of photographs; writes demo-out/"
+	@echo "make test    the torch leg, the Triton interpreter leg, the compile matrix"
+	@echo "make lint    ruff check, ruff format --check, pyright"
+	@echo "make bench   the CPU benchmark, gated by the oracle; appends to bench/results/"
+	@echo "make gpu     correctness, memcheck and benchmark on a CUDA device"
+	@echo "make fuzz    property tests with N=$(N) examples each (N_INTERPRETER=$(N_INTERPRETER) interpreted)"
+	@echo "make clean   remove .venv and everything generated"
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/flashmatch demo
+
+test: test-torch test-interpreter test-compile
+
+test-torch: $(VENV)/.installed-dev
+	$(BIN)/pytest tests --ignore=tests/compile
+
+test-interpreter: $(VENV)/.installed-dev
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/interpreter
+
+test-compile: $(VENV)/.installed-dev
+	$(BIN)/pytest tests/compile
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python bench link
+	$(BIN)/pyright
+
+fuzz: $(VENV)/.installed-dev
+	FLASHMATCH_EXAMPLES=$(N) $(BIN)/pytest -m hypothesis tests --ignore=tests/compile
+	FLASHMATCH_EXAMPLES=$(N_INTERPRETER) TRITON_INTERPRET=1 OMP_NUM_THREADS=1 \
+		$(BIN)/pytest -m hypothesis tests/interpreter
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python bench run
+
+gpu: $(VENV)/.installed-dev
+	$(BIN)/python bench gpu
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks demo-out
+
+$(BIN)/python:
+ifdef UV
+	uv venv $(VENV)
+else
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv || echo "no uv: pip it is"
+endif
+
+$(VENV)/.installed-%: pyproject.toml | $(BIN)/python
+ifdef UV
+	uv pip install --python $(BIN)/python --editable ".[$*]"
+else
+	if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --python $(BIN)/python --editable ".[$*]"; \
+	else $(BIN)/python -m pip install --editable ".[$*]"; fi
+endif
+	touch $@
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-torch test-interpreter test-compile lint fuzz bench gpu clean
