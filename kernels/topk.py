@@ -1,18 +1,21 @@
-"""The door: check once, then search. First stand-in body; the kernels replace it."""
+"""The door: check once, plan, dispatch. The only place that does."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from torch import Tensor, cat
+import torch
+from torch import Tensor
 
-from . import _checks, _reference
+from . import _checks
 
 
 class Matches(NamedTuple):
     """The k best prototypes of each query: score descending, then index ascending."""
 
     scores: Tensor
+    """(Q, k) float32; larger is more similar; -inf where nothing may match."""
     indices: Tensor
+    """(Q, k) int64 rows of the prototypes, numbered through all chunks; -1 where none."""
 
 
 def topk(
@@ -25,6 +28,51 @@ def topk(
     chunk_rows: int | None = None,
     nonfinite: str = "raise",
 ) -> Matches:
+    """The k most similar prototypes of each query, exactly.
+
+    A score is the metric's definition evaluated in fp64 from the vectors as given and rounded once
+    to fp32. Matches are ordered by score descending, then index ascending, so ties are stable. The
+    result does not depend on ``chunk_rows``, on how queries are batched or on the device.
+
+    Args:
+        queries: (Q, C), float32, float16, bfloat16 or float64, any strides.
+        prototypes: (M, C), or a sequence of (M_i, C) that are chunks of one set, numbered through;
+            dtype and device may differ from the queries' and from each other's. Chunks elsewhere
+            are brought to the queries' device piece by piece.
+        k: matches per query, 0 <= k <= M.
+        metric: ``"cosine"``: q.p / (max(|q|, 1e-8) max(|p|, 1e-8)), as torch.cosine_similarity;
+            ``"dot"``: q.p; ``"l2"``: -|q - p|^2. Larger is more similar.
+        mask: bool, (M,) or (Q, M), on the queries' device; True = may match.
+        chunk_rows: prototypes per pass; None = chosen. Changes speed and memory only.
+        nonfinite: ``"raise"`` refuses vectors with NaN, inf or a norm beyond fp64; ``"exclude"``
+            never returns such a prototype and gives such a query -inf and -1 throughout.
+
+    Returns:
+        ``Matches(scores, indices)``, on the queries' device. Scores are differentiable with respect
+        to queries and prototypes, through the selected pairs; indices are not. Where a mask leaves
+        fewer than k, the rest is -inf and -1.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected, and what was given.
+
+    Time is O(Q M C). Memory beyond inputs and outputs is at most
+    ``flashmatch.kernels.WORKSPACE_BYTES``, whatever Q, M and k.
+    """
     _checks.require_vectors("queries", queries)
     chunks = _checks.require_prototypes(prototypes)
-    return Matches(*_reference.topk(queries, cat(chunks), k, metric, mask, nonfinite))
+    _checks.require_same_channels(queries, chunks)
+    rows = sum(len(chunk) for chunk in chunks)
+    k = _checks.require_k(k, rows)
+    _checks.require_choice("metric", metric, _checks.METRICS)
+    _checks.require_choice("nonfinite", nonfinite, _checks.NONFINITE)
+    _checks.require_mask(mask, len(queries), rows, queries.device)
+    _checks.require_positive("chunk_rows", chunk_rows)
+    if len(queries) == 0 or k == 0:
+        return Matches(
+            queries.new_empty(len(queries), k, dtype=torch.float32),
+            queries.new_empty(len(queries), k, dtype=torch.int64),
+        )
+    from ._plan import plan
+    from . import _torch, WORKSPACE_BYTES
+    return Matches(*_torch.search(queries, chunks, k, metric, mask, nonfinite=="exclude",
+        plan(len(queries), rows, queries.shape[1], k, WORKSPACE_BYTES, chunk_rows)))

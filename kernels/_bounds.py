@@ -1,0 +1,147 @@
+"""The proofs: how far a screen in low precision may lie from the score it stands for.
+
+Notation. u = 2^-24 is fp32's unit roundoff. |x| is the Euclidean norm. C is the number of channels.
+"Screen units" are what the matrix product yields and the groups' maxima are taken of:
+
+    metric   screened value v          score s = f(v)
+    cosine   (q/|q|) . (p/|p|)         v                 norms clamped from below at 1e-8
+    dot      q . p                     v
+    l2       q . p - |p|^2 / 2         2 v - |q|^2
+
+f is increasing, so a bound in screen units is a bound on the score. Three facts carry every proof:
+
+(1) Dot product. In any order of summation, with or without fused multiply-add,
+    |fl(a.b) - a.b| <= gamma_C sum|a_i b_i| <= gamma_C |a||b|,  gamma_n = n u / (1 - n u).
+    (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1; Cauchy-Schwarz.)
+    Where the product rounds its operands first, to relative precision r, add ((1+r)^2 - 1) |a||b|.
+(2) Scaling. If b = p (1 + theta_i) elementwise with |theta_i| <= t, then |a.b - a.p| <= t |a||p|.
+(3) Underflow. Below 2^-126 an operation may flush to zero: an absolute error of 2^-126 for each,
+    times the size of what it is multiplied by.
+
+Rounding is monotone: s <= B implies fl32(s) <= fl32(B). A prototype is excluded only if its bound
+lies strictly below a value that rounds to less than the k-th best score, so ties survive.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+COSINE_EPS = 1e-8
+U32 = 2.0**-24
+U64 = 2.0**-53
+TINY = 2.0**-126
+LARGEST_TAME_NORM = 1e18
+"""Norms up to here keep every fp32 product and sum of a dot or l2 screen below overflow."""
+
+
+@dataclass(frozen=True)
+class Slack:
+    """|screened - exact| <= floor (1 + |q| + |p|) + linear |q||p| + square |p|^2, in screen units.
+
+    For cosine both norms are 1.
+    """
+
+    floor: float
+    linear: float
+    square: float
+
+    def of(self, query_norms: Tensor, prototype_norms: Tensor) -> Tensor:
+        """(Q, 1) and (1, G) upper bounds of norms, fp32 -> (Q, G)."""
+        per_query = self.floor * (1 + query_norms)
+        slope = self.linear * query_norms + self.floor
+        return per_query + slope * prototype_norms + self.square * prototype_norms.square()
+
+
+def fp32_slack(metric: str, channels: int, roundoff: float) -> Slack:
+    """The slack of a screen by fp32 matrix product.
+
+    ``roundoff`` is the relative precision to which the product rounds its operands (0 for IEEE).
+    Counting in units of u, each count rounded up; the 16 covers what is constant: the reciprocal,
+    the multiplication by it, casts of fp64 inputs, the fp64 evaluation of the score itself
+    (C 2^-53 << u), and the fp32 arithmetic of the comparison.
+
+    cosine  q is normalised in fp64 and cast. p's squared norm is summed in fp32 (gamma_C), so its
+            norm is off by C/2 + 1; with the product's gamma_C: 1.5 C + 16. Clamping divides by at
+            least 1e-8, which scales the underflow up to nothing that matters beside u.
+    dot     the product's gamma_C, times |q||p|.
+    l2      the product as for dot; |p|^2/2 is off by (C + 2) / 2 |p|^2, and adding it rounds once
+            more: at most u (|q||p| + |p|^2).
+    """
+    count = 1.5 * channels + 16
+    linear = count * U32 / (1 - count * U32) + (1 + roundoff) ** 2 - 1
+    return Slack(
+        floor=4 * channels * TINY / (COSINE_EPS if metric == "cosine" else 1.0),
+        linear=linear,
+        square=linear if metric == "l2" else 0.0,
+    )
+
+
+def fp64_slack(channels: int) -> float:
+    """Relative to |q||p| (cosine: 1; l2: (|q| + |p|)^2), what any two fp64 evaluations differ by.
+
+    Each of the two errs by at most gamma_C in its sum and a few roundings besides; l2 by
+    |q|^2 - 2 q.p + |p|^2 has three such sums.
+    """
+    return (4 * channels + 64) * U64
+
+
+def norm_bound(norms: Tensor, channels: int) -> Tensor:
+    """An upper bound of the exact norms, from norms summed in fp32 (gamma_C / 2, and underflow)."""
+    return norms * (1 + (channels + 8) * U32) + math.sqrt(channels * TINY)
+
+
+def threshold(
+    kth_scores: Tensor, query_norms: Tensor, channels: int, metric: str
+) -> Tensor:
+    """Screen-unit values strictly below which a score rounds to less than the k-th best.
+
+    Shapes (Q,): ``kth_scores`` fp32, ``query_norms`` fp64. t - |t| 2^-23 - 2^-149 is at most the
+    fp32 number before t. For l2, |q|^2 has its own fp64 error, which matters where p is small.
+    """
+    t = kth_scores.double()
+    t = t - t.abs() * 2.0**-23 - 2.0**-149
+    if metric == "l2":
+        squares = query_norms.square()
+        t = (t + squares - fp64_slack(channels) * (t.abs() + squares)) / 2
+    return lowered_to_fp32(t)
+
+
+def early_threshold(kth_screened: Tensor, query_norms: Tensor, metric: str) -> Tensor:
+    """The same from screen-unit lower bounds (Q,) of the k-th best score, before any is exact.
+
+    What rounds to less than the k-th score lies below it by more than |s| 2^-24, and
+    |s| <= 2 |v| + |q|^2.
+    """
+    t = kth_screened.double()
+    reach = t.abs() + query_norms.square() if metric == "l2" else t.abs()
+    return lowered_to_fp32(t - reach * 2.0**-22 - 2.0**-149)
+
+
+def lowered_to_fp32(values: Tensor) -> Tensor:
+    """fp64 -> fp32, never upwards; -inf becomes the lowest finite number."""
+    lowered = (values - values.abs() * 2.0**-23 - 2.0**-149).float()
+    return lowered.clamp(min=torch.finfo(torch.float32).min)
+
+
+def operand_roundoff(device: torch.device) -> float:
+    """The relative precision to which torch may round fp32 operands of a matrix product here.
+
+    Users may have allowed bf16 (2^-7 if truncated) or TF32 (2^-10) for the whole process; any
+    setting that is not plainly IEEE is taken for the coarser one. fp32_precision settings exist
+    from torch 2.9 on.
+    """
+    backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+    settings = [
+        getattr(torch.backends, "fp32_precision", "none"),
+        getattr(backend, "fp32_precision", "none"),
+        getattr(getattr(backend, "matmul", None), "fp32_precision", "none"),
+    ]
+    try:
+        settings.append(torch.get_float32_matmul_precision())
+    except RuntimeError:  # legacy and new settings were mixed
+        return 2.0**-7
+    if device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32:
+        return 2.0**-7
+    return 0.0 if all(s in ("none", "ieee", "highest") for s in settings) else 2.0**-7
