@@ -1,0 +1,107 @@
+"""The ledger: one CSV per device, one row per provider and shape, appended and never rewritten."""
+
+import csv
+import platform
+import re
+import subprocess
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from links import ROOT
+
+RESULTS = ROOT / "bench" / "results"
+
+
+@dataclass(frozen=True)
+class Row:
+    provider: str
+    version: str
+    Q: int
+    M: int
+    C: int
+    k: int
+    metric: str
+    dtype: str
+    median_ms: float | None
+    p25: float | None
+    p75: float | None
+    repeats: int
+    peak_mib: float | None
+    agreement: float | None  # share of (query, rank) places with the oracle's index
+    checked: int  # queries the agreement is over
+    limit_ms: float | None
+    over_limit: float | None
+    device: str
+    torch: str
+    triton: str
+    commit: str
+    date: str
+    status: str  # "ok", "skipped: why" or "error: what"
+
+
+def append(rows: list[Row], folder: Path = RESULTS) -> Path:
+    path = folder / (re.sub(r"[^a-z0-9]+", "-", rows[0].device.lower()).strip("-") + ".csv")
+    folder.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows({k: _cell(k, v) for k, v in asdict(row).items()} for row in rows)
+    return path
+
+
+def _cell(name: str, value: object) -> object:
+    if name == "agreement" and isinstance(value, float):
+        return exact_share(value)
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
+def exact_share(share: float) -> str:
+    """Six digits, where 1 means every single one."""
+    return "1" if share == 1 else f"{min(share, 0.999999):.6f}"
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
+        name = found[1].strip() if found else name
+    return f"{name} ({torch.get_num_threads()} threads)"
+
+
+def version_of(*distributions: str) -> str:
+    """The version of the first that is installed."""
+    for name in distributions:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+@cache
+def commit() -> str:
+    """HEAD, with a plus where tracked files differ from it."""
+
+    def git(*args: str) -> str:
+        run = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True)
+        return run.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":!bench/results")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%MZ")

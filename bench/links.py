@@ -1,0 +1,36 @@
+"""The checkout under its installed names, as a tree of links in build/links.
+
+Type checkers cannot follow an editable install's folder mapping, and a borrowed GPU machine may
+have no network to install with; both take this tree as an import path.
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TREE = ROOT / "build" / "links"
+
+
+def link() -> Path:
+    """Make the tree anew and return it."""
+    package = TREE / "flashmatch"
+    shutil.rmtree(TREE, ignore_errors=True)
+    package.mkdir(parents=True)
+    for source in (ROOT / "src" / "flashmatch").iterdir():
+        if source.name != "__pycache__":
+            (package / source.name).symlink_to(source)
+    for folder in ("kernels", "retriever"):
+        (package / folder).symlink_to(ROOT / folder)
+    _describe()
+    return TREE
+
+
+def _describe() -> None:
+    """flashmatch.__version__ is read from the metadata of an installed distribution."""
+    found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    version = found[1] if found else "0"
+    info = TREE / f"flashmatch-{version}.dist-info"
+    info.mkdir()
+    metadata = f"Metadata-Version: 2.1\nName: flashmatch\nVersion: {version}\n"
+    (info / "METADATA").write_text(metadata)

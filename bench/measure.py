@@ -1,0 +1,123 @@
+"""Time and memory of searches, fairly: one process, the same data, interleaved repeats."""
+
+import ctypes
+import gc
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+
+import torch
+
+MIB = 2**20
+SAMPLE_SECONDS = 2e-3  # shorter calls are repeated within a sample, out of the clock's noise
+SLOW_SECONDS = 4.0  # a call this slow is timed once
+
+
+@dataclass(frozen=True)
+class Timing:
+    median_ms: float
+    p25: float
+    p75: float
+    repeats: int
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def available_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_mib(call: Callable[[], object], device: torch.device) -> float | None:
+    """Memory that one call adds at its worst, results included; None where nobody counts it.
+
+    On CUDA only what torch allocates is seen.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        synchronize(device)
+        return (torch.cuda.max_memory_allocated(device) - before) / MIB
+    if not _reset_resident_peak():
+        call()
+        return None
+    before = _resident_kib("VmRSS")
+    call()
+    return max(0, _resident_kib("VmHWM") - before) / 1024
+
+
+def _reset_resident_peak() -> bool:
+    """Have Linux forget the process's peak, after returning freed pages that would hide growth."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def _resident_kib(field: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field))
+
+
+def seconds_of(call: Callable[[], object], device: torch.device, calls: int = 1) -> float:
+    """Mean wall-clock seconds of ``calls`` calls in a row, device work included."""
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    synchronize(device)
+    return (time.perf_counter() - start) / calls
+
+
+def interleave(
+    searches: Mapping[str, Callable[[], object]],
+    estimates: Mapping[str, float],
+    device: torch.device,
+    budget: float,
+    most: int = 30,
+) -> tuple[dict[str, Timing], dict[str, Exception]]:
+    """Time already warm searches in turns, so that what slows the machine slows them all.
+
+    Each gets ``budget`` seconds by its own estimate, at least 3 samples and at most ``most``.
+    """
+    rounds = {
+        name: 1 if t > SLOW_SECONDS else max(3, min(most, int(budget / max(t, SAMPLE_SECONDS))))
+        for name, t in estimates.items()
+    }
+    samples: dict[str, list[float]] = {name: [] for name in searches}
+    failures: dict[str, Exception] = {}
+    order = list(searches)
+    gc.collect()
+    gc.disable()
+    try:
+        for turn in range(max(rounds.values(), default=0)):
+            for name in order[turn % len(order) :] + order[: turn % len(order)]:
+                if turn >= rounds[name] or name in failures:
+                    continue
+                calls = max(1, round(SAMPLE_SECONDS / max(estimates[name], 1e-6)))
+                try:
+                    samples[name].append(seconds_of(searches[name], device, calls))
+                except Exception as error:
+                    failures[name] = error
+    finally:
+        gc.enable()
+    timings = {name: summarise(samples[name]) for name in searches if name not in failures}
+    return timings, failures
+
+
+def summarise(seconds: list[float]) -> Timing:
+    ms = [1e3 * s for s in seconds]
+    p25, _, p75 = quantiles(ms, n=4, method="inclusive") if len(ms) > 1 else ms * 3
+    return Timing(median(ms), p25, p75, len(ms))

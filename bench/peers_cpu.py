@@ -1,0 +1,78 @@
+"""The other exact searches on CPU: FAISS, USearch, scikit-learn. All take float32 from numpy."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from providers import Provider, Search, Unsupported
+from shapes import Shape
+
+
+def _faiss(prototypes: Tensor, shape: Shape) -> Search:
+    index = _faiss_index(prototypes, shape)
+    return lambda queries: _faiss_search(index, queries, shape)
+
+
+def _faiss_with_add(prototypes: Tensor, shape: Shape) -> Search:
+    return lambda queries: _faiss_search(_faiss_index(prototypes, shape), queries, shape)
+
+
+def _faiss_index(prototypes: Tensor, shape: Shape):
+    import faiss
+
+    index = faiss.IndexFlatL2(shape.C) if shape.metric == "l2" else faiss.IndexFlatIP(shape.C)
+    index.add(_unit_if_cosine(prototypes, shape).numpy())
+    return index
+
+
+def _faiss_search(index, queries: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
+    values, indices = index.search(_unit_if_cosine(queries, shape).numpy(), shape.k)
+    scores = torch.from_numpy(values)
+    return -scores if shape.metric == "l2" else scores, torch.from_numpy(indices)
+
+
+def _usearch(prototypes: Tensor, shape: Shape) -> Search:
+    from usearch.compiled import MetricKind
+    from usearch.index import search
+
+    metric = {"cosine": MetricKind.Cos, "dot": MetricKind.IP, "l2": MetricKind.L2sq}[shape.metric]
+    dataset = prototypes.float().numpy()
+
+    def run(queries: Tensor) -> tuple[Tensor, Tensor]:
+        found = search(dataset, queries.float().numpy(), shape.k, metric, exact=True)
+        distances = torch.from_numpy(found.distances).reshape(len(queries), -1)
+        keys = torch.from_numpy(found.keys.astype("int64")).reshape(len(queries), -1)
+        return (-distances if shape.metric == "l2" else 1 - distances), keys
+
+    return run
+
+
+def _sklearn(prototypes: Tensor, shape: Shape) -> Search:
+    from sklearn.neighbors import NearestNeighbors
+
+    if shape.metric == "dot":
+        raise Unsupported("NearestNeighbors takes distances only")
+    metric = "cosine" if shape.metric == "cosine" else "sqeuclidean"
+    brute = NearestNeighbors(n_neighbors=shape.k, algorithm="brute", metric=metric)
+    brute.fit(prototypes.float().numpy())
+
+    def run(queries: Tensor) -> tuple[Tensor, Tensor]:
+        distances, indices = brute.kneighbors(queries.float().numpy())
+        scores = torch.from_numpy(distances)
+        return (1 - scores if shape.metric == "cosine" else -scores), torch.from_numpy(indices)
+
+    return run
+
+
+def _unit_if_cosine(rows: Tensor, shape: Shape) -> Tensor:
+    rows = rows.float()
+    return F.normalize(rows, eps=1e-8) if shape.metric == "cosine" else rows
+
+
+_FAISS = ("faiss-cpu", "faiss")
+CPU_PEERS = (
+    Provider("faiss IndexFlat", _faiss, "faiss", _FAISS, ("cpu",)),
+    Provider("faiss IndexFlat, add included", _faiss_with_add, "faiss", _FAISS, ("cpu",)),
+    Provider("usearch exact", _usearch, "usearch", ("usearch",), ("cpu",)),
+    Provider("scikit-learn brute", _sklearn, "sklearn", ("scikit-learn",), ("cpu",)),
+)

@@ -1,0 +1,135 @@
+"""Who is measured. A provider turns prototypes into a search; both are given by plain functions.
+
+``prepare(prototypes, shape)`` is what may be done ahead of time and is not timed; the search it
+returns is. A provider whose own interface takes raw vectors prepares nothing. Scores come back
+larger-is-closer, indices as int64.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import flashmatch
+from measure import available_bytes
+from shapes import Shape
+
+Search = Callable[[Tensor], tuple[Tensor, Tensor]]
+CHUNK_BYTES = 256 * 2**20
+
+
+class Unsupported(Exception):
+    """This provider does not do this shape, by its own interface or for want of memory."""
+
+
+@dataclass(frozen=True)
+class Provider:
+    name: str
+    prepare: Callable[[Tensor, Shape], Search]
+    module: str = "torch"  # has to be importable
+    distributions: tuple[str, ...] = ("torch",)  # the first installed one gives the version
+    devices: tuple[str, ...] = ("cpu", "cuda")
+
+    @property
+    def available(self) -> bool:
+        return find_spec(self.module) is not None
+
+
+def _flashmatch_topk(prototypes: Tensor, shape: Shape) -> Search:
+    return lambda queries: flashmatch.topk(queries, prototypes, shape.k, metric=shape.metric)
+
+
+def _flashmatch_bank(prototypes: Tensor, shape: Shape) -> Search:
+    make = getattr(flashmatch, "PrototypeBank", None)
+    if make is None:
+        raise Unsupported("this flashmatch has no PrototypeBank")
+    bank = make(prototypes, metric=shape.metric)
+    return lambda queries: bank.topk(queries, shape.k)
+
+
+def _matmul_topk(prototypes: Tensor, shape: Shape) -> Search:
+    require_room(shape.Q * shape.M * shape.torch_dtype.itemsize, "the score matrix", prototypes)
+
+    def search(queries: Tensor) -> tuple[Tensor, Tensor]:
+        return _scores(queries, prototypes, shape.metric).topk(shape.k)
+
+    return search
+
+
+def _matmul_topk_prepared(prototypes: Tensor, shape: Shape) -> Search:
+    if shape.metric != "cosine":
+        raise Unsupported("only cosine has norms to divide by ahead of time")
+    require_room(shape.Q * shape.M * shape.torch_dtype.itemsize, "the score matrix", prototypes)
+    prototypes = F.normalize(prototypes, eps=1e-8)
+    return lambda queries: (F.normalize(queries, eps=1e-8) @ prototypes.T).topk(shape.k)
+
+
+def _matmul_topk_chunked(prototypes: Tensor, shape: Shape) -> Search:
+    """What a careful user writes once the score matrix no longer fits."""
+    rows = max(1, CHUNK_BYTES // (min(shape.Q, 4096) * shape.torch_dtype.itemsize))
+    if rows >= shape.M and shape.Q <= 4096:
+        raise Unsupported("one chunk holds everything")
+
+    def search(queries: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [_chunked(part, prototypes, shape, rows) for part in queries.split(4096)]
+        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+    return search
+
+
+def _chunked(queries: Tensor, prototypes: Tensor, shape: Shape, rows: int):
+    scores = queries.new_empty(len(queries), 0)
+    indices = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    for start in range(0, len(prototypes), rows):
+        chunk = _scores(queries, prototypes[start : start + rows], shape.metric)
+        best = chunk.topk(min(shape.k, chunk.shape[1]))
+        scores = torch.cat([scores, best.values], 1)
+        indices = torch.cat([indices, best.indices + start], 1)
+        scores, places = scores.topk(min(shape.k, scores.shape[1]))
+        indices = indices.gather(1, places)
+    return scores, indices
+
+
+def _scores(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
+    if metric == "cosine":
+        return F.normalize(queries, eps=1e-8) @ F.normalize(prototypes, eps=1e-8).T
+    if metric == "dot":
+        return queries @ prototypes.T
+    squares = prototypes.square().sum(1)
+    return torch.addmm(-squares, queries, prototypes.T, alpha=2) - queries.square().sum(1)[:, None]
+
+
+def _broadcast_sort(prototypes: Tensor, shape: Shape) -> Search:
+    """mmpretrain's formula: every pair side by side, then a full sort."""
+    if shape.metric != "cosine":
+        raise Unsupported("the original computes cosine")
+    require_room(shape.Q * shape.M * shape.C * 12, "the broadcast pairs", prototypes)
+
+    def search(queries: Tensor) -> tuple[Tensor, Tensor]:
+        scores = torch.cosine_similarity(queries[:, None], prototypes[None], dim=-1)
+        best = scores.sort(dim=-1, descending=True)
+        return best.values[:, : shape.k], best.indices[:, : shape.k]
+
+    return search
+
+
+def require_room(size: int, what: str, like: Tensor) -> None:
+    """Half of what is free may go to one provider: the others' copies are alive as well."""
+    if size > available_bytes(like.device) // 2:
+        raise Unsupported(f"{what} would take {size / 2**30:.0f} GiB")
+
+
+_FLASHMATCH = ("flashmatch",)
+OURS = (
+    Provider("flashmatch.topk", _flashmatch_topk, "flashmatch", _FLASHMATCH),
+    Provider("flashmatch.PrototypeBank", _flashmatch_bank, "flashmatch", _FLASHMATCH),
+)
+TORCH = (
+    Provider("torch matmul+topk", _matmul_topk),
+    Provider("torch matmul+topk, normalised before", _matmul_topk_prepared),
+    Provider("torch matmul+topk, chunked", _matmul_topk_chunked),
+    Provider("torch cosine_similarity+sort", _broadcast_sort),
+)

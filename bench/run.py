@@ -1,0 +1,138 @@
+"""One shape, every provider: answer first, then time, and a row for each whatever happens."""
+
+import gc
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+import ledger
+from gate import Truth, agreement, truth
+from ledger import Row, version_of
+from measure import SLOW_SECONDS, Timing, interleave, peak_mib, seconds_of
+from providers import Provider, Search, Unsupported
+from roofline import Roofline
+from shapes import Shape, make
+
+
+@dataclass
+class Entry:
+    """What becomes known of one provider on one shape."""
+
+    provider: Provider
+    search: Search | None = None
+    estimate: float = 0.0
+    peak: float | None = None
+    agreement: float | None = None
+    timing: Timing | None = None
+    status: str = "ok"
+
+
+@dataclass
+class Bench:
+    device: torch.device
+    providers: Sequence[Provider]
+    budget: float = 2.0  # seconds of timed calls per provider and shape
+    rooflines: Roofline = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rooflines = Roofline(self.device)
+
+    def rows(self, shape: Shape) -> list[Row]:
+        queries, prototypes = make(shape, self.device)
+        limit = self.rooflines.limit_ms(shape)
+        right = truth(queries, prototypes, shape.k, shape.metric)
+        entries = [self._gated(p, shape, queries, prototypes, right) for p in self.providers]
+        self._time([entry for entry in entries if entry.search], queries)
+        rows = [self._row(entry, shape, limit, len(right.checked)) for entry in entries]
+        del entries, queries, prototypes
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return rows
+
+    def _gated(
+        self, provider: Provider, shape: Shape, queries: Tensor, prototypes: Tensor, right: Truth
+    ) -> Entry:
+        """Prepare, search once, compare; once more for memory and a first idea of the time."""
+        entry = Entry(provider)
+        try:
+            search = provider.prepare(prototypes, shape)
+            start = time.perf_counter()
+            entry.peak = peak_mib(
+                lambda: self._judge(entry, search(queries)[1], right), self.device
+            )
+            entry.estimate = time.perf_counter() - start
+            if entry.estimate < SLOW_SECONDS:  # warm by now: imports and compilations are done
+                entry.peak = peak_mib(lambda: search(queries), self.device)
+                entry.estimate = seconds_of(lambda: search(queries), self.device)
+            entry.search = search
+        except Unsupported as reason:
+            entry.status = f"skipped: {reason}"
+        except Exception as error:  # one provider's trouble is a row, not the end of the run
+            entry.status = _described(error)
+        return entry
+
+    def _judge(self, entry: Entry, indices: Tensor, right: Truth) -> None:
+        entry.agreement = agreement(right, indices)
+
+    def _time(self, entries: list[Entry], queries: Tensor) -> None:
+        def call(search: Search):
+            return lambda: search(queries)
+
+        timings, failures = interleave(
+            {e.provider.name: call(e.search) for e in entries if e.search},
+            {e.provider.name: e.estimate for e in entries},
+            self.device,
+            self.budget,
+        )
+        for entry in entries:
+            entry.timing = timings.get(entry.provider.name)
+            if entry.provider.name in failures:
+                entry.status = _described(failures[entry.provider.name])
+
+    def _row(self, entry: Entry, shape: Shape, limit: float, checked: int) -> Row:
+        timing = entry.timing
+        return Row(
+            provider=entry.provider.name,
+            version=version_of(*entry.provider.distributions),
+            Q=shape.Q,
+            M=shape.M,
+            C=shape.C,
+            k=shape.k,
+            metric=shape.metric,
+            dtype=shape.dtype,
+            median_ms=timing and timing.median_ms,
+            p25=timing and timing.p25,
+            p75=timing and timing.p75,
+            repeats=timing.repeats if timing else 0,
+            peak_mib=entry.peak,
+            agreement=entry.agreement,
+            checked=checked,
+            limit_ms=limit,
+            over_limit=timing and timing.median_ms / limit,
+            device=ledger.device_name(self.device),
+            torch=torch.__version__,
+            triton=version_of("triton"),
+            commit=ledger.commit(),
+            date=ledger.now(),
+            status=entry.status,
+        )
+
+
+def run(bench: Bench, shapes: Sequence[Shape], minutes: float) -> Iterator[tuple[Shape, list[Row]]]:
+    """The rows of each shape that can be begun within ``minutes``; says which could not."""
+    end = time.monotonic() + 60 * minutes
+    for i, shape in enumerate(shapes):
+        if time.monotonic() > end:
+            left = ", ".join(map(str, shapes[i:]))
+            print(f"\n{minutes:g} minutes are over; not measured: {left}", flush=True)
+            return
+        yield shape, bench.rows(shape)
+
+
+def _described(error: Exception) -> str:
+    """One line of a few words: this goes into a table cell."""
+    return f"error: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
