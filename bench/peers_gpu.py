@@ -3,7 +3,8 @@
 Vectors of unit norm make inner product cosine and squared L2 the same order, which is how a user
 of a library with fewer metrics gets there; that normalisation of queries is inside the timed call.
 """
-# pyright: reportMissingImports=false  (none of these installs on every machine)
+# None of these installs on every machine.
+# pyright: reportMissingImports=false
 
 from importlib.util import find_spec
 
