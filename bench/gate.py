@@ -10,8 +10,9 @@ ties), and for a sample of queries in any case, the oracle scores every prototyp
 from dataclasses import dataclass
 
 import torch
-from flashmatch.kernels import _reference
 from torch import Tensor
+
+from flashmatch.kernels import _reference
 
 MARGIN = 32
 MAX_CHECKED = 4096  # of more queries, this many evenly spaced ones

@@ -6,6 +6,7 @@ published come from ``python bench run``, which times the providers in turns.
 
 import pytest
 import torch
+
 from gate import agreement, truth
 from providers import Provider, Unsupported
 from registry import select

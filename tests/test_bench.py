@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from flashmatch.kernels import _reference
 
 import gate
 import ledger
 import measure
 import shapes
+from flashmatch.kernels import _reference
 from providers import Provider, Unsupported
 from registry import PROVIDERS, select
 from run import Bench, run
