@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from flashmatch.kernels import Matches, topk
+from flashmatch.retriever import DataSample, ImageToImageRetriever
 
 __version__ = version("flashmatch")
-__all__ = ["Matches", "__version__", "topk"]
+__all__ = ["DataSample", "ImageToImageRetriever", "Matches", "__version__", "topk"]

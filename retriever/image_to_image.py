@@ -1,0 +1,310 @@
+"""ImageToImageRetriever: encode images, and rank a gallery of prototypes by similarity."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._checks import require_features, require_options, require_topk
+from .encoders import EncoderSpec, build_encoder
+from .heads import build_head
+from .preprocess import as_batch, build_preprocessor
+from .prototypes import (
+    PrototypeSource,
+    dump_prototypes,
+    obtain_prototypes,
+    require_prototype,
+)
+from .samples import as_samples
+from .similarity import Similarity, all_scores, best_scores, require_similarity, sort_scores
+from .weights import load_weights, require_checkpoint
+
+
+class ImageToImageRetriever(nn.Module):
+    """Finds, for each image, the most similar of a gallery of prototypes.
+
+    Args:
+        image_encoder: images (N, C, H, W) -> features (N, channels), or a tuple or list whose last
+            element is that. A module, a callable, a config dict, a list of them run in sequence, or
+            a name such as "torchvision:resnet50" (see ``build_encoder``).
+        prototype: the gallery. A tensor or array (M, C); a .safetensors, .pt or .pth file of one;
+            a DataLoader, or a config dict of one, whose images are encoded on first use.
+        head: for ``mode="loss"``: a module with ``loss(feats, data_samples)``, or a config dict.
+        pretrained: checkpoint of this retriever or of its encoder. It is loaded here and now.
+        similarity_fn: "cosine_similarity", "dot_product", "euclidean_distance" (negated, so that
+            larger is better), or a callable (N, C), (M, C) -> (N, M), used as it is.
+        train_cfg: ``dict(augments=[dict(type="Mixup", alpha=0.8), ...], probs=[...])``, applied by
+            ``data_preprocessor(batch, training=True)``, which then needs ``num_classes``.
+        data_preprocessor: arguments of ``ImagePreprocessor``, or a module
+            ``(batch, training) -> dict(inputs=, data_samples=)``. None: images are only made float.
+        topk: how many matches. -1: all of them, see ``matching``.
+        init_cfg: ``dict(type="Pretrained", checkpoint=path, prefix="...")``: like ``pretrained``,
+            with a prefix that is taken off the keys.
+        channels_last: run the encoder in that memory format.
+        autocast: torch.float16 or torch.bfloat16, to run the encoder under autocast.
+        similarity_chunk_rows: call a callable ``similarity_fn`` on that many prototypes at a time.
+            None: once on everything, which is right for any function. A number says that a score
+            depends on its own pair alone; a function seen to break this is refused.
+        progress: draw a bar while a gallery is encoded.
+
+    Attributes:
+        prototype_vecs: (M, C), once prepared; on the encoder's device and in its dtype, now and
+            after ``.to()`` and ``.half()``. Not in the state dict.
+        prototype_ids: (M,) int64; the ``sample_idx`` of each row (or its number, without any).
+        prototype_inited: whether they are up to date with ``prototype``. Assigning ``prototype``
+            makes them stale, and they are prepared again on next use. Training the encoder does
+            not: call ``prepare_prototype()`` after it.
+
+    Raises:
+        TypeError, ValueError, FileNotFoundError, ImportError: an argument that cannot work.
+    """
+
+    prototype_vecs: Tensor
+    prototype_ids: Tensor
+
+    def __init__(
+        self,
+        image_encoder: EncoderSpec,
+        prototype: PrototypeSource,
+        head: nn.Module | Mapping[str, Any] | None = None,
+        pretrained: str | Path | None = None,
+        similarity_fn: Similarity = "cosine_similarity",
+        train_cfg: Mapping[str, Any] | None = None,
+        data_preprocessor: nn.Module | Mapping[str, Any] | None = None,
+        topk: int = -1,
+        init_cfg: Mapping[str, Any] | None = None,
+        *,
+        channels_last: bool = False,
+        autocast: torch.dtype | None = None,
+        similarity_chunk_rows: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        super().__init__()
+        require_similarity(similarity_fn)
+        checkpoint = require_checkpoint(pretrained, init_cfg)
+        require_options(autocast, similarity_chunk_rows)
+        self.topk = topk
+        self.prototype = prototype
+        self.data_preprocessor = build_preprocessor(data_preprocessor, train_cfg)
+        self.head = build_head(head)
+        self.image_encoder = build_encoder(image_encoder)
+        self.similarity = similarity_fn
+        self.channels_last = channels_last
+        self.autocast = autocast
+        self.similarity_chunk_rows = similarity_chunk_rows
+        self.progress = progress
+        self.register_buffer("_anchor", torch.empty(0), persistent=False)
+        self.register_buffer("prototype_vecs", None, persistent=False)
+        self.register_buffer("prototype_ids", None, persistent=False)
+        if checkpoint is not None:
+            load_weights(self, "image_encoder", *checkpoint)
+        if channels_last:
+            self.image_encoder.to(memory_format=torch.channels_last)  # pyright: ignore
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # nn.Module would register a Parameter given as prototype, and train it.
+        if name == "prototype":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def prototype(self) -> Any:
+        """The gallery as it was given (an array as a tensor, a str as a Path)."""
+        return self._prototype
+
+    @prototype.setter
+    def prototype(self, prototype: PrototypeSource) -> None:
+        object.__setattr__(self, "_prototype", require_prototype(prototype))
+        self.prototype_inited = False
+
+    @property
+    def topk(self) -> int:
+        return self._topk
+
+    @topk.setter
+    def topk(self, topk: int) -> None:
+        self._topk = require_topk(topk)
+
+    @property
+    def similarity_fn(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The similarity as a callable (N, C), (M, C) -> (N, M), larger is better."""
+        require_similarity(self.similarity)
+        if callable(self.similarity):
+            return self.similarity
+        return partial(all_scores, similarity=self.similarity)
+
+    def extract_feat(self, inputs: Any) -> Any:
+        """The encoder's output, a tuple where it gives one. Differentiable.
+
+        Args:
+            inputs: float tensor, taken as preprocessed already. Raw images - a uint8 tensor
+                (N, C, H, W) or (C, H, W), an array (N, H, W, C) or (H, W, C), a PIL image or a list
+                of images - go through ``data_preprocessor`` first.
+        """
+        if not isinstance(inputs, Tensor) or inputs.dtype == torch.uint8:
+            single = isinstance(inputs, Tensor) and inputs.ndim == 3
+            inputs = self._preprocess({"inputs": [inputs] if single else inputs})["inputs"]
+        if self.channels_last and inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        fast = torch.autocast(inputs.device.type, self.autocast) if self.autocast else nullcontext()
+        with fast:
+            return self.image_encoder(inputs)
+
+    def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
+        """Features ("tensor"), losses ("loss") or samples with predictions ("predict").
+
+        Raises:
+            ValueError: another mode.
+        """
+        if mode == "tensor":
+            return self.extract_feat(inputs)
+        if mode == "loss":
+            return self.loss(inputs, data_samples)
+        if mode == "predict":
+            return self.predict(inputs, data_samples)
+        raise ValueError(f"mode must be 'tensor', 'loss' or 'predict'; got {mode!r}")
+
+    def loss(self, inputs: Any, data_samples: Any) -> dict[str, Tensor]:
+        """``head.loss`` on the encoder's output, with gradients, in the current train mode.
+
+        Raises:
+            ValueError: the retriever has no head.
+        """
+        if self.head is None:
+            raise ValueError("head must be given for losses; got None")
+        return self.head.loss(self.extract_feat(inputs), data_samples)  # pyright: ignore
+
+    def matching(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Features (N, C) -> scores against the prototypes, prepared first if need be.
+
+        ``topk=-1`` gives what mmpretrain gives, except that ties are in ascending order:
+
+        - score (N, M): of every prototype, in the prototypes' order
+        - pred_label (N, M) int64: rows of the prototypes, best first
+        - pred_score (N, M): the scores in that order
+
+        ``topk=k`` never holds (N, M). With k cut to M, all three are (N, k), aligned and best
+        first: score and pred_score (the same values) belong to pred_label. The named similarities
+        are then exact: fp32, the fp64 result rounded once.
+
+        Raises:
+            ValueError: features of another shape or width, or not finite.
+        """
+        if not self.prototype_inited:
+            self.prepare_prototype()
+        prototypes = self.prototype_vecs
+        require_features(inputs, prototypes.shape[1])
+        require_similarity(self.similarity)
+        if self.topk == -1:
+            if not inputs.isfinite().all():
+                raise ValueError("features must be finite; got NaN or infinity")
+            score = all_scores(inputs, prototypes, self.similarity, self.similarity_chunk_rows)
+            pred_score, pred_label = sort_scores(score)
+            return {"score": score, "pred_label": pred_label, "pred_score": pred_score}
+        k = min(self.topk, len(prototypes))
+        pred_score, pred_label = best_scores(
+            inputs, prototypes, k, self.similarity, self.similarity_chunk_rows
+        )
+        return {"score": pred_score, "pred_label": pred_label, "pred_score": pred_score}
+
+    @torch.inference_mode()
+    def predict(
+        self, inputs: Any, data_samples: Sequence[Any] | None = None, **kwargs: Any
+    ) -> list[Any]:
+        """The matches of each image, as samples with ``pred_label`` and ``pred_score``.
+
+        ``topk=k``: pred_label (k,) and pred_score (k,) belong together, best first. ``topk=-1``:
+        as in mmpretrain, pred_label (M,) is sorted and pred_score (M,) is not: pred_score[i] is the
+        score of prototype i. Labels are rows of the prototypes; ``prototype_ids[label]`` is the
+        sample's ``sample_idx``.
+
+        Runs without gradients and in eval mode, since batch statistics and dropout would make an
+        image's matches depend on its neighbours or on chance; the train flags come back after it.
+
+        Args:
+            inputs: as for ``extract_feat``.
+            data_samples: one per image; they are filled in and returned. New ones where labels or
+                None are given.
+
+        Raises:
+            ValueError: not one sample per image.
+        """
+        if not self.prototype_inited:
+            self.prepare_prototype()
+        with _evaluating(self):
+            result = self.matching(_last(self.extract_feat(inputs)))
+        labels, scores = result["pred_label"], result["score"]
+        samples = as_samples(data_samples, len(labels))
+        for sample, label, score in zip(samples, labels, scores, strict=True):
+            sample.pred_label, sample.pred_score = label, score
+        return samples
+
+    def test_step(self, data: Any) -> list[Any]:
+        """``predict`` on a batch as a DataLoader gives it, preprocessed first."""
+        return self.predict(**self._preprocess(data))
+
+    val_step = test_step
+
+    def prepare_prototype(self) -> None:
+        """Load or encode the prototypes, again if they were before.
+
+        Runs without gradients and in eval mode; every submodule's train flag comes back after it.
+        With several processes and a loader, all of them must call this; each ends with all rows.
+        """
+        # The buffers must be ordinary tensors even when called from predict: one made in inference
+        # mode could never be part of a graph again.
+        with torch.inference_mode(False), torch.no_grad(), _evaluating(self):
+            vectors, ids = obtain_prototypes(
+                self.prototype, self._encode, self._reference(), self.progress
+            )
+        self.prototype_vecs = vectors
+        self.prototype_ids = ids
+        self.prototype_inited = True
+
+    def dump_prototype(self, path: str | Path) -> None:
+        """Write the prototypes, prepared first if need be, to a .safetensors, .pt or .pth file."""
+        if not self.prototype_inited:
+            self.prepare_prototype()
+        dump_prototypes(path, self.prototype_vecs, self.prototype_ids)
+
+    @torch.inference_mode()
+    def _encode(self, batch: dict[str, Any]) -> Tensor:
+        features = _last(self.extract_feat(self._preprocess(batch)["inputs"]))
+        require_features(features)
+        return features
+
+    def _preprocess(self, data: Any) -> dict[str, Any]:
+        """A batch, preprocessed, where the encoder is and in its dtype."""
+        like = self._reference()
+        batch = self.data_preprocessor(as_batch(data), False)
+        inputs = batch["inputs"]
+        if isinstance(inputs, Tensor):
+            dtype = like.dtype if inputs.is_floating_point() else inputs.dtype
+            inputs = inputs.to(like.device, dtype)
+        return {"inputs": inputs, "data_samples": batch.get("data_samples")}
+
+    def _reference(self) -> Tensor:
+        """A tensor with the encoder's device and dtype, or the retriever's if it has no weights."""
+        own = chain(self.image_encoder.parameters(), self.image_encoder.buffers(), self.buffers())
+        return next(tensor for tensor in own if tensor.is_floating_point())
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    training = [child for child in module.modules() if child.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for child in training:
+            child.training = True
+
+
+def _last(features: Any) -> Any:
+    return features[-1] if isinstance(features, (tuple, list)) else features

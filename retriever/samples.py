@@ -1,0 +1,191 @@
+"""DataSample: what is known about one image, and what was predicted for it."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class DataSample:
+    """One image's labels, scores and metadata, as plain attributes.
+
+    ``DataSample(metainfo=dict(sample_idx=3), gt_label=...)`` keeps metadata and data apart:
+    ``keys`` lists the data, ``metainfo`` the metadata; ``get``, ``in`` and attributes see both.
+
+    Attributes:
+        gt_label, pred_label: int64 (n,).
+        gt_score, pred_score: floating (n,).
+        sample_idx: position in the dataset, where one was given.
+        num_classes: length of the scores, once ``set_gt_score`` or ``set_pred_score`` was used.
+    """
+
+    gt_label: Tensor
+    gt_score: Tensor
+    pred_label: Tensor
+    pred_score: Tensor
+    sample_idx: int
+    num_classes: int
+
+    def __init__(self, *, metainfo: Mapping[str, Any] | None = None, **fields: Any) -> None:
+        self._metainfo_keys: frozenset[str] = frozenset()
+        vars(self).update(fields)
+        self.set_metainfo(metainfo or {})
+
+    def set_metainfo(self, metainfo: Mapping[str, Any]) -> "DataSample":
+        self._metainfo_keys |= metainfo.keys()
+        vars(self).update(metainfo)
+        return self
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        return {key: vars(self)[key] for key in sorted(self._metainfo_keys) if key in self}
+
+    def set_gt_label(self, value: object) -> "DataSample":
+        self.gt_label = _label("gt_label", value)
+        return self
+
+    def set_pred_label(self, value: object) -> "DataSample":
+        self.pred_label = _label("pred_label", value)
+        return self
+
+    def set_gt_score(self, value: object) -> "DataSample":
+        self.gt_score = self._score("gt_score", value)
+        return self
+
+    def set_pred_score(self, value: object) -> "DataSample":
+        self.pred_score = self._score("pred_score", value)
+        return self
+
+    def _score(self, name: str, value: object) -> Tensor:
+        score = _vector(name, value, torch.get_default_dtype())
+        expected = self.get("num_classes", len(score))
+        if len(score) != expected:
+            raise ValueError(
+                f"{name} must have num_classes = {expected} entries; got {len(score)} of them"
+            )
+        self.set_metainfo({"num_classes": expected})
+        return score
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return vars(self).get(key, default)
+
+    def __contains__(self, key: str) -> bool:
+        return key in vars(self)
+
+    def keys(self) -> list[str]:
+        hidden = self._metainfo_keys | {"_metainfo_keys"}
+        return [key for key in vars(self) if key not in hidden]
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        return ((key, vars(self)[key]) for key in self.keys())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Data and metadata in one dict; the tensors are shared."""
+        return {**self.metainfo, **dict(self.items())}
+
+    def to(self, *args: Any, **kwargs: Any) -> "DataSample":
+        """A copy whose tensors went through ``Tensor.to(*args, **kwargs)``."""
+        moved = copy.copy(self)
+        for key, value in self.items():
+            if isinstance(value, Tensor):
+                setattr(moved, key, value.to(*args, **kwargs))
+        return moved
+
+    def cpu(self) -> "DataSample":
+        return self.to("cpu")
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{key}={value!r}" for key, value in self.to_dict().items())
+        return f"DataSample({fields})"
+
+
+def _label(name: str, value: object) -> Tensor:
+    if isinstance(value, (int, np.integer)):
+        value = [int(value)]
+    elif isinstance(value, Tensor) and value.ndim == 0:
+        value = value[None]
+    return _vector(name, value, torch.int64)
+
+
+def _vector(name: str, value: object, dtype: torch.dtype) -> Tensor:
+    """A tensor as it is, anything else as ``dtype``; one dimension either way."""
+    if not isinstance(value, (Tensor, np.ndarray, Sequence)) or isinstance(value, str):
+        raise TypeError(
+            f"{name} must be a tensor, an array or a sequence of numbers; got {value!r}"
+        )
+    vector = value if isinstance(value, Tensor) else torch.as_tensor(value).to(dtype)
+    if vector.ndim != 1:
+        raise ValueError(f"{name} must have one dimension; got shape {tuple(vector.shape)}")
+    return vector
+
+
+def labels_of(data_samples: object) -> Tensor:
+    """The targets of a batch: class indices (N,) or, where any were softened, scores (N, classes).
+
+    ``data_samples`` is such a tensor already, or a sequence of labels, or of samples that all have
+    ``gt_score`` or all have one ``gt_label``.
+
+    Raises:
+        ValueError: neither holds.
+    """
+    if isinstance(data_samples, Tensor):
+        return data_samples
+    samples = list(data_samples) if isinstance(data_samples, Sequence) else []
+    for name in ("gt_score", "gt_label"):
+        if samples and all(name in _fields(sample) for sample in samples):
+            targets = torch.stack([torch.as_tensor(getattr(sample, name)) for sample in samples])
+            return targets if name == "gt_score" else _one_each(targets)
+    if samples and all(isinstance(sample, (int, np.integer)) for sample in samples):
+        return torch.tensor(samples)
+    if samples and all(isinstance(sample, Tensor) for sample in samples):
+        return torch.stack(samples)
+    raise ValueError(
+        "data_samples must be a tensor of labels, or samples that all have gt_label or gt_score; "
+        f"got {type(data_samples).__name__}{f' of {type(samples[0]).__name__}' if samples else ''}"
+    )
+
+
+def as_samples(data_samples: Any, count: int) -> Any:
+    """``data_samples`` itself if it holds samples; new ones where it holds labels or is None.
+
+    Raises:
+        ValueError: it has not ``count`` entries.
+    """
+    if data_samples is None:
+        return [DataSample() for _ in range(count)]
+    if len(data_samples) != count:
+        raise ValueError(
+            f"data_samples must have one sample per image, {count}; got {len(data_samples)}"
+        )
+    if isinstance(data_samples, (Tensor, np.ndarray)) or isinstance(
+        next(iter(data_samples), None), (int, np.integer, Tensor)
+    ):
+        return [DataSample().set_gt_label(label) for label in data_samples]
+    return data_samples
+
+
+def _fields(sample: object) -> Any:
+    """What ``name in`` asks: mmengine's samples answer it themselves, other objects do not."""
+    return sample if hasattr(sample, "__contains__") else ()
+
+
+def _one_each(labels: Tensor) -> Tensor:
+    if labels.ndim > 1 and labels.shape[1] != 1:
+        raise ValueError(f"gt_label must hold one label per sample; got {labels.shape[1]}")
+    return labels.reshape(len(labels))
+
+
+def collate(items: Sequence[Any]) -> Any:
+    """A batch of dataset items, left as lists: images of any sizes, and samples of any kind.
+
+    Items of the form dict(inputs=, data_samples=) become one such dict of lists, tuples a tuple of
+    lists, anything else one tuple of one list. The preprocessor does the stacking.
+    """
+    if isinstance(items[0], Mapping):
+        return {key: [item[key] for item in items] for key in items[0]}
+    if isinstance(items[0], (tuple, list)):
+        return tuple(list(column) for column in zip(*items, strict=True))
+    return (list(items),)
