@@ -65,7 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
     chosen = [shapes.parse(s) for s in arguments.shapes] or sets[device.type, arguments.quick]
     providers = select(device, arguments.providers)
     print(f"{ledger.device_name(device)}; absent: {', '.join(absent(device)) or 'none'}")
-    bench = Bench(device, providers, budget=0.5 if arguments.quick else 2.0)
+    bench = Bench(device, providers, budget=0.3 if arguments.quick else 1.0)
     everything = []
     for shape, rows in run(bench, chosen, arguments.minutes):
         print(f"\n{shape}\n\n{table(rows)}", flush=True)

@@ -18,7 +18,7 @@ from measure import available_bytes
 from shapes import Shape
 
 Search = Callable[[Tensor], tuple[Tensor, Tensor]]
-CHUNK_BYTES = 256 * 2**20
+CHUNK_BYTES = 32 * 2**20  # of scores: about what stays in a last-level cache
 
 
 class Unsupported(Exception):

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +15,8 @@ from measure import SLOW_SECONDS, Timing, interleave, peak_mib, seconds_of
 from providers import Provider, Search, Unsupported
 from roofline import Roofline
 from shapes import Shape, make
+
+SHORT_SECONDS = 0.2  # below, looking at memory takes a noticeable part of the time
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Entry:
 class Bench:
     device: torch.device
     providers: Sequence[Provider]
-    budget: float = 2.0  # seconds of timed calls per provider and shape
+    budget: float = 1.0  # seconds of timed calls per provider and shape
     rooflines: Roofline = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,13 +62,10 @@ class Bench:
         entry = Entry(provider)
         try:
             search = provider.prepare(prototypes, shape)
-            start = time.perf_counter()
-            entry.peak = peak_mib(
-                lambda: self._judge(entry, search(queries)[1], right), self.device
-            )
-            entry.estimate = time.perf_counter() - start
+            self._watch(entry, lambda: self._judge(entry, search(queries)[1], right))
             if entry.estimate < SLOW_SECONDS:  # warm by now: imports and compilations are done
-                entry.peak = peak_mib(lambda: search(queries), self.device)
+                self._watch(entry, lambda: search(queries))
+            if entry.estimate < SHORT_SECONDS:
                 entry.estimate = seconds_of(lambda: search(queries), self.device)
             entry.search = search
         except Unsupported as reason:
@@ -74,6 +73,12 @@ class Bench:
         except Exception as error:  # one provider's trouble is a row, not the end of the run
             entry.status = _described(error)
         return entry
+
+    def _watch(self, entry: Entry, call: Callable[[], object]) -> None:
+        """Peak memory and a first idea of the time, from one call."""
+        start = time.perf_counter()
+        entry.peak = peak_mib(call, self.device)
+        entry.estimate = time.perf_counter() - start
 
     def _judge(self, entry: Entry, indices: Tensor, right: Truth) -> None:
         entry.agreement = agreement(right, indices)
