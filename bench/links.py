@@ -6,22 +6,35 @@ have no network to install with; both take this tree as an import path.
 
 import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TREE = ROOT / "build" / "links"
+RETRIEVER_NEEDS = ("PIL", "numpy", "safetensors", "tqdm")
+KERNELS_ONLY = '''"""The front door of a machine that can match vectors but not read images."""
+
+from importlib.metadata import version
+
+from flashmatch.kernels import *
+
+__version__ = version("flashmatch")
+'''
 
 
 def link() -> Path:
-    """Make the tree anew and return it."""
+    """Make the tree anew and return it; without the retriever where its dependencies are absent."""
     package = TREE / "flashmatch"
     shutil.rmtree(TREE, ignore_errors=True)
     package.mkdir(parents=True)
-    for source in (ROOT / "src" / "flashmatch").iterdir():
-        if source.name != "__pycache__":
-            (package / source.name).symlink_to(source)
-    for folder in ("kernels", "retriever"):
-        (package / folder).symlink_to(ROOT / folder)
+    (package / "kernels").symlink_to(ROOT / "kernels")
+    if all(map(find_spec, RETRIEVER_NEEDS)):
+        (package / "retriever").symlink_to(ROOT / "retriever")
+        for source in (ROOT / "src" / "flashmatch").iterdir():
+            if source.name != "__pycache__":
+                (package / source.name).symlink_to(source)
+    else:
+        (package / "__init__.py").write_text(KERNELS_ONLY)
     _describe()
     return TREE
 

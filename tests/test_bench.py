@@ -168,7 +168,7 @@ def test_provider_names_are_unique() -> None:
 
 
 def test_runs_from_a_bare_checkout(tmp_path: Path) -> None:
-    """As on a borrowed GPU machine: not installed, and nothing there but torch and numpy."""
+    """As on a borrowed GPU machine: nothing installed but torch and numpy."""
     checkout = tmp_path / "checkout"
     for name in ("bench", "kernels", "retriever", "src"):
         shutil.copytree(ROOT / name, checkout / name)
