@@ -32,6 +32,7 @@ class Provider:
     module: str = "torch"  # has to be importable
     distributions: tuple[str, ...] = ("torch",)  # the first installed one gives the version
     devices: tuple[str, ...] = ("cpu", "cuda")
+    counted_by_torch: bool = True  # whether torch sees its device memory; else none is reported
 
     @property
     def available(self) -> bool:

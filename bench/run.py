@@ -77,7 +77,9 @@ class Bench:
     def _watch(self, entry: Entry, call: Callable[[], object]) -> None:
         """Peak memory and a first idea of the time, from one call."""
         start = time.perf_counter()
-        entry.peak = peak_mib(call, self.device)
+        peak = peak_mib(call, self.device)
+        seen = self.device.type == "cpu" or entry.provider.counted_by_torch
+        entry.peak = peak if seen else None
         entry.estimate = time.perf_counter() - start
 
     def _judge(self, entry: Entry, indices: Tensor, right: Truth) -> None:
