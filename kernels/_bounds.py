@@ -92,9 +92,7 @@ def norm_bound(norms: Tensor, channels: int) -> Tensor:
     return norms * (1 + (channels + 8) * U32) + math.sqrt(channels * TINY)
 
 
-def threshold(
-    kth_scores: Tensor, query_norms: Tensor, channels: int, metric: str
-) -> Tensor:
+def threshold(kth_scores: Tensor, query_norms: Tensor, channels: int, metric: str) -> Tensor:
     """Screen-unit values strictly below which a score rounds to less than the k-th best.
 
     Shapes (Q,): ``kth_scores`` fp32, ``query_norms`` fp64. t - |t| 2^-23 - 2^-149 is at most the

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-DENSE_PAIRS = 1 << 15
+TILE_ELEMENTS = 1 << 19
+"""Elements of a tile: 2 MiB in fp32, what two cores' second-level caches hold."""
+
+WHOLE_PAIRS = 1 << 15
 """Up to so many (query, prototype) pairs, screening costs more calls than it saves arithmetic."""
 
 
@@ -10,12 +13,14 @@ DENSE_PAIRS = 1 << 15
 class Plan:
     """Blocks of a search on the torch body.
 
-    ``group`` prototypes share one maximum; 1 compares every score. ``screened=False`` evaluates
-    every score exactly, which is cheaper where most of them are wanted or there are few.
+    ``tile_rows`` prototypes are multiplied at a time, ``chunk_rows`` are selected from at a time,
+    and ``group`` of them share one maximum (1: every score is compared). ``screened=False``
+    evaluates every score exactly, which is cheaper where most are wanted or there are few.
     """
 
     query_rows: int
     chunk_rows: int
+    tile_rows: int
     group: int
     screened: bool
 
@@ -25,25 +30,26 @@ def plan(
 ) -> Plan:
     """The plan for Q queries, M rows, C channels within ``workspace`` bytes.
 
-    What is held, in bytes: per query 48 C (the block in fp64, and its squares) and 64 k (keys being
-    merged); per chunk row 32 C; per pair of a block 64 when scored densely. Each gets a share.
+    What is held, in bytes: per query 48 C (the block in fp64, and copies) and 256 k (keys being
+    merged, candidates); per chunk row 32 C; per pair of a block 64 when scored as a whole. Each
+    gets a share.
     """
-    screened = queries * rows > DENSE_PAIRS and 4 * k <= rows
-    chunk = chunk_rows or _chunk_rows(queries, channels, k)
-    chunk = _clamp(chunk, 1, min(rows, workspace // 4 // (32 * channels)))
-    block = workspace // 4 // (48 * channels + 64 * k + 64)
-    block = _clamp(min(block, workspace // 4 // (64 * chunk)), 1, 1024)
-    return Plan(_clamp(block, 1, queries), chunk, _group(chunk, k), screened)
+    share = workspace // 4
+    chunk = chunk_rows or _chunk_rows(queries, k)
+    chunk = _clamp(chunk, 1, min(rows, share // (32 * channels)))
+    block = min(share // (48 * channels + 256 * k), share // (64 * chunk), 1024)
+    return Plan(
+        query_rows=_clamp(block, 1, queries),
+        chunk_rows=chunk,
+        tile_rows=_clamp(TILE_ELEMENTS // channels, 256, chunk),
+        group=_group(chunk, k),
+        screened=queries * rows > WHOLE_PAIRS and 4 * k <= rows,
+    )
 
 
-def _chunk_rows(queries: int, channels: int, k: int) -> int:
-    """Small enough for its scores to stay in cache, large enough to hold 32 k rows.
-
-    With few queries the prototypes themselves are what is read: about 16 MiB at a time.
-    """
-    if queries >= 32:
-        return max(4096, 1 << (32 * k - 1).bit_length() if k else 0)
-    return max(4096, 32 * k, (1 << 22) // channels)
+def _chunk_rows(queries: int, k: int) -> int:
+    """A block's scores, 1 Mi of them, stay in cache; and 32 rows or more for each of the k."""
+    return max((1 << 20) // min(queries, 256), 1 << (32 * k - 1).bit_length())
 
 
 def _group(chunk: int, k: int) -> int:

@@ -2,10 +2,10 @@
 
 screen   scores in fp32 by matrix product, and the maximum of each group of prototypes
 select   groups, then members, whose proven upper bound reaches the threshold
-rescore  those in fp64; the k best keys so far raise the threshold
+rescore  what is left in the end, in fp64 (_candidates.py, _exact.py)
 
-Everything whose bound reaches the threshold is rescored, so the result is proven as it stands and
-no query needs repair. A chunk with too many survivors, or with numbers too large for fp32, is
+Everything whose bound reaches the threshold stays a candidate, so the result is proven as it stands
+and no query needs repair. A chunk with too many survivors, or with numbers too large for fp32, is
 scored exactly as a whole.
 """
 
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from . import _bounds, _exact, _order
+from ._candidates import Candidates
 from ._checks import refuse_nonfinite
 from ._plan import Plan
 
 _DENSE_SHARE = 0.25
-"""Above this share of a block's pairs, gathering survivors costs more than scoring them all."""
+"""Above this share of a block's pairs, scoring all of them costs less than gathering survivors."""
 
 
 def search(
@@ -39,7 +40,7 @@ def search(
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         for start in range(0, len(queries), plan.query_rows):
             part = slice(start, start + plan.query_rows)
-            block = _Search(queries[part], start, k, metric, exclude, plan)
+            block = _Block(queries[part], start, prototypes, k, metric, exclude, plan)
             for first, rows in _chunks(prototypes, plan.chunk_rows, device):
                 block.scan(rows, first, _part_of(mask, part, first, len(rows)))
             scores[part], indices[part] = block.result()
@@ -67,201 +68,161 @@ def _part_of(mask: Tensor | None, part: slice, first: int, count: int) -> Tensor
 class _Chunk(NamedTuple):
     rows: Tensor  # (P, C) as given; zero where excluded
     first: int  # index of the first row among all prototypes
-    floats: Tensor  # (P, C) fp32
-    norms: Tensor  # (P,) fp32, as rounded
     mask: Tensor | None  # (P,) or (Q, P), True = may match
-    tame: bool  # no fp32 screen of it overflows
 
 
-class _Search:
+class _Block:
     """One block of queries on its way through the prototypes."""
 
     def __init__(
-        self, queries: Tensor, first: int, k: int, metric: str, exclude: bool, plan: Plan
+        self,
+        queries: Tensor,
+        first: int,
+        prototypes: list[Tensor],
+        k: int,
+        metric: str,
+        exclude: bool,
+        plan: Plan,
     ) -> None:
-        self.k, self.metric, self.exclude, self.plan = k, metric, exclude, plan
-        self.channels = queries.shape[1]
-        self._prepare_queries(queries, first)
-        self.keys = queries.new_full((len(queries), k), _order.EMPTY, dtype=torch.int64)
-        self.full = False  # every query has k keys
-        self.threshold = torch.full_like(self.norms, -torch.inf, dtype=torch.float32)
-        self.pending = _Pending(len(queries))
-        self.seen, self.next_merge = 0, 0
-        self.buffer: Tensor | None = None
-
-    def _prepare_queries(self, queries: Tensor, first: int) -> None:
-        self.norms = _exact.norms(queries)
-        self.excluded = ~self.norms.isfinite()
+        self.prototypes, self.k, self.metric = prototypes, k, metric
+        self.exclude, self.plan, self.channels = exclude, plan, queries.shape[1]
+        norms = _exact.norms(queries)
+        self.excluded = ~norms.isfinite()
         if self.excluded.any():
-            if not self.exclude:
+            if not exclude:
                 refuse_nonfinite("queries", self.excluded, first)
             queries = queries.masked_fill(self.excluded[:, None], 0)
-            self.norms = self.norms.masked_fill(self.excluded, 0)
+            norms = norms.masked_fill(self.excluded, 0)
         self.rows = queries
-        self.tame = self.metric == "cosine" or bool(
-            self.norms.max() <= _bounds.LARGEST_TAME_NORM
+        self.screened = plan.screened and (
+            metric == "cosine" or bool(norms.max() <= _bounds.LARGEST_TAME_NORM)
         )
-        if self.plan.screened and self.tame:
-            self.slack = _bounds.fp32_slack(
-                self.metric, self.channels, _bounds.operand_roundoff(queries.device)
-            )
-            self.floats, self.norm_bounds = queries.float(), self.norms.float()[:, None] * 1.0001
-            if self.metric == "cosine":
-                scale = self.norms.clamp(min=_bounds.COSINE_EPS)[:, None]
-                self.floats = (queries.double() / scale).float()
-                self.norm_bounds = torch.ones_like(self.norm_bounds)
+        if self.screened:
+            self._prepare_screen(norms)
+        self.candidates = Candidates(queries, norms, k, metric)
+        self.seen, self.next_tightening = 0, 0
+        self.waiting: list[Tensor] = []  # key blocks of chunks scored as a whole
+
+    def _prepare_screen(self, norms: Tensor) -> None:
+        self.floats, self.norm_bounds = self.rows.float(), (norms.float() * 1.0001)[:, None]
+        if self.metric == "cosine":
+            scale = norms.clamp(min=_bounds.COSINE_EPS)[:, None]
+            self.floats = (self.rows.double() / scale).float()
+            self.norm_bounds = torch.ones_like(self.norm_bounds)
+        roundoff = _bounds.operand_roundoff(self.rows.device)
+        self.slack = _bounds.fp32_slack(self.metric, self.channels, roundoff)
+        self.values = self.floats.new_empty(len(self.rows), 0)
+        self.chunk_norms = self.floats.new_empty(0)
 
     def scan(self, rows: Tensor, first: int, mask: Tensor | None) -> None:
-        """Bring in the prototypes ``rows``, numbered from ``first``."""
-        chunk = self._prepare(rows, first, mask)
-        if not (self.plan.screened and self.tame and chunk.tame and self._scan_screened(chunk)):
-            self.pending.add_block(self._keys_of_all(chunk))
+        """Bring in the prototypes ``rows`` (P, C), numbered from ``first``."""
         self.seen += len(rows)
-        if self.pending.size > max(4 * self.k, self.plan.chunk_rows) or (
-            self.plan.screened and self.seen >= self.next_merge
-        ):
-            self._merge()
-            self.next_merge = 2 * self.seen
+        chunk = _Chunk(rows, first, mask)
+        if not (self.screened and self._scan_screened(chunk)):
+            self._scan_whole(chunk)
 
     def result(self) -> tuple[Tensor, Tensor]:
-        self._merge()
-        self.keys[self.excluded] = _order.EMPTY
-        return _order.unpack(self.keys)
-
-    def _prepare(self, rows: Tensor, first: int, mask: Tensor | None) -> _Chunk:
-        floats = rows.float()
-        norms = torch.linalg.vector_norm(floats, dim=1)
-        tame = bool(norms.max() <= _bounds.LARGEST_TAME_NORM)
-        if not tame:
-            bad = ~_exact.norms(rows).isfinite()
-            if bad.any():
-                if not self.exclude:
-                    refuse_nonfinite("prototypes", bad, first)
-                mask = ~bad if mask is None else mask & ~bad
-                return self._prepare(rows.masked_fill(bad[:, None], 0), first, mask)
-        return _Chunk(rows, first, floats, norms, mask, tame)
-
-    def _keys_of_all(self, chunk: _Chunk) -> Tensor:
-        scores = _exact.dense(self.rows, chunk.rows, self.metric)
-        indices = torch.arange(
-            chunk.first, chunk.first + len(chunk.rows), device=scores.device
-        )
-        keys = _order.pack(scores, indices)
-        return keys if chunk.mask is None else keys.masked_fill_(~chunk.mask, _order.EMPTY)
+        """Scores and indices (Q, k)."""
+        self._merge_waiting()
+        keys = self.candidates.result(self.prototypes)
+        keys[self.excluded] = _order.EMPTY
+        return _order.unpack(keys)
 
     def _scan_screened(self, chunk: _Chunk) -> bool:
-        """Rescore the survivors of the chunk; False if they are too many."""
-        values, groups = self._screen(chunk)
-        queries, columns = self._select(values, groups, chunk)
-        if len(columns) > _DENSE_SHARE * values.numel():
+        """Add the chunk's survivors to the candidates; False if it has to be scored as a whole."""
+        groups = -(-len(chunk.rows) // self.plan.group)
+        self._screen(chunk, groups * self.plan.group)
+        if not bool(self.chunk_norms.max() <= _bounds.LARGEST_TAME_NORM):
+            cleaned = self._cleaned(chunk)
+            return cleaned is not chunk and self._scan_screened(cleaned)
+        if chunk.mask is not None:
+            self.values[:, : len(chunk.rows)].masked_fill_(~chunk.mask, -torch.inf)
+        queries, columns, slack = self._select(groups)
+        if len(columns) > _DENSE_SHARE * self.values.numel():
             return False
-        scores = _exact.pairs(self.rows, chunk.rows, queries, columns, self.metric)
-        self.pending.add_pairs(queries, _order.pack(scores, columns + chunk.first))
+        values = self.values[queries, columns]
+        self.candidates.add(queries, columns + chunk.first, values - slack, values + slack)
+        if self.seen >= self.next_tightening or self.candidates.crowded():
+            self.candidates.tighten(self.prototypes)
+            self.next_tightening = 2 * self.seen
         return True
 
-    def _screen(self, chunk: _Chunk) -> tuple[Tensor, int]:
-        """Screened scores (Q, G * groups), -inf where masked or padded, and the number of groups.
+    def _screen(self, chunk: _Chunk, width: int) -> None:
+        """Fill ``values`` (Q, width) with screened scores, -inf where padded, and ``chunk_norms``.
+
+        Tile by tile of prototypes: the pass that takes the norms leaves a tile in cache for the
+        product.
+        """
+        count = len(chunk.rows)
+        if self.values.shape[1] != width:
+            self.values = self.floats.new_empty(len(self.rows), width)
+        if len(self.chunk_norms) != count:
+            self.chunk_norms = self.floats.new_empty(count)
+        self.values[:, count:] = -torch.inf
+        tile = self.plan.tile_rows
+        for start in range(0, count, tile):
+            part = slice(start, min(start + tile, count))
+            floats, norms = chunk.rows[part].float(), self.chunk_norms[part]
+            torch.linalg.vector_norm(floats, dim=1, out=norms)
+            out = self.values[:, part]
+            if self.metric == "l2":
+                torch.addmm(norms.square() * -0.5, self.floats, floats.T, out=out)
+            else:
+                torch.mm(self.floats, floats.T, out=out)
+            if self.metric == "cosine":
+                out /= norms.clamp(min=_bounds.COSINE_EPS)
+
+    def _select(self, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, columns and slack (n,) of the values whose upper bound reaches the threshold.
 
         Group g holds columns g, g + groups, g + 2 groups, ...: its maximum is taken across
         contiguous rows.
         """
-        count = len(chunk.rows)
-        groups = -(-count // self.plan.group)
-        values = self._values(groups * self.plan.group)
-        values[:, count:] = -torch.inf
-        out, floats = values[:, :count], chunk.floats
-        if self.metric == "l2":
-            torch.addmm(chunk.norms.square() * -0.5, self.floats, floats.T, out=out)
-        else:
-            norms = chunk.norms.clamp(min=_bounds.COSINE_EPS)
-            many = 4 * len(values) >= self.channels  # then scaling rows is less than scaling scores
-            if self.metric == "cosine" and many:
-                floats = floats / norms[:, None]
-            torch.mm(self.floats, floats.T, out=out)
-            if self.metric == "cosine" and not many:
-                out /= norms
-        if chunk.mask is not None:
-            out.masked_fill_(~chunk.mask, -torch.inf)
-        return values, groups
-
-    def _values(self, width: int) -> Tensor:
-        if self.buffer is None or self.buffer.shape[1] != width:
-            self.buffer = self.floats.new_empty(len(self.floats), width)
-        return self.buffer
-
-    def _select(self, values: Tensor, groups: int, chunk: _Chunk) -> tuple[Tensor, Tensor]:
-        """The pairs (query, column) whose upper bound reaches the threshold, sorted by query."""
-        members = values.view(len(values), -1, groups)
-        maxima = members.amax(1) if members.shape[1] > 1 else values
-        slack = self._slack(chunk, groups)
-        if not self.full and groups >= self.k:
-            kth = (maxima - slack).topk(self.k).values[:, -1]
-            early = _bounds.early_threshold(kth, self.norms, self.metric)
-            self.threshold = torch.maximum(self.threshold, early)
-        hit = maxima + slack >= self.threshold[:, None]
-        queries, group = hit.nonzero(as_tuple=True)
+        members = self.values.view(len(self.values), -1, groups)
+        maxima = members.amax(1) if members.shape[1] > 1 else self.values
+        slack = self._group_slack(groups)
+        if not self.candidates.full and groups >= self.k:
+            self.candidates.raise_early((maxima - slack).topk(self.k).values[:, -1])
+        threshold = self.candidates.threshold
+        slack = slack.expand_as(maxima)
+        queries, group = (maxima + slack >= threshold[:, None]).nonzero(as_tuple=True)
+        slack = slack[queries, group]
         if members.shape[1] == 1:
-            return queries, group
-        reach = members[queries, :, group] + slack.expand_as(maxima)[queries, group, None]
-        pair, member = (reach >= self.threshold[queries, None]).nonzero(as_tuple=True)
-        return queries[pair], member * groups + group[pair]
+            return queries, group, slack
+        reach = members[queries, :, group] + slack[:, None]
+        pair, member = (reach >= threshold[queries, None]).nonzero(as_tuple=True)
+        return queries[pair], member * groups + group[pair], slack[pair]
 
-    def _slack(self, chunk: _Chunk, groups: int) -> Tensor:
-        """(Q, groups) or (1, 1): how far a group's maximum may lie below its best exact score."""
+    def _group_slack(self, groups: int) -> Tensor:
+        """(Q, groups) or (1, 1): how far a screened value may be from the exact one."""
         if self.metric == "cosine":
             return self.slack.of(self.norm_bounds[:1], self.norm_bounds[:1])
-        bounds = _bounds.norm_bound(chunk.norms, self.channels)
+        bounds = _bounds.norm_bound(self.chunk_norms, self.channels)
         bounds = torch.nn.functional.pad(bounds, (0, groups * self.plan.group - len(bounds)))
         return self.slack.of(self.norm_bounds, bounds.view(-1, groups).amax(0, keepdim=True))
 
-    def _merge(self) -> None:
-        for keys in self.pending.take():
-            merged = torch.cat([self.keys, keys], 1)
-            self.keys = merged.topk(self.k, sorted=True).values
-        if self.plan.screened and self.tame:
-            last = self.keys[:, -1]
-            self.full = bool((last != _order.EMPTY).all())
-            kth = _order.scores_of(last)
-            rising = _bounds.threshold(kth, self.norms, self.channels, self.metric)
-            self.threshold = torch.maximum(self.threshold, rising)
+    def _scan_whole(self, chunk: _Chunk) -> None:
+        chunk = self._cleaned(chunk)
+        scores = _exact.dense(self.rows, chunk.rows, self.metric)
+        last = chunk.first + len(chunk.rows)
+        keys = _order.pack(scores, torch.arange(chunk.first, last, device=scores.device))
+        if chunk.mask is not None:
+            keys.masked_fill_(~chunk.mask, _order.EMPTY)
+        self.waiting.append(keys)
+        if self.screened or sum(keys.shape[1] for keys in self.waiting) >= 2 * self.k:
+            self._merge_waiting()
 
+    def _merge_waiting(self) -> None:
+        if self.waiting:
+            self.candidates.add_keys(torch.cat(self.waiting, 1))
+            self.waiting = []
 
-class _Pending:
-    """Keys that wait to be merged, as whole blocks or as (query, key) pairs."""
-
-    def __init__(self, queries: int) -> None:
-        self.queries = queries
-        self.blocks: list[Tensor] = []
-        self.pairs: list[tuple[Tensor, Tensor]] = []
-        self.size = 0  # keys per query, on average
-
-    def add_block(self, keys: Tensor) -> None:
-        self.blocks.append(keys)
-        self.size += keys.shape[1]
-
-    def add_pairs(self, queries: Tensor, keys: Tensor) -> None:
-        if len(keys):
-            self.pairs.append((queries, keys))
-            self.size += len(keys) / self.queries
-
-    def take(self) -> Iterator[Tensor]:
-        """Blocks (Q, n) of the keys that waited, EMPTY where a query has fewer than another."""
-        blocks, pairs = self.blocks, self.pairs
-        self.blocks, self.pairs, self.size = [], [], 0
-        if blocks:
-            yield torch.cat(blocks, 1)
-        if pairs:
-            yield from self._blocks_of(*map(torch.cat, zip(*pairs, strict=True)))
-
-    def _blocks_of(self, queries: Tensor, keys: Tensor) -> Iterator[Tensor]:
-        queries, order = queries.sort(stable=True)
-        keys = keys[order]
-        counts = torch.bincount(queries, minlength=self.queries)
-        rank = torch.arange(len(keys), device=keys.device) - (counts.cumsum(0) - counts)[queries]
-        # One query may have far more than the others; a width of twice the mean, and then more.
-        width = max(64, 2 * len(keys) // self.queries)
-        for start in range(0, int(counts.max()), width):
-            block = keys.new_full((self.queries, width), _order.EMPTY)
-            here = (rank >= start) & (rank < start + width)
-            block[queries[here], rank[here] - start] = keys[here]
-            yield block
+    def _cleaned(self, chunk: _Chunk) -> _Chunk:
+        """The chunk without its non-finite rows: zero, and masked; or refused."""
+        bad = ~_exact.norms(chunk.rows).isfinite()
+        if not bad.any():
+            return chunk
+        if not self.exclude:
+            refuse_nonfinite("prototypes", bad, chunk.first)
+        mask = ~bad if chunk.mask is None else chunk.mask & ~bad
+        return _Chunk(chunk.rows.masked_fill(bad[:, None], 0), chunk.first, mask)

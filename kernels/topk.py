@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import _checks
+from . import _checks, _ops
 
 
 class Matches(NamedTuple):
@@ -72,7 +72,7 @@ def topk(
             queries.new_empty(len(queries), k, dtype=torch.float32),
             queries.new_empty(len(queries), k, dtype=torch.int64),
         )
-    from ._plan import plan
-    from . import _torch, WORKSPACE_BYTES
-    return Matches(*_torch.search(queries, chunks, k, metric, mask, nonfinite=="exclude",
-        plan(len(queries), rows, queries.shape[1], k, WORKSPACE_BYTES, chunk_rows)))
+    scores, indices = _ops.topk(
+        queries, chunks, k, metric, mask, chunk_rows, nonfinite == "exclude"
+    )
+    return Matches(scores, indices)

@@ -1,0 +1,111 @@
+"""The running result of one block of queries, and the candidates that may still enter it.
+
+A candidate is a (query, index) pair with a proven interval around its score, in screen units. Its
+k-th best lower bound is a threshold: a candidate whose upper bound lies below it is out. Only what
+is left in the end is rescored, so that few more than k prototypes per query are read in fp64.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from . import _bounds, _exact, _order
+
+_LIMIT = 4
+"""Candidates per wanted match beyond which the pool is rescored at once, to bound memory."""
+
+
+class Candidates:
+    """``threshold`` (Q,) fp32, in screen units, rises as candidates and exact keys come in."""
+
+    def __init__(self, queries: Tensor, query_norms: Tensor, k: int, metric: str) -> None:
+        """Finite ``queries`` (Q, C) as given, and their norms (Q,) fp64."""
+        self.queries, self.query_norms, self.k, self.metric = queries, query_norms, k, metric
+        count = len(queries)
+        self.keys = queries.new_full((count, k), _order.EMPTY, dtype=torch.int64)
+        self.lower = queries.new_full((count, k), -torch.inf, dtype=torch.float32)
+        self.threshold = _bounds.lowered_to_fp32(self.query_norms * 0 - torch.inf)
+        self.full = False  # every query has a threshold from k candidates
+        self.pool: list[tuple[Tensor, Tensor, Tensor]] = []  # queries, indices, upper bounds
+        self.fresh: list[tuple[Tensor, Tensor]] = []  # queries, lower bounds not yet in self.lower
+        self.size = 0
+
+    def add(self, queries: Tensor, indices: Tensor, lower: Tensor, upper: Tensor) -> None:
+        """Candidates (n,) with their bounds, fp32."""
+        self.pool.append((queries, indices, upper))
+        self.fresh.append((queries, lower))
+        self.size += len(queries)
+
+    def add_keys(self, keys: Tensor) -> None:
+        """Exact keys (Q, n), EMPTY where a prototype may not match."""
+        self.keys = torch.cat([self.keys, keys], 1).topk(self.k).values
+        kth = _order.scores_of(self.keys[:, -1])
+        self._raise(_bounds.threshold(kth, self.query_norms, self.queries.shape[1], self.metric))
+
+    def raise_early(self, kth_lower: Tensor) -> None:
+        """Use lower bounds (Q,), screen units, of the k-th best score."""
+        self._raise(_bounds.early_threshold(kth_lower, self.query_norms, self.metric))
+
+    def tighten(self, prototypes: Sequence[Tensor]) -> None:
+        """Raise the threshold by what came in, drop what it excludes, rescore if too much stays."""
+        if not self.pool:
+            return
+        if self.fresh:
+            for lower in _blocks(*_joined(self.fresh), len(self.queries), -torch.inf):
+                self.lower = torch.cat([self.lower, lower], 1).topk(self.k).values
+            self.fresh = []
+            self.raise_early(self.lower[:, -1])
+        queries, indices, upper = _joined(self.pool)
+        stay = upper >= self.threshold[queries]
+        self.pool = [(queries[stay], indices[stay], upper[stay])]
+        self.size = len(self.pool[0][0])
+        if self.crowded():
+            self._rescore(prototypes)
+
+    def crowded(self) -> bool:
+        """Whether the pool has outgrown its share of memory."""
+        return self.size > max(_LIMIT * self.keys.numel(), 1 << 16)
+
+    def result(self, prototypes: Sequence[Tensor]) -> Tensor:
+        """The k best keys (Q, k), descending."""
+        self.tighten(prototypes)
+        self._rescore(prototypes)
+        return self.keys
+
+    def _raise(self, threshold: Tensor) -> None:
+        self.threshold = torch.maximum(self.threshold, threshold)
+        if not self.full:
+            self.full = bool((self.threshold > torch.finfo(torch.float32).min).all())
+
+    def _rescore(self, prototypes: Sequence[Tensor]) -> None:
+        if self.size:
+            queries, indices, _ = _joined(self.pool)
+            scores = _exact.pairs(self.queries, prototypes, queries, indices, self.metric)
+            keys = _order.pack(scores, indices)
+            for block in _blocks(queries, keys, len(self.queries), _order.EMPTY):
+                self.add_keys(block)
+        self.pool, self.size = [], 0
+
+
+def _joined(parts: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
+
+
+def _blocks(queries: Tensor, values: Tensor, count: int, empty: float) -> Iterator[Tensor]:
+    """Ragged (query, value) pairs (n,) as blocks (count, width), filled up with ``empty``.
+
+    One query may have far more than the others: a block is twice the mean wide, and there may be
+    several, so that blocks stay in proportion to n.
+    """
+    queries, order = queries.sort(stable=True)
+    values = values[order]
+    counts = torch.bincount(queries, minlength=count)
+    rank = torch.arange(len(values), device=values.device) - (counts.cumsum(0) - counts)[queries]
+    width = max(64, 2 * len(values) // count)
+    widest = int(counts.max())
+    for start in range(0, widest, width):
+        block = values.new_full((count, min(width, widest - start)), empty)
+        here = (rank >= start) & (rank < start + width)
+        block[queries[here], rank[here] - start] = values[here]
+        yield block

@@ -1,0 +1,307 @@
+"""The Triton body: launches, and the order in which they prove a result. Imported lazily.
+
+Chunk of prototypes by chunk, block of queries by block: bound every group, keep the best groups,
+rescore those exactly, merge, then repair the queries for which that is not yet a proof. The running
+keys live in the output indices; nothing waits for the host before the end.
+"""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+
+from . import _bounds_fp16, _checks, _order
+from ._triton_kernels import repair_kernel, rescore_kernel, threshold_kernel
+from ._triton_plan import MAX_K, WIDTH, TritonPlan, choose_plan, pad
+from ._triton_screen import (
+    pack_mask_kernel,
+    prepare_prototypes_kernel,
+    prepare_queries_kernel,
+    scan_kernel,
+    scan_raw_kernel,
+)
+
+HALVES = (torch.float16, torch.bfloat16)
+RAW_DTYPES = (torch.float32, *HALVES)
+BAD_QUERIES, BAD_PROTOTYPES, REPAIRED = range(3)  # the flags
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some prototypes on the queries' device, prepared unless the screen is raw."""
+
+    first_row: int
+    rows: Tensor
+    mask: Tensor  # (Q, rows) uint8, with strides of 0 where it was given as less
+    mask_ndim: int  # 0 none, 1 of rows, 2 of pairs
+    unit: Tensor | None
+    scale: Tensor | None
+    bias: Tensor | None
+    group_norm: Tensor  # the largest norm in each group; the raw screen fills it
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some queries, prepared."""
+
+    first_row: int
+    count: int
+    unit: Tensor
+    exact: Tensor
+    norm: Tensor
+    scale: Tensor
+    bias: Tensor
+
+
+def supports(queries: Tensor, prototypes: list[Tensor], k: int, metric: str) -> bool:
+    """Whether this body takes the search; the torch body takes every one."""
+    if k > MAX_K or queries.shape[1] > _bounds_fp16.MAX_CHANNELS:
+        return False
+    if queries.device.type != "cuda":
+        return triton.knobs.runtime.interpret
+    return bool(torch.version.hip) or torch.cuda.get_device_capability(queries.device) >= (8, 0)
+
+
+def search(
+    queries: Tensor,
+    prototypes: list[Tensor],
+    k: int,
+    metric: str,
+    mask: Tensor | None,
+    chunk_rows: int | None,
+    exclude: bool,
+) -> tuple[Tensor, Tensor]:
+    """(Q, k) float32 scores and (Q, k) int64 indices. Without ``exclude``, waits for the device."""
+    with torch.cuda.device(queries.device) if queries.is_cuda else nullcontext():
+        scores, indices, flags = search_with_flags(queries, prototypes, k, metric, mask, chunk_rows)
+        if not exclude:
+            _refuse(flags.tolist(), queries, prototypes)
+    return scores, indices
+
+
+def search_with_flags(
+    queries: Tensor,
+    prototypes: list[Tensor],
+    k: int,
+    metric: str,
+    mask: Tensor | None,
+    chunk_rows: int | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Also int32 flags: bad queries seen, bad prototypes seen, repairs made. Never waits."""
+    keys = queries.new_full((len(queries), k), _order.EMPTY, dtype=torch.int64)
+    scores = queries.new_empty((len(queries), k), dtype=torch.float32)
+    flags = queries.new_zeros(3, dtype=torch.int32)
+    plan = plan_for(queries, prototypes, k, chunk_rows)
+    thresholds = queries.new_full((len(queries),), -torch.inf, dtype=torch.float32)
+    starts = range(0, len(queries), plan.query_rows)
+    blocks = {0: _prepare_queries(queries, 0, metric, plan, flags)}
+    for rows, first_row in _slices(prototypes, plan.chunk_rows):
+        chunk = _prepare_prototypes(rows, first_row, queries, mask, metric, plan, flags)
+        for q in starts:
+            block = blocks.get(q) or _prepare_queries(queries, q, metric, plan, flags)
+            span = slice(q, q + block.count)
+            _search_block(block, chunk, keys[span], thresholds[span], flags, metric, plan)
+    for q in starts:
+        span = slice(q, q + plan.query_rows)
+        ordered = keys[span].sort(dim=1, descending=True).values
+        scores[span], keys[span] = _order.unpack(ordered)
+    return scores, keys, flags
+
+
+def plan_for(
+    queries: Tensor, prototypes: list[Tensor], k: int, chunk_rows: int | None
+) -> TritonPlan:
+    from . import WORKSPACE_BYTES
+
+    dtypes = {p.dtype for p in prototypes}
+    is_hip = bool(torch.version.hip)
+    has_tf32 = not is_hip or "gfx94" in torch.cuda.get_device_properties(queries.device).gcnArchName
+    away = [p.element_size() for p in prototypes if p.device != queries.device]
+    return choose_plan(
+        len(queries),
+        max(map(len, prototypes)),
+        queries.shape[1],
+        k,
+        half=dtypes <= set(HALVES),
+        raw=dtypes <= set(RAW_DTYPES) and has_tf32,
+        is_hip=is_hip,
+        workspace=WORKSPACE_BYTES,
+        chunk_rows=chunk_rows,
+        streamed_bytes=max(away, default=0) * queries.shape[1],
+    )
+
+
+def _slices(prototypes: list[Tensor], chunk_rows: int) -> Iterator[tuple[Tensor, int]]:
+    first_row = 0
+    for tensor in prototypes:
+        for start in range(0, len(tensor), chunk_rows):
+            yield tensor[start : start + chunk_rows], first_row + start
+        first_row += len(tensor)
+
+
+def _prepare_queries(
+    queries: Tensor, first_row: int, metric: str, plan: TritonPlan, flags: Tensor
+) -> Block:
+    rows = queries[first_row : first_row + plan.query_rows]
+    count, channels = rows.shape
+    size, width = pad(count, plan.block_q), pad(channels, WIDTH)
+    unit_type = torch.float32 if plan.raw else torch.float16
+    block = Block(
+        first_row=first_row,
+        count=count,
+        unit=rows.new_empty((size, width), dtype=unit_type),
+        exact=rows.new_empty((size, width), dtype=torch.float64),
+        norm=rows.new_empty(size, dtype=torch.float64),
+        scale=rows.new_empty(size, dtype=torch.float32),
+        bias=rows.new_empty(size, dtype=torch.float32),
+    )
+    block_q = min(plan.block_q, plan.prepare_rows)
+    prepare_queries_kernel[(size // block_q,)](
+        rows, block.unit, block.exact, block.norm, block.scale, block.bias, flags,
+        count, channels, *_slack(channels, plan), 1.0 if plan.raw else _bounds_fp16.SCALE,
+        *rows.stride(), width,
+        METRIC=metric, BLOCK_Q=block_q, num_warps=4,
+    )  # fmt: skip
+    return block
+
+
+def _prepare_prototypes(
+    rows: Tensor,
+    first_row: int,
+    queries: Tensor,
+    mask: Tensor | None,
+    metric: str,
+    plan: TritonPlan,
+    flags: Tensor,
+) -> Chunk:
+    rows = rows.to(queries.device, non_blocking=True)
+    count, channels = rows.shape
+    size, width = pad(count, plan.block_p), pad(channels, WIDTH)
+    if mask is None:
+        pairs = flags.new_ones(1, dtype=torch.uint8)
+    else:
+        pairs = mask.view(torch.uint8)[..., first_row : first_row + count]
+    pairs = pairs.expand(len(queries), count)
+    mask_ndim = 0 if mask is None else mask.ndim
+    if plan.raw:
+        group_norm = flags.new_empty(size // plan.group, dtype=torch.float32)
+        return Chunk(first_row, rows, pairs, mask_ndim, None, None, None, group_norm)
+    unit = rows.new_empty((size, width), dtype=torch.float16)
+    scale, bias, norm = rows.new_empty((3, size), dtype=torch.float32)
+    prepare_prototypes_kernel[(size // plan.prepare_rows,)](
+        rows, pairs, unit, scale, bias, norm, flags,
+        count, channels, *_slack(channels, plan),
+        *rows.stride(), pairs.stride(1), width,
+        METRIC=metric, HAS_MASK=mask_ndim == 1, BLOCK_P=plan.prepare_rows, num_warps=4,
+    )  # fmt: skip
+    groups = plan.block_p // plan.group
+    group_norm = norm.view(-1, plan.group, groups).amax(1).flatten()
+    return Chunk(first_row, rows, pairs, mask_ndim, unit, scale, bias, group_norm)
+
+
+def _slack(channels: int, plan: TritonPlan) -> tuple[float, float]:
+    """delta and epsilon of _bounds_fp16, for the plan's screen."""
+    width = pad(channels, WIDTH)
+    if plan.raw:
+        return _bounds_fp16.raw_delta(width, plan.half), _bounds_fp16.raw_epsilon(width)
+    return _bounds_fp16.prepared_delta(width), _bounds_fp16.prepared_epsilon()
+
+
+def _search_block(
+    block: Block,
+    chunk: Chunk,
+    keys: Tensor,
+    thresholds: Tensor,
+    flags: Tensor,
+    metric: str,
+    plan: TritonPlan,
+) -> None:
+    """Make ``keys`` (Q, k) the best of what they were and the chunk, proven."""
+    count, k = keys.shape
+    rows, channels = chunk.rows.shape
+    mask = chunk.mask[block.first_row : block.first_row + count]
+    bounds = _scan(block, chunk, mask, flags, metric, plan)
+    n_groups = bounds.shape[1]
+    kept = min(plan.kept, n_groups)
+    best = torch.topk(bounds[:count], min(kept + 1, n_groups), dim=1)
+    slack = _slack(channels, plan)
+    if kept >= k:
+        threshold_kernel[(count,)](
+            best.values, best.indices, chunk.group_norm, block.norm, thresholds,
+            k, best.values.stride(0), *slack,
+            METRIC=metric, BLOCK_K=plan.block_k, num_warps=1,
+        )  # fmt: skip
+    pool = keys.new_empty((count, k + kept * plan.group))
+    pool[:, :k] = keys
+    packs = triton.cdiv(kept, plan.rescore_pack)
+    places = (
+        channels, block.exact.stride(0), *chunk.rows.stride(), *mask.stride(), bounds.stride(0)
+    )  # fmt: skip
+    rescore_kernel[(count * packs,)](
+        block.exact, block.norm, chunk.rows, mask, bounds,
+        best.values, best.indices, thresholds, pool[:, k:],
+        rows, chunk.first_row, kept, packs, *places, best.values.stride(0), pool.stride(0),
+        METRIC=metric, BLOCK_P=plan.block_p, GROUP=plan.group, PACK=plan.rescore_pack, num_warps=4,
+    )  # fmt: skip
+    keys.copy_(torch.topk(pool, k, dim=1, sorted=False).values)
+    if n_groups > kept:
+        witness = best.values[:, kept:]
+    else:
+        witness = torch.full_like(best.values[:, :1], -torch.inf)
+    repair_kernel[(count,)](
+        block.exact, block.norm, chunk.rows, mask, bounds, witness, thresholds, keys, flags,
+        rows, chunk.first_row, n_groups, k, *places, witness.stride(0), keys.stride(0),
+        METRIC=metric, BLOCK_P=plan.block_p, GROUP=plan.group, BLOCK_G=plan.repair_groups,
+        BLOCK_K=plan.block_k, num_warps=4,
+    )  # fmt: skip
+
+
+def _scan(
+    block: Block, chunk: Chunk, mask: Tensor, flags: Tensor, metric: str, plan: TritonPlan
+) -> Tensor:
+    """(Qpad, groups) upper bounds of the best score in each group; -inf where nothing may match."""
+    rows, channels = chunk.rows.shape
+    tiles = triton.cdiv(rows, plan.block_p)
+    groups = tiles * (plan.block_p // plan.group)
+    bounds = block.scale.new_empty((len(block.unit), groups))
+    tile = (plan.block_q, plan.block_p, plan.tile_c, plan.group)
+    launch = {"num_warps": plan.warps, "num_stages": plan.stages}
+    strides = (*mask.stride(), bounds.stride(0))
+    delta, epsilon = _slack(channels, plan)
+    if chunk.unit is None:
+        scan_raw_kernel[(tiles,)](
+            block.unit, chunk.rows, block.scale, block.bias, mask, bounds, chunk.group_norm, flags,
+            block.count, rows, channels, delta, epsilon,
+            block.unit.stride(0), *chunk.rows.stride(), *strides,
+            metric, chunk.mask_ndim > 0, channels % plan.tile_c == 0, *tile, **launch,
+        )  # fmt: skip
+        return bounds
+    words = bounds.view(torch.int32)  # each program of the scan reads its words, then overwrites
+    if chunk.mask_ndim == 2:
+        pack_mask_kernel[(len(block.unit) // plan.prepare_rows, tiles)](
+            mask, words, block.count, rows, *strides,
+            BLOCK_Q=plan.prepare_rows, BLOCK_P=plan.block_p, GROUP=plan.group, num_warps=4,
+        )  # fmt: skip
+    q_tiles = len(block.unit) // plan.block_q
+    scan_kernel[(q_tiles * tiles,)](
+        block.unit, chunk.unit, block.scale, block.bias, chunk.scale, chunk.bias,
+        words, bounds, q_tiles, delta, block.unit.stride(0), bounds.stride(0),
+        metric, chunk.mask_ndim == 2, *tile, **launch,
+    )  # fmt: skip
+    return bounds
+
+
+def _refuse(flags: list[int], queries: Tensor, prototypes: list[Tensor]) -> None:
+    """Raise for rows that are not finite, found again: the kernels only say that there are any."""
+    if flags[BAD_QUERIES]:
+        _checks.refuse_nonfinite("queries", _bad_rows(queries))
+    if flags[BAD_PROTOTYPES]:
+        for rows, first_row in _slices(prototypes, 2**16):
+            _checks.refuse_nonfinite("prototypes", _bad_rows(rows), first_row)
+
+
+def _bad_rows(rows: Tensor) -> Tensor:
+    return torch.cat([~part.double().square().sum(1).isfinite() for part in rows.split(2**12)])

@@ -1,0 +1,225 @@
+"""Device code of the exact half: thresholds, rescoring in fp64, repair, and the packed key.
+
+Axes: q queries, p prototypes, c channels, g groups, k ranks. Scores computed here are the results,
+so their bits must not depend on the kernel, layout or tile that computes them: sums run channel
+block by channel block in fused multiply-adds and fold by explicit halving.
+"""
+
+import triton
+import triton.language as tl
+
+from . import _bounds_fp16 as bounds_fp16
+from ._order import EMPTY as EMPTY_KEY
+
+FLOOR = tl.constexpr(bounds_fp16.FLOOR)
+ABSOLUTE = tl.constexpr(bounds_fp16.ABSOLUTE)
+WIDEN = tl.constexpr(bounds_fp16.WIDEN)
+INF = tl.constexpr(float("inf"))
+EMPTY = tl.constexpr(EMPTY_KEY)
+LAST = tl.constexpr(2**63 - 1)
+BLOCK_C = tl.constexpr(64)  # not a tuning knob: it fixes the order of every fp64 sum
+FOLDS = tl.constexpr(6)
+
+
+@triton.jit
+def pack(scores, indices):
+    """The twin of _order.pack: fp32 scores and int64 indices -> int64 keys."""
+    bits = scores.to(tl.int32, bitcast=True)
+    flipped = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return (flipped.to(tl.int64) << 32) | (tl.full((), 0xFFFFFFFF, tl.int64) - indices)
+
+
+@triton.jit
+def scores_of(keys):
+    """The twin of _order.scores_of; ``keys`` may be EMPTY or EMPTY plus a rank."""
+    flipped = (keys >> 32).to(tl.int32)
+    bits = flipped ^ ((flipped >> 31) & 0x7FFFFFFF)
+    is_empty = flipped == -2147483648
+    return tl.where(is_empty, -INF, bits.to(tl.float32, bitcast=True))
+
+
+@triton.jit
+def load_fp64(pointers, mask):
+    """Any shipped dtype as fp64 (bf16 through fp32: the interpreter casts it wrongly otherwise)."""
+    x = tl.load(pointers, mask=mask, other=0.0)
+    if x.dtype == tl.bfloat16:
+        x = x.to(tl.float32)
+    return x.to(tl.float64)
+
+
+@triton.jit
+def fold(x, ROWS: tl.constexpr):
+    """(ROWS, BLOCK_C) -> (ROWS,) sums by halving: a sum of two has no order to depend on."""
+    for _ in tl.static_range(FOLDS):
+        x = tl.sum(tl.reshape(x, (ROWS, 2, x.shape[1] // 2)), axis=1)
+    return tl.reshape(x, (ROWS,))
+
+
+@triton.jit
+def square_norm(rows, stride_c, alive, n_channels, ROWS: tl.constexpr):
+    """(ROWS,) pointers to vectors -> their squared norms in fp64; 0 where not ``alive``."""
+    sums = tl.zeros((ROWS, BLOCK_C), tl.float64)
+    for c in range(0, n_channels, BLOCK_C):
+        offs_c = c + tl.arange(0, BLOCK_C).to(tl.int64)
+        mask = alive[:, None] & (offs_c < n_channels)[None, :]
+        x = load_fp64(rows[:, None] + offs_c[None, :] * stride_c, mask)
+        sums = tl.fma(x, x, sums)
+    return fold(sums, ROWS)
+
+
+@triton.jit
+def exact_keys(
+    query, length, prototypes, offs_p, alive, first_row, n_channels, stride_pp, stride_pc,
+    METRIC: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """The keys of one fp64 query against ROWS prototypes; EMPTY where not alive or not finite."""
+    rows = prototypes + offs_p * stride_pp
+    dots = tl.zeros((ROWS, BLOCK_C), tl.float64)
+    squares = tl.zeros((ROWS, BLOCK_C), tl.float64)
+    for c in range(0, n_channels, BLOCK_C):
+        offs_c = c + tl.arange(0, BLOCK_C).to(tl.int64)
+        q = tl.load(query + offs_c)[None, :]  # zero-padded
+        mask = alive[:, None] & (offs_c < n_channels)[None, :]
+        p = load_fp64(rows[:, None] + offs_c[None, :] * stride_pc, mask)
+        squares = tl.fma(p, p, squares)
+        if METRIC == "l2":
+            dots = tl.fma(q - p, q - p, dots)
+        else:
+            dots = tl.fma(tl.broadcast_to(q, (ROWS, BLOCK_C)), p, dots)
+    square = fold(squares, ROWS)
+    score = fold(dots, ROWS)
+    if METRIC == "l2":
+        score = -score
+    if METRIC == "cosine":
+        eps = tl.full((ROWS,), 1e-8, tl.float64)  # a bare 1e-8 would be rounded to fp32
+        score /= tl.maximum(length, eps) * tl.maximum(tl.sqrt(square), eps)
+    alive &= square + length < INF  # false for NaN, too
+    score = score.to(tl.float32)
+    score = tl.where(alive & (score != 0.0), score, 0.0)  # -0 and 0 are one score
+    return tl.where(alive, pack(score, first_row + offs_p), EMPTY)
+
+
+@triton.jit(do_not_specialize=["k"])
+def threshold_kernel(
+    kept_bounds, kept_groups, group_norm, norm, thresholds, k, stride_k, delta, epsilon,
+    METRIC: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """One program raises the threshold of one query to a proven lower bound of its k-th score.
+
+    kept_bounds, kept_groups (Q, >= k)   the best groups, best first: each holds a prototype that
+    scores at least the group's bound less twice its slack, so k of them hold k such prototypes.
+    """
+    q = tl.program_id(0).to(tl.int64)
+    offs_k = tl.arange(0, BLOCK_K)
+    mask_k = offs_k < k
+    upper = tl.load(kept_bounds + q * stride_k + offs_k, mask=mask_k, other=0.0)
+    if METRIC == "cosine":
+        slack = 2.0 * delta
+    else:
+        group = tl.load(kept_groups + q * stride_k + offs_k, mask=mask_k, other=0)
+        p_norm = tl.load(group_norm + group, mask=mask_k, other=0.0)
+        q_norm = tl.load(norm + q).to(tl.float32)
+        slack = 2.0 * (delta * q_norm * p_norm + (q_norm + p_norm) * FLOOR + ABSOLUTE)
+        if METRIC == "l2":
+            slack *= 2.0
+            slack += 2.0 * epsilon * (q_norm * q_norm + p_norm * p_norm)
+    lower = upper - (slack * WIDEN + tl.abs(upper) * 2.0**-21)
+    is_finite = tl.abs(upper) < INF
+    lower = tl.where(is_finite & (lower == lower), lower, -INF)
+    lower = tl.min(tl.where(mask_k, lower, INF), axis=0)
+    tl.store(thresholds + q, tl.maximum(tl.load(thresholds + q), lower))
+
+
+@triton.jit(do_not_specialize=["n_prototypes", "first_row", "n_kept", "n_packs"])
+def rescore_kernel(
+    exact, norm, prototypes, mask, bounds, kept_bounds, kept_groups, thresholds, keys,
+    n_prototypes, first_row, n_kept, n_packs, n_channels,
+    stride_eq, stride_pp, stride_pc, stride_mq, stride_mp, stride_bq, stride_gq, stride_kq,
+    METRIC: tl.constexpr, BLOCK_P: tl.constexpr, GROUP: tl.constexpr, PACK: tl.constexpr,
+):  # fmt: skip
+    """One program rescores PACK kept groups of one query and writes PACK * GROUP keys.
+
+    A group whose bound is below the threshold is proven out: EMPTY. A rescored group's entry in
+    bounds (Q, G) becomes -inf, which tells repair_kernel that it is done.
+    """
+    q = tl.program_id(0).to(tl.int64) // n_packs
+    pack_of_q = tl.program_id(0) % n_packs
+    offs_r = tl.arange(0, PACK * GROUP)
+    rank = pack_of_q * PACK + offs_r // GROUP
+    mask_r = rank < n_kept
+    upper = tl.load(kept_bounds + q * stride_gq + rank, mask=mask_r, other=-INF)
+    live = (upper >= tl.load(thresholds + q)) & (upper > -INF)
+    out = keys + q * stride_kq + pack_of_q * (PACK * GROUP) + offs_r
+    if tl.max(live.to(tl.int32), axis=0) > 0:
+        group = tl.load(kept_groups + q * stride_gq + rank, mask=mask_r, other=0)
+        offs_p = row_of(group, offs_r % GROUP, BLOCK_P, GROUP)
+        alive = live & (offs_p < n_prototypes)
+        allowed = tl.load(mask + q * stride_mq + offs_p * stride_mp, mask=alive, other=0)
+        new = exact_keys(
+            exact + q * stride_eq, tl.load(norm + q), prototypes, offs_p, alive & (allowed != 0),
+            first_row, n_channels, stride_pp, stride_pc, METRIC, PACK * GROUP,
+        )  # fmt: skip
+        tl.store(bounds + q * stride_bq + group, -INF, mask=live & (offs_r % GROUP == 0))
+        tl.store(out, new, mask=mask_r)
+    else:
+        tl.store(out, tl.full((PACK * GROUP,), EMPTY, tl.int64), mask=mask_r)
+
+
+@triton.jit
+def row_of(group, member, BLOCK_P: tl.constexpr, GROUP: tl.constexpr):
+    """Row, in the chunk, of a member of a strided group (int64)."""
+    GROUPS: tl.constexpr = BLOCK_P // GROUP
+    return group // GROUPS * BLOCK_P + group % GROUPS + member * GROUPS
+
+
+@triton.jit(do_not_specialize=["n_prototypes", "first_row", "n_groups", "k"])
+def repair_kernel(
+    exact, norm, prototypes, mask, bounds, witness, thresholds, keys, flags,
+    n_prototypes, first_row, n_groups, k, n_channels,
+    stride_eq, stride_pp, stride_pc, stride_mq, stride_mp, stride_bq, stride_wq, stride_kq,
+    METRIC: tl.constexpr, BLOCK_P: tl.constexpr, GROUP: tl.constexpr, BLOCK_G: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """One program certifies one query: its k keys are the best of all prototypes so far.
+
+    Where the best group not kept (witness) cannot beat the k-th key, that is proven. Elsewhere
+    every group left in bounds (Q, G) at or above the k-th score is rescored and inserted.
+    """
+    q = tl.program_id(0).to(tl.int64)
+    offs_k = tl.arange(0, BLOCK_K).to(tl.int64)
+    ranks = keys + q * stride_kq + offs_k
+    best = tl.load(ranks, mask=offs_k < k, other=LAST)
+    best = tl.where(best == EMPTY, EMPTY + offs_k, best)  # unique, so one is replaced at a time
+    worst = tl.min(best, axis=0)
+    floor = scores_of(worst)
+    upper = tl.load(witness + q * stride_wq)
+    if (upper >= floor) & (upper > -INF):
+        tl.atomic_add(flags + 2, 1)
+        offs_r = tl.arange(0, GROUP)
+        offs_g = tl.arange(0, BLOCK_G)
+        for g in range(0, n_groups, BLOCK_G):
+            mask_g = g + offs_g < n_groups
+            uppers = tl.load(bounds + q * stride_bq + g + offs_g, mask=mask_g, other=-INF)
+            upper = tl.max(uppers, axis=0)
+            while (upper >= floor) & (upper > -INF):
+                chosen = tl.min(tl.where(uppers == upper, offs_g, BLOCK_G), axis=0)
+                uppers = tl.where(offs_g == chosen, -INF, uppers)
+                upper = tl.max(uppers, axis=0)
+                offs_p = row_of((g + chosen).to(tl.int64), offs_r, BLOCK_P, GROUP)
+                alive = offs_p < n_prototypes
+                allowed = tl.load(mask + q * stride_mq + offs_p * stride_mp, mask=alive, other=0)
+                new = exact_keys(
+                    exact + q * stride_eq, tl.load(norm + q), prototypes, offs_p,
+                    alive & (allowed != 0), first_row, n_channels, stride_pp, stride_pc,
+                    METRIC, GROUP,
+                )  # fmt: skip
+                top = tl.max(new, axis=0)
+                while top > worst:
+                    best = tl.where(best == worst, top, best)
+                    new = tl.where(new == top, EMPTY, new)
+                    worst = tl.min(best, axis=0)
+                    top = tl.max(new, axis=0)
+                floor = scores_of(worst)
+        best = tl.where(best < EMPTY + BLOCK_K, EMPTY, best)
+        tl.store(ranks, best, mask=offs_k < k)
+    tl.store(thresholds + q, floor)

@@ -1,0 +1,87 @@
+"""Tiles, groups and chunk sizes of the Triton body: a pure function of shape, dtype and chip."""
+
+from dataclasses import dataclass
+
+MAX_K = 1024
+RAW_QUERIES = 16
+WIDTH = 64  # channels are padded to a multiple of this
+
+
+@dataclass(frozen=True)
+class TritonPlan:
+    """What a search launches: each value is a constexpr of a kernel or sizes a buffer."""
+
+    raw: bool  # read the prototypes as given, once (few queries), instead of a prepared fp16 copy
+    half: bool  # every prototype fits TF32 exactly
+    block_q: int
+    block_p: int
+    tile_c: int
+    group: int  # prototypes per group
+    warps: int
+    stages: int
+    query_rows: int  # queries per block, a multiple of block_q
+    chunk_rows: int  # prototypes per chunk
+    kept: int  # groups rescored per query and chunk, where the chunk has as many
+    block_k: int  # ranks held by the repair kernel
+
+    prepare_rows = 32  # rows per program of the prepare kernels
+    rescore_pack = 2  # groups per program of the rescoring kernel
+    repair_groups = 256  # bounds a repair program looks at together
+
+
+def choose_plan(
+    queries: int,
+    prototypes: int,
+    channels: int,
+    k: int,
+    *,
+    half: bool,
+    raw: bool,
+    is_hip: bool,
+    workspace: int,
+    chunk_rows: int | None = None,
+    streamed_bytes: int = 0,
+) -> TritonPlan:
+    """``half``: fp16 or bf16 prototypes; ``raw``: their dtype and chip allow the raw screen;
+    ``streamed_bytes``: bytes per prototype copied from another device, 0 if none."""
+    raw = raw and queries <= RAW_QUERIES
+    block_q, block_p, group = (RAW_QUERIES if raw else 128), 128, 16
+    kept = k + max(8, k // 4)
+    padded = pad(channels, WIDTH)
+    query_rows = min(pad(queries, block_q), 8192)
+    longest = 2**22 if raw else 2**18
+    rows = min(prototypes, chunk_rows or prototypes, longest)
+
+    def held(query_rows: int, rows: int) -> int:
+        per_prototype = streamed_bytes + 4 * 4 + (0 if raw else 2 * padded)
+        groups = pad(rows, block_p) // group
+        taken = min(kept + 1, groups)
+        keys = k + min(kept, groups) * group
+        per_query = padded * 24 + groups * 4 + taken * 24 + keys * 8 + k * 40 + 64
+        return pad(rows, block_p) * per_prototype + query_rows * per_query + groups * 4
+
+    while held(query_rows, rows) > workspace:  # halve whichever still gives the larger remainder
+        if query_rows > 8 * block_q or (rows <= 4096 and query_rows > block_q):
+            query_rows = pad(query_rows // 2, block_q)
+        elif rows > block_p:
+            rows = pad(rows // 2, block_p)
+        else:
+            break
+    return TritonPlan(
+        raw=raw,
+        half=half,
+        block_q=block_q,
+        block_p=block_p,
+        tile_c=(64 if half else 32) if raw else WIDTH,
+        group=group,
+        warps=4 if raw else 8,
+        stages=2 if is_hip else (4 if raw else 3),
+        query_rows=query_rows,
+        chunk_rows=rows,
+        kept=kept,
+        block_k=next(b for b in (16, 128, MAX_K) if b >= k),
+    )
+
+
+def pad(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
