@@ -2,7 +2,7 @@
 
 Axes: q queries, p prototypes, c channels, g groups, k ranks. Scores computed here are the results,
 so their bits must not depend on the kernel, layout or tile that computes them: sums run channel
-block by channel block in fused multiply-adds and fold by explicit halving.
+block by channel block in fused multiply-adds and fold by explicit pairs.
 """
 
 import triton
@@ -49,9 +49,9 @@ def load_fp64(pointers, mask):
 
 @triton.jit
 def fold(x, ROWS: tl.constexpr):
-    """(ROWS, BLOCK_C) -> (ROWS,) sums by halving: a sum of two has no order to depend on."""
+    """(ROWS, BLOCK_C) -> (ROWS,) sums of neighbours: a sum of two has no order to depend on."""
     for _ in tl.static_range(FOLDS):
-        x = tl.sum(tl.reshape(x, (ROWS, 2, x.shape[1] // 2)), axis=1)
+        x = tl.sum(tl.reshape(x, (ROWS, x.shape[1] // 2, 2)), axis=2)
     return tl.reshape(x, (ROWS,))
 
 
