@@ -32,6 +32,13 @@ def pytest_report_header() -> str:
     return f"flashmatch leg: {leg}; examples per property: {EXAMPLES or 'default'}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Naming a folder on the command line overrides collect_ignore."""
+    for folder, wanted in (("interpreter", True), ("compile", False)):
+        if wanted != INTERPRETED and any(folder in item.path.parts for item in items):
+            raise pytest.UsageError(f"tests/{folder} needs TRITON_INTERPRET={int(wanted)}")
+
+
 @pytest.fixture(scope="module")  # a function-scoped fixture cannot serve hypothesis
 def poisoned_empty() -> Iterator[None]:
     """Fill what torch.empty and its kin return with NaN, or the least integer.
