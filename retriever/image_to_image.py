@@ -213,7 +213,7 @@ class ImageToImageRetriever(nn.Module):
         )
         return {"score": pred_score, "pred_label": pred_label, "pred_score": pred_score}
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(
         self, inputs: Any, data_samples: Sequence[Any] | None = None, **kwargs: Any
     ) -> list[Any]:
@@ -238,7 +238,10 @@ class ImageToImageRetriever(nn.Module):
         if not self.prototype_inited:
             self.prepare_prototype()
         with _evaluating(self):
-            result = self.matching(_last(self.extract_feat(inputs)))
+            with torch.inference_mode():
+                features = _last(self.extract_feat(inputs))
+            # Outside inference mode, whose tensors (as labels, say) no later graph could use.
+            result = self.matching(features)
         labels, scores = result["pred_label"], result["score"]
         samples = as_samples(data_samples, len(labels))
         for sample, label, score in zip(samples, labels, scores, strict=True):
