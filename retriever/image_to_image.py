@@ -301,7 +301,8 @@ class ImageToImageRetriever(nn.Module):
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
     training = [child for child in module.modules() if child.training]
-    module.eval()
+    if training:
+        module.eval()
     try:
         yield
     finally:

@@ -135,7 +135,7 @@ def labels_of(data_samples: object) -> Tensor:
         return data_samples
     samples = list(data_samples) if isinstance(data_samples, Sequence) else []
     for name in ("gt_score", "gt_label"):
-        if samples and all(name in _fields(sample) for sample in samples):
+        if samples and all(hasattr(sample, name) for sample in samples):
             targets = torch.stack([torch.as_tensor(getattr(sample, name)) for sample in samples])
             return targets if name == "gt_score" else _one_each(targets)
     if samples and all(isinstance(sample, (int, np.integer)) for sample in samples):
@@ -165,11 +165,6 @@ def as_samples(data_samples: Any, count: int) -> Any:
     ):
         return [DataSample().set_gt_label(label) for label in data_samples]
     return data_samples
-
-
-def _fields(sample: object) -> Any:
-    """What ``name in`` asks: mmengine's samples answer it themselves, other objects do not."""
-    return sample if hasattr(sample, "__contains__") else ()
 
 
 def _one_each(labels: Tensor) -> Tensor:

@@ -1,0 +1,94 @@
+"""DataSample keeps the original's setters and attributes; labels come from anything sensible."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from flashmatch.retriever import DataSample, LossHead
+from flashmatch.retriever.samples import as_samples, labels_of
+
+
+def test_setters_return_the_sample_and_accept_what_the_originals_do() -> None:
+    sample = DataSample(metainfo={"img_path": "a.jpg"})
+    assert sample.set_gt_label(3) is sample
+    assert sample.gt_label.tolist() == [3]
+    assert sample.set_pred_label(torch.tensor(2)).pred_label.tolist() == [2]
+    assert sample.set_gt_label(np.array([1, 2])).gt_label.dtype == torch.int64
+    assert sample.set_pred_score([0.1, 0.9]).pred_score.dtype == torch.float32
+    assert sample.num_classes == 2
+    kept = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    assert sample.set_gt_score(kept).gt_score is kept
+
+
+def test_score_lengths_must_agree() -> None:
+    sample = DataSample().set_pred_score([0.1, 0.9])
+    with pytest.raises(ValueError, match="gt_score must have num_classes = 2 entries; got 3"):
+        sample.set_gt_score([1.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [(torch.ones(2, 2), ValueError), ("ab", TypeError), (None, TypeError)]
+)
+def test_labels_and_scores_are_vectors(value, error) -> None:
+    for setter in ("set_gt_label", "set_pred_score"):
+        with pytest.raises(error, match=setter.removeprefix("set_")):
+            getattr(DataSample(), setter)(value)
+
+
+def test_data_and_metadata_are_told_apart() -> None:
+    sample = DataSample(metainfo={"sample_idx": 4}, gt_label=torch.tensor([1]))
+    assert sample.keys() == ["gt_label"]
+    assert sample.metainfo == {"sample_idx": 4}
+    assert "sample_idx" in sample
+    assert "pred_label" not in sample
+    assert sample.get("sample_idx") == sample.sample_idx == 4
+    assert sample.get("pred_label", 7) == 7
+    assert set(sample.to_dict()) == {"sample_idx", "gt_label"}
+    assert "sample_idx=4" in repr(sample)
+    with pytest.raises(AttributeError):
+        _ = sample.pred_label
+
+
+def test_moves_copies_and_pickles() -> None:
+    sample = DataSample(metainfo={"sample_idx": 4}, gt_score=torch.ones(2))
+    half = sample.to(torch.float16)
+    assert (half.gt_score.dtype, sample.gt_score.dtype) == (torch.float16, torch.float32)
+    for twin in (copy.copy(sample), copy.deepcopy(sample), sample.cpu()):
+        twin.set_metainfo({"new": 1})
+        assert "new" not in sample
+    assert pickle.loads(pickle.dumps(sample)).sample_idx == 4
+
+
+def test_labels_of() -> None:
+    labels = torch.tensor([1, 0])
+    samples = [DataSample().set_gt_label(1), DataSample().set_gt_label(0)]
+    for kind in (labels, [1, 0], list(labels), samples):
+        assert torch.equal(labels_of(kind), labels)
+    for sample in samples:
+        sample.set_gt_score([0.5, 0.5])
+    assert labels_of(samples).tolist() == [[0.5, 0.5]] * 2
+    with pytest.raises(ValueError, match="got list of DataSample"):
+        labels_of([DataSample()])
+    with pytest.raises(ValueError, match="one label per sample; got 2"):
+        labels_of([DataSample().set_gt_label([1, 2])])
+    with pytest.raises(ValueError, match="got NoneType"):
+        labels_of(None)
+
+
+def test_as_samples() -> None:
+    assert len(as_samples(None, 3)) == 3
+    assert [int(s.gt_label) for s in as_samples(torch.tensor([4, 5]), 2)] == [4, 5]
+    assert [int(s.gt_label) for s in as_samples([4, 5], 2)] == [4, 5]
+
+
+def test_loss_head_passes_embeddings_and_labels() -> None:
+    head = LossHead(lambda embeddings, labels: (embeddings.sum(), labels))
+    feats = torch.ones(2, 3)
+    total, labels = head.loss((feats * 0, feats), [1, 0])["loss"]
+    assert (float(total), labels.tolist()) == (6, [1, 0])
+    assert LossHead(torch.nn.CrossEntropyLoss()).loss(feats, [1, 0])["loss"].shape == ()
+    with pytest.raises(TypeError, match="loss must be callable"):
+        LossHead(3)  # pyright: ignore
