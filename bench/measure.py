@@ -13,7 +13,6 @@ import torch
 
 MIB = 2**20
 SAMPLE_SECONDS = 2e-3  # shorter calls are repeated within a sample, out of the clock's noise
-SLOW_SECONDS = 4.0  # a call this slow is timed once
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def interleave(
     Each gets ``budget`` seconds by its own estimate, at least 3 samples and at most ``most``.
     """
     rounds = {
-        name: 1 if t > SLOW_SECONDS else max(3, min(most, int(budget / max(t, SAMPLE_SECONDS))))
+        name: max(3, min(most, int(budget / max(t, SAMPLE_SECONDS))))
         for name, t in estimates.items()
     }
     samples: dict[str, list[float]] = {name: [] for name in searches}

@@ -74,13 +74,13 @@ CPU = (
     Shape(1, 262144, 512),
     Shape(16, 262144, 512),
     Shape(64, 131072, 512),
+    Shape(256, 262144, 768),
+    Shape(1024, 131072, 512),
+    Shape(1024, 131072, 512, k=100),
     Shape(64, 131072, 512, metric="dot"),
     Shape(64, 131072, 512, metric="l2"),
     Shape(64, 131072, 512, dtype="bfloat16"),
     Shape(64, 131072, 512, dtype="float16"),
-    Shape(256, 262144, 768),
-    Shape(1024, 131072, 512),
-    Shape(1024, 131072, 512, k=100),
 )
 
 # The first ten are shapes that other projects publish numbers for, or that people ask about:

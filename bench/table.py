@@ -13,16 +13,16 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """One line per shape: flashmatch's best, the best of the others, and their ratio."""
+    """One line per shape: our best, the fastest of the others, the fastest that answers right."""
     lines = []
     for key in dict.fromkeys(map(_shape, rows)):
         timed = [row for row in rows if _shape(row) == key and row.median_ms is not None]
-        ours = min((r for r in timed if _is_ours(r)), key=_time, default=None)
-        best = min((r for r in timed if not _is_ours(r)), key=_time, default=None)
-        if ours and best:
-            ratio = f"{_time(best) / _time(ours):.2f}"
-            lines.append((key, _short(ours), _short(best), ratio))
-    head = ("shape", "flashmatch ms (agreement)", "best other ms (agreement)", "times faster")
+        ours = min((row for row in timed if _is_ours(row)), key=_time, default=None)
+        others = sorted((row for row in timed if not _is_ours(row)), key=_time)
+        right = [row for row in others if row.agreement == 1]
+        if ours:
+            lines.append((key, _short(ours), _beside(ours, others[:1]), _beside(ours, right[:1])))
+    head = ("shape", "flashmatch: ms (agreement)", "fastest other", "fastest that agrees")
     return markdown(head, lines)
 
 
@@ -42,6 +42,10 @@ def _cells(row: Row) -> tuple[str, ...]:
         _number(row.over_limit),
         row.status,
     )
+
+
+def _beside(ours: Row, others: Sequence[Row]) -> str:
+    return "".join(f"{_short(row)}: {_time(row) / _time(ours):.2f} x" for row in others)
 
 
 def _short(row: Row) -> str:
