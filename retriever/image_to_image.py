@@ -1,7 +1,7 @@
 """ImageToImageRetriever: encode images, and rank a gallery of prototypes by similarity."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,13 +13,9 @@ from torch import Tensor, nn
 from ._checks import require_features, require_options, require_topk
 from .encoders import EncoderSpec, build_encoder
 from .heads import build_head
+from .modes import evaluating
 from .preprocess import as_batch, build_preprocessor
-from .prototypes import (
-    PrototypeSource,
-    dump_prototypes,
-    obtain_prototypes,
-    require_prototype,
-)
+from .prototypes import PrototypeSource, dump_prototypes, obtain_prototypes, require_prototype
 from .samples import as_samples
 from .similarity import Similarity, all_scores, best_scores, require_similarity, sort_scores
 from .weights import load_weights, require_checkpoint
@@ -189,9 +185,9 @@ class ImageToImageRetriever(nn.Module):
         - pred_label (N, M) int64: rows of the prototypes, best first
         - pred_score (N, M): the scores in that order
 
-        ``topk=k`` never holds (N, M). With k cut to M, all three are (N, k), aligned and best
-        first: score and pred_score (the same values) belong to pred_label. The named similarities
-        are then exact: fp32, the fp64 result rounded once.
+        ``topk=k``, k cut to M: all three are (N, k), aligned and best first; score and pred_score
+        (the same values) belong to pred_label. A named similarity is then exact (as
+        ``flashmatch.topk``; distances are the root of its result) and never holds (N, M).
 
         Raises:
             ValueError: features of another shape or width, or not finite.
@@ -237,7 +233,7 @@ class ImageToImageRetriever(nn.Module):
         """
         if not self.prototype_inited:
             self.prepare_prototype()
-        with _evaluating(self):
+        with evaluating(self):
             with torch.inference_mode():
                 features = _last(self.extract_feat(inputs))
             # Outside inference mode, whose tensors (as labels, say) no later graph could use.
@@ -262,7 +258,7 @@ class ImageToImageRetriever(nn.Module):
         """
         # The buffers must be ordinary tensors even when called from predict: one made in inference
         # mode could never be part of a graph again.
-        with torch.inference_mode(False), torch.no_grad(), _evaluating(self):
+        with torch.inference_mode(False), torch.no_grad(), evaluating(self):
             vectors, ids = obtain_prototypes(
                 self.prototype, self._encode, self._reference(), self.progress
             )
@@ -296,18 +292,6 @@ class ImageToImageRetriever(nn.Module):
         """A tensor with the encoder's device and dtype, or the retriever's if it has no weights."""
         own = chain(self.image_encoder.parameters(), self.image_encoder.buffers(), self.buffers())
         return next(tensor for tensor in own if tensor.is_floating_point())
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    training = [child for child in module.modules() if child.training]
-    if training:
-        module.eval()
-    try:
-        yield
-    finally:
-        for child in training:
-            child.training = True
 
 
 def _last(features: Any) -> Any:

@@ -8,6 +8,7 @@ many.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 from .configs import build_from_config, resolve_type
 from .preprocess import as_batch
+from .processes import gather_ragged, rank, world_size
 from .samples import collate
 
 Encode = Callable[[dict[str, Any]], Tensor]
@@ -71,9 +73,11 @@ def build_loader(config: Mapping[str, Any], argument: str) -> DataLoader:
         if isinstance(options.get(name), Mapping):
             options[name] = build_from_config(options[name], f"{argument}[{name!r}]", dataset)
     if isinstance(options.get("collate_fn"), Mapping):
-        options["collate_fn"] = resolve_type(options["collate_fn"], f"{argument}['collate_fn']")
+        function = resolve_type(options["collate_fn"], f"{argument}['collate_fn']")
+        keywords = {key: v for key, v in options["collate_fn"].items() if key != "type"}
+        options["collate_fn"] = partial(function, **keywords)
     options.setdefault("collate_fn", collate)
-    shared = _world_size() > 1 and not isinstance(dataset, IterableDataset)
+    shared = world_size() > 1 and not isinstance(dataset, IterableDataset)
     if shared and options.get("sampler") is None and options.get("batch_sampler") is None:
         shuffle = bool(options.pop("shuffle", False))
         options["sampler"] = DistributedSampler(dataset, shuffle=shuffle)
@@ -101,8 +105,8 @@ def encode_loader(loader: DataLoader, encode: Encode, progress: bool) -> tuple[T
             the dataset has samples; no known order.
     """
     counted, recorder = _recorded(loader)
-    rows = _encode_batches(counted, recorder, encode, progress and _rank() == 0)
-    if _world_size() > 1:
+    rows = _encode_batches(counted, recorder, encode, progress and rank() == 0)
+    if world_size() > 1:
         rows = _gather(rows)
     if rows is None:
         raise ValueError("prototype: the DataLoader gave no samples")
@@ -221,7 +225,7 @@ def _sample_indices(samples: Any, count: int) -> list[int | None]:
 def _require_ordered(loader: DataLoader) -> None:
     ordered = isinstance(loader.dataset, IterableDataset)
     ordered = ordered or isinstance(loader.sampler, SequentialSampler)
-    if not ordered or _world_size() > 1:
+    if not ordered or world_size() > 1:
         raise ValueError(
             "prototype: the order of this DataLoader says nothing about its dataset; give every "
             "sample a sample_idx"
@@ -252,18 +256,10 @@ def _require_complete(ids: Tensor, expected: int, kind: str) -> None:
     )
 
 
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _rank() -> int:
-    return dist.get_rank() if _world_size() > 1 else 0
-
-
 def _gather(rows: Rows | None) -> Rows | None:
     """Every process's rows, in order of rank, in every process; all must call this."""
     own = None if rows is None else (len(rows.ids), rows.features.shape[1], rows.kind)
-    facts: list[tuple[int, int, str] | None] = [None] * _world_size()
+    facts: list[tuple[int, int, str] | None] = [None] * world_size()
     dist.all_gather_object(facts, own)
     present = [fact for fact in facts if fact is not None]
     if not present:
@@ -279,20 +275,8 @@ def _gather(rows: Rows | None) -> Rows | None:
         none = torch.empty(0, dtype=torch.int64)
         rows = Rows(torch.empty(0, channels), none, none, kind)
     return Rows(
-        _gather_ragged(rows.features, counts),
-        _gather_ragged(rows.ids, counts),
-        _gather_ragged(rows.positions, counts),
+        gather_ragged(rows.features, counts),
+        gather_ragged(rows.ids, counts),
+        gather_ragged(rows.positions, counts),
         kind,
     )
-
-
-def _gather_ragged(rows: Tensor, counts: list[int]) -> Tensor:
-    """all_gather wants equal shapes: pad to the longest, cut after."""
-    device = rows.device
-    rows = rows.to("cuda" if dist.get_backend() == "nccl" else "cpu")
-    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
-    padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(parts, padded)
-    cut = [part[:n] for part, n in zip(parts, counts, strict=True)]
-    return torch.cat(cut).to(device)
