@@ -15,7 +15,7 @@ from torch import Tensor
 from flashmatch.kernels import _reference
 
 MARGIN = 32
-MAX_CHECKED = 4096  # of more queries, this many evenly spaced ones
+MAX_CHECKED = 1024  # of more queries, this many evenly spaced ones
 IN_FULL = 2  # queries for which the oracle sees every prototype
 SLACK = 1e-10  # of the largest score: 10,000 times what fp64 blocks may be off
 BLOCK_BYTES = 256 * 2**20
