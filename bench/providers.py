@@ -70,9 +70,8 @@ def _matmul_topk_prepared(prototypes: Tensor, shape: Shape) -> Search:
 
 def _matmul_topk_chunked(prototypes: Tensor, shape: Shape) -> Search:
     """What a careful user writes once the score matrix no longer fits."""
-    rows = max(
-        1, CHUNK_BYTES[prototypes.device.type] // (min(shape.Q, 4096) * shape.torch_dtype.itemsize)
-    )
+    row_bytes = min(shape.Q, 4096) * shape.torch_dtype.itemsize
+    rows = max(1, CHUNK_BYTES[prototypes.device.type] // row_bytes)
     if rows >= shape.M and shape.Q <= 4096:
         raise Unsupported("one chunk holds everything")
 
