@@ -62,7 +62,8 @@ def best_scores(
         return _best_called(queries, prototypes, k, similarity, chunk_rows)
     scores, indices = topk(queries, prototypes, k, metric=METRICS[similarity])
     if similarity == "euclidean_distance":
-        scores = 0 - (-scores).sqrt()  # 0 - x: an equal vector is at 0, not at -0
+        apart = scores < 0  # the root has no slope at 0, where cdist takes 0 for one
+        scores = torch.where(apart, -(-scores).where(apart, 1).sqrt(), 0)
     return scores, indices
 
 
