@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ._bounds import COSINE_EPS, fp64_slack
 
-_BLOCK_ELEMENTS = 1 << 17
-"""Elements of a block of gathered rows: 1 MiB in fp64, so that it stays in a core's cache."""
+_BLOCK_ELEMENTS = 1 << 15
+"""Elements of a block of gathered rows: 256 KiB in fp64, so that it stays in a core's cache."""
 
 
 def norms(vectors: Tensor) -> Tensor:
@@ -29,42 +29,58 @@ def pairs(
 
     ``prototypes`` are chunks numbered through; ``rows`` and ``indices`` are (n,) int64.
     """
-    block = max(1, _BLOCK_ELEMENTS // queries.shape[1])
-    scores = [queries.new_empty(0, dtype=torch.float32)]
-    for r, i in zip(rows.split(block), indices.split(block), strict=True):
-        q, p = queries[r].double(), _gather(prototypes, i, queries.device).double()
-        score, error = _evaluate(q, p, metric)
+    channels = queries.shape[1]
+    block = max(1, min(_BLOCK_ELEMENTS // channels, len(rows)))
+    wide, query_norms = queries.double(), norms(queries)
+    q_buffer, p_buffer = wide.new_empty(block, channels), wide.new_empty(block, channels)
+    gather = _Gather(prototypes, block, queries.device)
+    scores = queries.new_empty(len(rows), dtype=torch.float32)
+    for start in range(0, len(rows), block):
+        r, i = rows[start : start + block], indices[start : start + block]
+        q, p = q_buffer[: len(r)], p_buffer[: len(r)]
+        torch.index_select(wide, 0, r, out=q)
+        gather(i, out=p)
+        score, error = _evaluate(q, p, query_norms[r], metric)  # overwrites q
         low, high = (score - error).float(), (score + error).float()
         undecided = (~(low == high)).nonzero()[:, 0]  # NaN, from overflow, is undecided too
         if len(undecided):
-            low[undecided] = _definition(q[undecided], p[undecided], metric)
-        scores.append(low + 0.0)  # -0 and 0 are one score
-    return torch.cat(scores)
+            low[undecided] = _definition(wide[r[undecided]], p[undecided], metric)
+        torch.add(low, 0.0, out=scores[start : start + block])  # -0 and 0 are one score
+    return scores
 
 
-def _gather(prototypes: Sequence[Tensor], indices: Tensor, device: torch.device) -> Tensor:
-    """Rows (n, C) of the chunks; only those rows move between devices."""
-    if len(prototypes) == 1:
-        chunk = prototypes[0]
-        return chunk[indices.to(chunk.device)].to(device)
-    ends = torch.tensor([len(chunk) for chunk in prototypes], device=device).cumsum(0)
-    chunk_of = torch.bucketize(indices, ends, right=True)
-    out = torch.empty(len(indices), prototypes[0].shape[1], dtype=torch.float64, device=device)
-    for c in chunk_of.unique().tolist():
-        chunk, mine = prototypes[c], chunk_of == c
-        local = indices[mine] - (int(ends[c]) - len(chunk))
-        out[mine] = chunk[local.to(chunk.device)].to(device).double()
-    return out
+class _Gather:
+    """Copies rows of numbered-through chunks; only those rows move between devices."""
+
+    def __init__(self, prototypes: Sequence[Tensor], rows: int, device: torch.device) -> None:
+        self.prototypes = prototypes
+        counts = torch.tensor([len(chunk) for chunk in prototypes], device=device)
+        self.ends = counts.cumsum(0)
+        self.buffer: Tensor | None = None  # allocating one for each call costs more than the copy
+        if len(prototypes) == 1 and prototypes[0].device == device:
+            self.buffer = prototypes[0].new_empty(rows, prototypes[0].shape[1])
+
+    def __call__(self, indices: Tensor, out: Tensor) -> None:
+        """Rows ``indices`` (n,) into ``out`` (n, C) fp64."""
+        if self.buffer is not None:
+            part = self.buffer[: len(indices)]
+            out.copy_(torch.index_select(self.prototypes[0], 0, indices, out=part))
+            return
+        chunk_of = torch.bucketize(indices, self.ends, right=True)
+        for c in chunk_of.unique().tolist():
+            chunk, mine = self.prototypes[c], chunk_of == c
+            local = indices[mine] - (self.ends[c] - len(chunk))
+            out[mine] = chunk.index_select(0, local.to(chunk.device)).to(out.device).double()
 
 
-def _evaluate(q: Tensor, p: Tensor, metric: str) -> tuple[Tensor, Tensor]:
+def _evaluate(q: Tensor, p: Tensor, q_norms: Tensor, metric: str) -> tuple[Tensor, Tensor]:
     """fp64 scores (n,) of paired rows (n, C), and how far ``_definition`` may differ."""
     slack = fp64_slack(q.shape[1])
     if metric == "l2":
-        score = -(q - p).square_().sum(-1)  # a sum of like signs: its error is relative to itself
+        score = -q.sub_(p).square_().sum(-1)  # a sum of like signs: its error is relative to it
         return score, slack * score.abs()
-    score = (q * p).sum(-1)
-    q_norms, p_norms = norms(q), norms(p)
+    score = q.mul_(p).sum(-1)
+    p_norms = norms(p)
     if metric == "dot":
         return score, slack * q_norms * p_norms
     q_clamped, p_clamped = q_norms.clamp(min=COSINE_EPS), p_norms.clamp(min=COSINE_EPS)

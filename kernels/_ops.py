@@ -11,8 +11,7 @@ from . import _gradient, _torch
 from ._plan import plan
 
 
-@torch.library.custom_op("flashmatch::topk", mutates_args=())
-def topk(
+def _by_torch(
     queries: Tensor,
     prototypes: list[Tensor],
     k: int,
@@ -21,12 +20,15 @@ def topk(
     chunk_rows: int | None,
     exclude: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Scores (Q, k) fp32 and indices (Q, k) int64 of checked arguments, by the torch body."""
+    """Scores (Q, k) fp32 and indices (Q, k) int64 of checked arguments."""
     from . import WORKSPACE_BYTES  # at call time: it can be set
 
     rows = sum(len(chunk) for chunk in prototypes)
     chosen = plan(len(queries), rows, queries.shape[1], k, WORKSPACE_BYTES, chunk_rows)
     return _torch.search(queries, prototypes, k, metric, mask, exclude, chosen)
+
+
+topk = torch.library.custom_op("flashmatch::topk", _by_torch, mutates_args=())
 
 
 @topk.register_kernel("cuda")
@@ -42,9 +44,9 @@ def _(
     try:
         from . import _triton
     except ImportError:  # no triton for this platform: the torch body runs on the device
-        return topk._init_fn(queries, prototypes, k, metric, mask, chunk_rows, exclude)
+        return _by_torch(queries, prototypes, k, metric, mask, chunk_rows, exclude)
     if not _triton.supports(queries, prototypes, k, metric):
-        return topk._init_fn(queries, prototypes, k, metric, mask, chunk_rows, exclude)
+        return _by_torch(queries, prototypes, k, metric, mask, chunk_rows, exclude)
     return _triton.search(queries, prototypes, k, metric, mask, chunk_rows, exclude)
 
 
@@ -123,7 +125,7 @@ def _(
     return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in wanted]
 
 
-def _setup_context(ctx, inputs, output) -> None:  # noqa: ANN001
+def _setup_context(ctx, inputs, output) -> None:
     queries, prototypes, _, metric, *_ = inputs
     indices = output[1]
     ctx.mark_non_differentiable(indices)
@@ -132,11 +134,9 @@ def _setup_context(ctx, inputs, output) -> None:  # noqa: ANN001
     ctx.of_prototypes = any(p.requires_grad for p in prototypes)
 
 
-def _backward(ctx, grad_scores, _grad_indices):  # noqa: ANN001, ANN202
+def _backward(ctx, grad_scores, _grad_indices):
     queries, indices, *prototypes = ctx.saved_tensors
-    grads = topk_backward(
-        grad_scores, queries, prototypes, indices, ctx.metric, ctx.of_prototypes
-    )
+    grads = topk_backward(grad_scores, queries, prototypes, indices, ctx.metric, ctx.of_prototypes)
     of_prototypes = grads[1:] if ctx.of_prototypes else [None] * len(prototypes)
     return grads[0], of_prototypes, None, None, None, None, None
 

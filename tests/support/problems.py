@@ -1,0 +1,167 @@
+"""Matching problems for every leg, drawn by hypothesis, and the one assertion they are held to."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from flashmatch.kernels import _reference
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+METRICS = ("cosine", "dot", "l2")
+KINDS = (
+    "gaussian",
+    "integers",  # many equal scores
+    "duplicates",  # equal rows
+    "identical",  # one row, M times
+    "zeros",  # zero rows among others
+    "ulps",  # near-ties: rows one fp32 ulp apart in one channel
+    "scales",  # norms from 1e-18 to 1e18 in one set
+    "denormals",
+    "offset",  # far from the origin: l2 cancels
+    "sorted",  # best matches last: every chunk brings better ones
+    "giant",  # one giant norm among small ones
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    queries: Tensor
+    prototypes: list[Tensor]
+    k: int
+    metric: str
+    mask: Tensor | None
+    nonfinite: str
+    chunk_rows: int | None
+
+    def __repr__(self) -> str:
+        shapes = [(tuple(p.shape), p.stride(), p.dtype) for p in (self.queries, *self.prototypes)]
+        mask = None if self.mask is None else tuple(self.mask.shape)
+        return f"Problem({shapes}, k={self.k}, {self.metric}, mask={mask}, {self.nonfinite}, \
+chunk_rows={self.chunk_rows})"
+
+    @property
+    def rows(self) -> int:
+        return sum(len(p) for p in self.prototypes)
+
+    def options(self) -> dict:
+        names = ("metric", "mask", "nonfinite", "chunk_rows")
+        return {name: getattr(self, name) for name in names}
+
+    def oracle(self) -> tuple[Tensor, Tensor]:
+        prototypes = torch.cat([p.double() for p in self.prototypes])  # exact for every dtype
+        return _reference.topk(
+            self.queries, prototypes, self.k, self.metric, self.mask, self.nonfinite
+        )
+
+    def replace(self, **changes: object) -> "Problem":
+        return dataclasses.replace(self, **changes)
+
+
+def assert_exact(matches: tuple[Tensor, Tensor], problem: Problem) -> None:
+    """Indices equal, ties included, and scores equal bit for bit."""
+    scores, indices = matches
+    expected_scores, expected_indices = problem.oracle()
+    assert scores.dtype == torch.float32
+    assert indices.dtype == torch.int64
+    assert torch.equal(indices.cpu(), expected_indices), (
+        f"{int((indices.cpu() != expected_indices).sum())} of {indices.numel()} indices differ: "
+        f"{indices.tolist()} instead of {expected_indices.tolist()}"
+    )
+    assert torch.equal(scores.cpu().view(torch.int32), expected_scores.view(torch.int32))
+
+
+def vectors(kind: str, rows: int, channels: int, generator: torch.Generator) -> Tensor:
+    """(rows, channels) fp64, to be cast; the kinds are what exactness finds hard."""
+    x = torch.randn(rows, channels, dtype=torch.float64, generator=generator)
+    if kind == "integers":
+        return x.round()
+    if kind == "duplicates" and rows:
+        return x[torch.randint(max(1, rows // 7), (rows,), generator=generator)]
+    if kind == "identical":
+        return x[:1].repeat(rows, 1)
+    if kind == "zeros":
+        return x * (torch.rand(rows, 1, generator=generator) > 0.4)
+    if kind == "ulps" and rows:
+        x = x[:1].float().repeat(rows, 1)
+        steps = torch.randint(-2, 3, (rows,), generator=generator)
+        column = torch.randint(channels, (rows,), generator=generator)
+        at = (torch.arange(rows), column)
+        x.view(torch.int32)[at] += steps.int()
+        return x.double()
+    if kind == "scales":
+        return x * 10.0 ** torch.empty(rows, 1, dtype=torch.float64).uniform_(
+            -18, 18, generator=generator
+        )
+    if kind == "denormals":
+        return x * 2.0**-140
+    if kind == "offset":
+        return x + 1000
+    if kind == "sorted":
+        return x.sort(0).values
+    if kind == "giant" and rows:
+        x[int(torch.randint(rows, (), generator=generator))] *= 1e12
+    return x
+
+
+@st.composite
+def problems(
+    draw: st.DrawFn, *, largest: int = 400, channels: int = 70, dtypes: tuple = DTYPES
+) -> Problem:
+    """Problems of up to ``largest`` prototypes of up to ``channels`` channels."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    width = draw(st.one_of(st.integers(1, 5), st.integers(1, channels)))
+    count = draw(st.one_of(st.integers(1, 4), st.integers(1, 40)))
+    sizes = draw(
+        st.lists(st.one_of(st.integers(0, 9), st.integers(1, largest)), min_size=1, max_size=3)
+    )
+    rows = sum(sizes)
+    k = draw(st.one_of(st.integers(0, min(12, rows)), st.integers(0, rows)))
+    queries = _drawn(draw, count, width, dtypes, generator)
+    prototypes = [_drawn(draw, size, width, dtypes, generator) for size in sizes]
+    mask_shape = draw(st.sampled_from((None, None, (rows,), (count, rows))))
+    mask = None
+    if mask_shape is not None:
+        mask = torch.rand(mask_shape, generator=generator) < draw(st.sampled_from((0.02, 0.6, 1)))
+    nonfinite = draw(st.sampled_from(("raise", "exclude")))
+    if nonfinite == "exclude":
+        for tensor in (queries, *prototypes):
+            _spoil(draw, tensor, generator)
+    return Problem(
+        queries,
+        prototypes,
+        k,
+        draw(st.sampled_from(METRICS)),
+        mask,
+        nonfinite,
+        draw(st.one_of(st.none(), st.integers(1, max(1, rows)))),
+    )
+
+
+def _drawn(
+    draw: st.DrawFn, rows: int, channels: int, dtypes: tuple, generator: torch.Generator
+) -> Tensor:
+    kind = draw(st.sampled_from(KINDS))
+    dtype = draw(st.sampled_from(dtypes))
+    if dtype == torch.float16 and kind in ("scales", "giant"):
+        kind = "gaussian"  # beyond its range
+    x = vectors(kind, rows, channels, generator).to(dtype)
+    layout = draw(st.sampled_from(("plain", "plain", "transposed", "gaps", "expanded")))
+    if layout == "transposed":
+        x = x.T.contiguous().T
+    elif layout == "gaps":
+        x = torch.cat([x, x], 1)[:, ::2][:, :channels] if channels > 1 else x.repeat(1, 2)[:, :1]
+    elif layout == "expanded" and rows:
+        x = x[:1].expand(rows, channels)
+    return x
+
+
+def _spoil(draw: st.DrawFn, x: Tensor, generator: torch.Generator) -> None:
+    """NaN or inf in some rows, in place."""
+    if len(x) and x.stride(0) and draw(st.booleans()):
+        row = torch.rand(len(x), generator=generator) < 0.3
+        x[row, int(torch.randint(x.shape[1], (), generator=generator))] = draw(
+            st.sampled_from((float("nan"), float("inf"), -float("inf")))
+        )

@@ -1,0 +1,137 @@
+"""The contract of topk, against the oracle, on whatever device tensors are made on."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from problems import KINDS, METRICS, Problem, assert_exact, problems, vectors
+
+from flashmatch import topk
+from flashmatch.kernels import _plan
+
+pytestmark = pytest.mark.usefixtures("poisoned_empty")
+
+
+@pytest.fixture(params=["screened", "whole"], scope="module", autouse=True)
+def _both_routes(request: pytest.FixtureRequest) -> None:
+    """Small problems are scored as a whole unless told otherwise; both routes must be exact."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(_plan, "WHOLE_PAIRS", 0 if request.param == "screened" else 1 << 40)
+    yield
+    patch.undo()
+
+
+def run(problem: Problem, **changes: object) -> tuple[torch.Tensor, torch.Tensor]:
+    options = problem.options() | changes
+    return topk(problem.queries, problem.prototypes, problem.k, **options)
+
+
+@given(problems())
+def test_equals_the_oracle(problem: Problem) -> None:
+    assert_exact(run(problem), problem)
+
+
+@given(problems(), st.integers(1, 50), st.integers(1, 50))
+def test_same_bits_for_every_chunking_and_batching(
+    problem: Problem, chunk_rows: int, at: int
+) -> None:
+    expected = run(problem, chunk_rows=None)
+    assert all(map(torch.equal, run(problem, chunk_rows=chunk_rows), expected))
+    wide = torch.float64 if problem.prototypes[0].dtype == torch.float64 else None
+    joined = torch.cat([p.to(wide or p.dtype) for p in problem.prototypes])
+    if all(p.dtype == joined.dtype for p in problem.prototypes):
+        assert all(map(torch.equal, run(problem.replace(prototypes=[joined])), expected))
+    parts = [
+        run(problem.replace(queries=q, mask=m))
+        for q, m in zip(
+            problem.queries.split(at),
+            problem.mask.split(at)
+            if problem.mask is not None and problem.mask.ndim == 2
+            else [problem.mask] * len(problem.queries),
+            strict=False,
+        )
+    ]
+    assert torch.equal(torch.cat([p.scores for p in parts]), expected.scores)
+    assert torch.equal(torch.cat([p.indices for p in parts]), expected.indices)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_thousands_of_prototypes(kind: str, metric: str) -> None:
+    """Enough rows for groups, several chunks, a rising threshold and a crowded pool."""
+    generator = torch.Generator().manual_seed(7)
+    queries = vectors(kind, 33, 24, generator).float()
+    prototypes = vectors(kind, 9001, 24, generator).float()
+    problem = Problem(queries, [prototypes], 10, metric, None, "raise", 2048)
+    assert_exact(run(problem), problem)
+
+
+@pytest.mark.parametrize("k", [1, 63, 64, 65, 999, 1000])
+def test_every_k_up_to_all(k: int) -> None:
+    generator = torch.Generator().manual_seed(k)
+    queries, prototypes = (vectors("duplicates", n, 9, generator).float() for n in (5, 1000))
+    problem = Problem(queries, [prototypes], k, "cosine", None, "raise", None)
+    assert_exact(run(problem), problem)
+
+
+def test_ties_come_lowest_index_first() -> None:
+    prototypes = torch.ones(500, 3)
+    assert topk(torch.ones(2, 3), prototypes, 7).indices.tolist() == [list(range(7))] * 2
+
+
+def test_no_queries_and_no_prototypes() -> None:
+    scores, indices = topk(torch.empty(0, 4), torch.ones(3, 4), 2)
+    assert scores.shape == indices.shape == (0, 2)
+    scores, indices = topk(torch.ones(2, 4), torch.empty(0, 4), 0)
+    assert scores.shape == indices.shape == (2, 0)
+
+
+def test_a_mask_may_leave_nothing() -> None:
+    scores, indices = topk(torch.ones(2, 4), torch.ones(5, 4), 3, mask=torch.zeros(5) > 0)
+    assert scores.tolist() == [[-torch.inf] * 3] * 2
+    assert indices.tolist() == [[-1] * 3] * 2
+
+
+def test_cosine_of_a_zero_vector_is_zero() -> None:
+    scores, _ = topk(torch.zeros(1, 4), torch.randn(5, 4), 5)
+    assert scores.tolist() == [[0.0] * 5]
+
+
+def test_scores_beyond_fp32_are_infinite_and_keep_index_order() -> None:
+    prototypes = torch.full((4, 2), 1e30)
+    scores, indices = topk(torch.full((1, 2), 1e30), prototypes, 4, metric="dot")
+    assert scores.tolist() == [[torch.inf] * 4]
+    assert indices.tolist() == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_exact_whatever_matmul_precision_is_allowed(precision: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    queries, prototypes = (vectors("gaussian", n, 256, generator).float() for n in (40, 3000))
+    problem = Problem(queries, [prototypes], 9, "dot", None, "raise", None)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        assert_exact(run(problem), problem)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_exact_under_autocast_and_inference_mode() -> None:
+    generator = torch.Generator().manual_seed(3)
+    queries, prototypes = (vectors("gaussian", n, 64, generator).float() for n in (20, 3000))
+    problem = Problem(queries, [prototypes], 9, "cosine", None, "raise", None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_exact(run(problem), problem)
+    with torch.inference_mode():
+        assert_exact(run(problem), problem)
+
+
+def test_inputs_are_left_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries, prototypes = (vectors("gaussian", n, 8, generator).float() for n in (3, 2000))
+    prototypes[5] = torch.nan
+    before = queries.clone(), prototypes.clone()
+    topk(queries, prototypes, 5, nonfinite="exclude", mask=torch.ones(2000) > 0)
+    assert torch.equal(queries, before[0])
+    assert torch.equal(prototypes.nan_to_num(), before[1].nan_to_num())
