@@ -163,7 +163,7 @@ def _prepare_queries(
         rows, block.unit, block.exact, block.norm, block.scale, block.bias, flags,
         count, channels, *_slack(channels, plan), 1.0 if plan.raw else _bounds_fp16.SCALE,
         *rows.stride(), width,
-        METRIC=metric, BLOCK_Q=block_q, num_warps=4,
+        METRIC=metric, BLOCK_Q=block_q, **plan.row_options,
     )  # fmt: skip
     return block
 
@@ -180,22 +180,21 @@ def _prepare_prototypes(
     rows = rows.to(queries.device, non_blocking=True)
     count, channels = rows.shape
     size, width = pad(count, plan.block_p), pad(channels, WIDTH)
-    if mask is None:
-        pairs = flags.new_ones(1, dtype=torch.uint8)
-    else:
-        pairs = mask.view(torch.uint8)[..., first_row : first_row + count]
-    pairs = pairs.expand(len(queries), count)
     mask_ndim = 0 if mask is None else mask.ndim
+    every = flags.new_ones(1, dtype=torch.uint8).expand(count)
+    own = every if mask is None else mask.view(torch.uint8)[..., first_row : first_row + count]
+    pairs = own.expand(len(queries), count)
     if plan.raw:
         group_norm = flags.new_empty(size // plan.group, dtype=torch.float32)
         return Chunk(first_row, rows, pairs, mask_ndim, None, None, None, group_norm)
+    by_row = own if mask_ndim == 1 else every
     unit = rows.new_empty((size, width), dtype=torch.float16)
     scale, bias, norm = rows.new_empty((3, size), dtype=torch.float32)
     prepare_prototypes_kernel[(size // plan.prepare_rows,)](
-        rows, pairs, unit, scale, bias, norm, flags,
+        rows, by_row, unit, scale, bias, norm, flags,
         count, channels, *_slack(channels, plan),
-        *rows.stride(), pairs.stride(1), width,
-        METRIC=metric, HAS_MASK=mask_ndim == 1, BLOCK_P=plan.prepare_rows, num_warps=4,
+        *rows.stride(), by_row.stride(0), width,
+        METRIC=metric, BLOCK_P=plan.prepare_rows, num_warps=4,
     )  # fmt: skip
     groups = plan.block_p // plan.group
     group_norm = norm.view(-1, plan.group, groups).amax(1).flatten()
@@ -255,7 +254,7 @@ def _search_block(
         block.exact, block.norm, chunk.rows, mask, bounds, witness, thresholds, keys, flags,
         rows, chunk.first_row, n_groups, k, *places, witness.stride(0), keys.stride(0),
         METRIC=metric, BLOCK_P=plan.block_p, GROUP=plan.group, BLOCK_G=plan.repair_groups,
-        BLOCK_K=plan.block_k, num_warps=4,
+        BLOCK_K=plan.block_k, **plan.row_options,
     )  # fmt: skip
 
 
@@ -268,7 +267,6 @@ def _scan(
     groups = tiles * (plan.block_p // plan.group)
     bounds = block.scale.new_empty((len(block.unit), groups))
     tile = (plan.block_q, plan.block_p, plan.tile_c, plan.group)
-    launch = {"num_warps": plan.warps, "num_stages": plan.stages}
     strides = (*mask.stride(), bounds.stride(0))
     delta, epsilon = _slack(channels, plan)
     if chunk.unit is None:
@@ -276,7 +274,7 @@ def _scan(
             block.unit, chunk.rows, block.scale, block.bias, mask, bounds, chunk.group_norm, flags,
             block.count, rows, channels, delta, epsilon,
             block.unit.stride(0), *chunk.rows.stride(), *strides,
-            metric, chunk.mask_ndim > 0, channels % plan.tile_c == 0, *tile, **launch,
+            metric, chunk.mask_ndim > 0, channels % plan.tile_c == 0, *tile, **plan.scan_options,
         )  # fmt: skip
         return bounds
     words = bounds.view(torch.int32)  # each program of the scan reads its words, then overwrites
@@ -289,7 +287,7 @@ def _scan(
     scan_kernel[(q_tiles * tiles,)](
         block.unit, chunk.unit, block.scale, block.bias, chunk.scale, chunk.bias,
         words, bounds, q_tiles, delta, block.unit.stride(0), bounds.stride(0),
-        metric, chunk.mask_ndim == 2, *tile, **launch,
+        metric, chunk.mask_ndim == 2, *tile, **plan.scan_options,
     )  # fmt: skip
     return bounds
 

@@ -19,6 +19,11 @@ EMPTY = tl.constexpr(EMPTY_KEY)
 LAST = tl.constexpr(2**63 - 1)
 BLOCK_C = tl.constexpr(64)  # not a tuning knob: it fixes the order of every fp64 sum
 FOLDS = tl.constexpr(6)
+# Arguments that differ from call to call, and of which no load becomes faster by knowing them.
+CALL_SIZES = [
+    "n_prototypes", "first_row",
+    "stride_mq", "stride_mp", "stride_bq", "stride_gq", "stride_kq", "stride_wq",
+]  # fmt: skip
 
 
 @triton.jit
@@ -99,7 +104,7 @@ def exact_keys(
     return tl.where(alive, pack(score, first_row + offs_p), EMPTY)
 
 
-@triton.jit(do_not_specialize=["k"])
+@triton.jit(do_not_specialize=["k", "stride_k"])
 def threshold_kernel(
     kept_bounds, kept_groups, group_norm, norm, thresholds, k, stride_k, delta, epsilon,
     METRIC: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -130,7 +135,7 @@ def threshold_kernel(
     tl.store(thresholds + q, tl.maximum(tl.load(thresholds + q), lower))
 
 
-@triton.jit(do_not_specialize=["n_prototypes", "first_row", "n_kept", "n_packs"])
+@triton.jit(do_not_specialize=[*CALL_SIZES, "n_kept", "n_packs"])
 def rescore_kernel(
     exact, norm, prototypes, mask, bounds, kept_bounds, kept_groups, thresholds, keys,
     n_prototypes, first_row, n_kept, n_packs, n_channels,
@@ -172,7 +177,7 @@ def row_of(group, member, BLOCK_P: tl.constexpr, GROUP: tl.constexpr):
     return group // GROUPS * BLOCK_P + group % GROUPS + member * GROUPS
 
 
-@triton.jit(do_not_specialize=["n_prototypes", "first_row", "n_groups", "k"])
+@triton.jit(do_not_specialize=[*CALL_SIZES, "n_groups", "k"])
 def repair_kernel(
     exact, norm, prototypes, mask, bounds, witness, thresholds, keys, flags,
     n_prototypes, first_row, n_groups, k, n_channels,

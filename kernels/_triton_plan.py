@@ -23,10 +23,20 @@ class TritonPlan:
     chunk_rows: int  # prototypes per chunk
     kept: int  # groups rescored per query and chunk, where the chunk has as many
     block_k: int  # ranks held by the repair kernel
+    max_registers: int | None  # where ptxas would otherwise spill a little to fit more programs
 
     prepare_rows = 32  # rows per program of the prepare kernels
     rescore_pack = 2  # groups per program of the rescoring kernel
     repair_groups = 256  # bounds a repair program looks at together
+
+    @property
+    def scan_options(self) -> dict[str, int]:
+        return {"num_warps": self.warps, "num_stages": self.stages}
+
+    @property
+    def row_options(self) -> dict[str, int]:
+        """For kernels that hold fp64 rows and are rarely the bottleneck."""
+        return {"num_warps": 4} | ({"maxnreg": self.max_registers} if self.max_registers else {})
 
 
 def choose_plan(
@@ -80,6 +90,7 @@ def choose_plan(
         chunk_rows=rows,
         kept=kept,
         block_k=next(b for b in (16, 128, MAX_K) if b >= k),
+        max_registers=None if is_hip else 255,
     )
 
 

@@ -71,12 +71,12 @@ def prepare_queries_kernel(
         tl.store(unit + offs_qc, (q * factor[:, None]).to(tl.float32).to(unit.dtype.element_ty))
 
 
-@triton.jit(do_not_specialize=["n_prototypes"])
+@triton.jit(do_not_specialize=["n_prototypes", "stride_mp"])
 def prepare_prototypes_kernel(
     prototypes, mask, unit, scale, bias, norm, flags,
     n_prototypes, n_channels, delta, epsilon,
     stride_pp, stride_pc, stride_mp, stride_up,
-    METRIC: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK_P: tl.constexpr,
+    METRIC: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
     """One program prepares BLOCK_P rows of (M, C), padding rows included.
 
@@ -90,9 +90,8 @@ def prepare_prototypes_kernel(
     length = tl.sqrt(square)
     finite = square < INF  # false for NaN
     tl.store(flags + 1 + offs_p * 0, 1, mask=exists & ~finite)
-    alive = exists & finite
-    if HAS_MASK:
-        alive &= tl.load(mask + offs_p * stride_mp, mask=exists, other=0) != 0
+    allowed = tl.load(mask + offs_p * stride_mp, mask=exists, other=0)
+    alive = exists & finite & (allowed != 0)
 
     if METRIC == "cosine":
         factor = SCALE / tl.maximum(length, tl.full((BLOCK_P,), 1e-8, tl.float64))
@@ -128,7 +127,7 @@ def upper_bounds(best, a_q, r_q, METRIC: tl.constexpr):
     return tl.where((best == -INF) | (r_q == -INF), -INF, upper)
 
 
-@triton.jit(do_not_specialize=["n_queries", "n_prototypes"])
+@triton.jit(do_not_specialize=["n_queries", "n_prototypes", "stride_mq", "stride_wq"])
 def pack_mask_kernel(
     mask, words, n_queries, n_prototypes, stride_mq, stride_mp, stride_wq,
     BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr, GROUP: tl.constexpr,
@@ -149,7 +148,7 @@ def pack_mask_kernel(
     tl.store(words + offs_q[:, None] * stride_wq + offs_g[None, :], tl.sum(bits, axis=1))
 
 
-@triton.jit(do_not_specialize=["q_tiles"])
+@triton.jit(do_not_specialize=["q_tiles", "stride_bq"])
 def scan_kernel(
     query_unit, prototype_unit, query_scale, query_bias, prototype_scale, prototype_bias,
     words, bounds, q_tiles, delta, stride_u, stride_bq,
@@ -196,7 +195,7 @@ def scan_kernel(
     tl.store(bounds + offs_qg, upper_bounds(best, a_q, r_q, METRIC))
 
 
-@triton.jit(do_not_specialize=["n_queries", "n_prototypes"])
+@triton.jit(do_not_specialize=["n_queries", "n_prototypes", "stride_mq", "stride_bq"])
 def scan_raw_kernel(
     query_unit, prototypes, query_scale, query_bias, mask, bounds, group_norm, flags,
     n_queries, n_prototypes, n_channels, delta, epsilon,

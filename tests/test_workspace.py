@@ -1,0 +1,50 @@
+"""What a search holds beyond inputs and outputs stays within WORKSPACE_BYTES."""
+
+import pytest
+import torch
+from problems import vectors
+
+from flashmatch import kernels, topk
+
+MIB = 2**20
+
+
+def peak_bytes(call) -> int:
+    """The most memory torch's CPU allocator held at once beyond what it held before ``call``."""
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        call()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    assert events
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def test_peak_bytes_sees_a_temporary() -> None:
+    assert peak_bytes(lambda: (torch.zeros(MIB) + 1).sum()) == pytest.approx(8 * MIB, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "identical", "sorted"])
+@pytest.mark.parametrize(
+    ("queries", "rows", "channels", "k"),
+    [
+        (1, 100_000, 16, 10),
+        (3000, 3000, 32, 10),
+        (200, 4000, 32, 4000),  # everything, sorted
+        (50, 10_000, 16, 1500),
+        (300, 300, 6000, 5),  # wide vectors
+    ],
+)
+def test_within_the_workspace(
+    queries: int, rows: int, channels: int, k: int, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = 16 * MIB
+    monkeypatch.setattr(kernels, "WORKSPACE_BYTES", workspace)
+    generator = torch.Generator().manual_seed(1)
+    q, p = (vectors(kind, n, channels, generator).float() for n in (queries, rows))
+    outputs = queries * k * 12
+    assert peak_bytes(lambda: topk(q, p, k)) - outputs <= workspace
