@@ -6,7 +6,7 @@ evaluation's error cannot carry the score across an fp32 rounding boundary, its 
 answer. The few pairs left undecided go through ``_definition``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -29,62 +29,80 @@ def pairs(
 
     ``prototypes`` are chunks numbered through; ``rows`` and ``indices`` are (n,) int64.
     """
-    channels = queries.shape[1]
-    block = max(1, min(_BLOCK_ELEMENTS // channels, len(rows)))
-    wide, query_norms = queries.double(), norms(queries)
-    q_buffer, p_buffer = wide.new_empty(block, channels), wide.new_empty(block, channels)
-    gather = _Gather(prototypes, block, queries.device)
-    scores = queries.new_empty(len(rows), dtype=torch.float32)
-    for start in range(0, len(rows), block):
-        r, i = rows[start : start + block], indices[start : start + block]
-        q, p = q_buffer[: len(r)], p_buffer[: len(r)]
-        torch.index_select(wide, 0, r, out=q)
-        gather(i, out=p)
-        score, error = _evaluate(q, p, query_norms[r], metric)  # overwrites q
-        low, high = (score - error).float(), (score + error).float()
-        undecided = (~(low == high)).nonzero()[:, 0]  # NaN, from overflow, is undecided too
-        if len(undecided):
-            low[undecided] = _definition(wide[r[undecided]], p[undecided], metric)
-        torch.add(low, 0.0, out=scores[start : start + block])  # -0 and 0 are one score
-    return scores
+    gather = _Gather(queries, prototypes, len(rows))
+    sums, p_norms = torch.empty(2, len(rows), dtype=torch.float64, device=queries.device)
+    for part, q, p in gather.blocks(rows, indices):
+        if metric != "l2":
+            torch.linalg.vector_norm(p, dim=1, out=p_norms[part])
+        terms = q.sub_(p).square_() if metric == "l2" else q.mul_(p)
+        torch.sum(terms, 1, out=sums[part])
+    score, error = _evaluated(sums, norms(queries)[rows], p_norms, metric)
+    low, undecided = _rounded(score, error.mul_(fp64_slack(queries.shape[1])))
+    if undecided.any():
+        left = undecided.nonzero()[:, 0]
+        for part, q, p in gather.blocks(rows[left], indices[left]):
+            low[left[part]] = _definition(q, p, metric)
+    return low + 0.0  # -0 and 0 are one score
+
+
+def _evaluated(
+    sums: Tensor, q_norms: Tensor, p_norms: Tensor, metric: str
+) -> tuple[Tensor, Tensor]:
+    """fp64 scores from sums of products (l2: of squared differences), and the scale of their error.
+
+    A sum of squares is of like signs: its error is relative to itself.
+    """
+    if metric == "l2":
+        return -sums, sums.clone()
+    if metric == "dot":
+        return sums, q_norms * p_norms
+    q_clamped, p_clamped = q_norms.clamp(min=COSINE_EPS), p_norms.clamp(min=COSINE_EPS)
+    return sums / (q_clamped * p_clamped), (q_norms / q_clamped) * (p_norms / p_clamped)
+
+
+def _rounded(score: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+    """fp64 -> fp32, and where the error leaves open which number that is (NaN, too, is open)."""
+    low, high = (score - error).float(), (score + error).float()
+    return low, ~(low == high)
 
 
 class _Gather:
-    """Copies rows of numbered-through chunks; only those rows move between devices."""
+    """Brings rows of queries and prototypes together, block by block, in fp64.
 
-    def __init__(self, prototypes: Sequence[Tensor], rows: int, device: torch.device) -> None:
-        self.prototypes = prototypes
-        counts = torch.tensor([len(chunk) for chunk in prototypes], device=device)
-        self.ends = counts.cumsum(0)
-        self.buffer: Tensor | None = None  # allocating one for each call costs more than the copy
+    Only the rows in question move between devices. Buffers are made once: allocating them for each
+    block would cost more than the copies.
+    """
+
+    def __init__(self, queries: Tensor, prototypes: Sequence[Tensor], most: int) -> None:
+        channels, device = queries.shape[1], queries.device
+        self.queries, self.prototypes = queries.double(), prototypes
+        self.size = max(1, min(_BLOCK_ELEMENTS // channels, most))
+        self.q, self.p = torch.empty(2, self.size, channels, dtype=torch.float64, device=device)
+        self.ends = torch.tensor([len(p) for p in prototypes], device=device).cumsum(0)
+        self.same: Tensor | None = None
         if len(prototypes) == 1 and prototypes[0].device == device:
-            self.buffer = prototypes[0].new_empty(rows, prototypes[0].shape[1])
+            self.same = prototypes[0].new_empty(self.size, channels)
 
-    def __call__(self, indices: Tensor, out: Tensor) -> None:
-        """Rows ``indices`` (n,) into ``out`` (n, C) fp64."""
-        if self.buffer is not None:
-            part = self.buffer[: len(indices)]
-            out.copy_(torch.index_select(self.prototypes[0], 0, indices, out=part))
+    def blocks(self, rows: Tensor, indices: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Slices of 0..n with the fp64 rows (b, C) they stand for; to be overwritten at will."""
+        for start in range(0, len(rows), self.size):
+            part = slice(start, min(start + self.size, len(rows)))
+            count = part.stop - start
+            q, p = self.q[:count], self.p[:count]
+            torch.index_select(self.queries, 0, rows[part], out=q)
+            self._prototypes(indices[part], p)
+            yield part, q, p
+
+    def _prototypes(self, indices: Tensor, out: Tensor) -> None:
+        if self.same is not None:
+            same = self.same[: len(indices)]
+            out.copy_(torch.index_select(self.prototypes[0], 0, indices, out=same))
             return
         chunk_of = torch.bucketize(indices, self.ends, right=True)
         for c in chunk_of.unique().tolist():
             chunk, mine = self.prototypes[c], chunk_of == c
             local = indices[mine] - (self.ends[c] - len(chunk))
             out[mine] = chunk.index_select(0, local.to(chunk.device)).to(out.device).double()
-
-
-def _evaluate(q: Tensor, p: Tensor, q_norms: Tensor, metric: str) -> tuple[Tensor, Tensor]:
-    """fp64 scores (n,) of paired rows (n, C), and how far ``_definition`` may differ."""
-    slack = fp64_slack(q.shape[1])
-    if metric == "l2":
-        score = -q.sub_(p).square_().sum(-1)  # a sum of like signs: its error is relative to it
-        return score, slack * score.abs()
-    score = q.mul_(p).sum(-1)
-    p_norms = norms(p)
-    if metric == "dot":
-        return score, slack * q_norms * p_norms
-    q_clamped, p_clamped = q_norms.clamp(min=COSINE_EPS), p_norms.clamp(min=COSINE_EPS)
-    return score / (q_clamped * p_clamped), slack * (q_norms / q_clamped) * (p_norms / p_clamped)
 
 
 def _definition(q: Tensor, p: Tensor, metric: str) -> Tensor:
@@ -111,19 +129,13 @@ def _sum(terms: Tensor) -> Tensor:
 def dense(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
     """All scores (Q, P) fp32 of finite blocks (Q, C) and (P, C). Holds 3 (Q, P) fp64 tensors."""
     q_norms, p_norms = norms(queries)[:, None], norms(prototypes)[None, :]
-    score = queries.double() @ prototypes.double().T
-    if metric == "cosine":
-        q_clamped, p_clamped = q_norms.clamp(min=COSINE_EPS), p_norms.clamp(min=COSINE_EPS)
-        score /= q_clamped * p_clamped
-        error = (q_norms / q_clamped) * (p_norms / p_clamped)
-    elif metric == "dot":
-        error = q_norms * p_norms
-    else:
-        score = 2 * score - q_norms.square() - p_norms.square()
+    products = queries.double() @ prototypes.double().T
+    if metric == "l2":
+        score = products.mul_(2).sub_(q_norms.square()).sub_(p_norms.square())
         error = (q_norms + p_norms).square_()
-    error *= fp64_slack(queries.shape[1])
-    low, high = (score - error).float(), (score + error).float()
-    undecided = ~(low == high)
+    else:
+        score, error = _evaluated(products, q_norms, p_norms, metric)
+    low, undecided = _rounded(score, error.mul_(fp64_slack(queries.shape[1])))
     if undecided.any():
         rows, columns = undecided.nonzero(as_tuple=True)
         low[rows, columns] = pairs(queries, [prototypes], rows, columns, metric)
