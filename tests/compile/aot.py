@@ -1,0 +1,149 @@
+"""Compile what the launchers launch, for chips that are not here, and read what came out.
+
+record() runs a search whose kernels only note their arguments; compile_launch() compiles such a
+launch for a target with the specialisation the JIT would choose; the report comes from ptxas,
+cuobjdump and nvdisasm of the Triton wheel, or from the AMD assembly.
+"""
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from flashmatch.kernels import _triton
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+KERNELS = [name for name in vars(_triton) if name.endswith("_kernel")]
+POINTERS = {
+    torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32",
+    torch.float64: "*fp64", torch.int32: "*i32", torch.int64: "*i64", torch.uint8: "*u8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One specialisation: hashable, so that equal ones compile once."""
+
+    kernel: str
+    signature: tuple[tuple[str, str], ...]
+    constexprs: tuple[tuple[str, Any], ...]
+    divisible: tuple[str, ...]  # arguments known to be multiples of 16
+    options: tuple[tuple[str, int], ...]
+
+    def __str__(self) -> str:
+        types = [t for n, t in self.signature if n in ("queries", "prototypes", "unit")]
+        consts = [
+            f"{n}={v}" for n, v in self.constexprs if n.isupper() and not n.startswith("TILE")
+        ]
+        return " ".join([self.kernel, *types, *consts])
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a compiled kernel uses."""
+
+    registers: int
+    spilled_bytes: int
+    shared_bytes: int
+    instructions: dict[str, int]
+
+
+def record(monkeypatch: Any, search: Callable[[], object]) -> set[Launch]:
+    """The launches of ``search``, none of which is executed."""
+    launches: set[Launch] = set()
+
+    class Recorder:
+        def __init__(self, name: str, kernel: Any) -> None:
+            self.name, self.kernel = name, kernel
+
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            return lambda *args, **kwargs: launches.add(
+                _specialise(self.name, self.kernel, args, kwargs)
+            )
+
+    for name in KERNELS:
+        monkeypatch.setattr(_triton, name, Recorder(name, getattr(_triton, name)))
+    search()
+    monkeypatch.undo()
+    return launches
+
+
+def _specialise(name: str, kernel: Any, args: tuple, kwargs: dict[str, Any]) -> Launch:
+    """The JIT's rules: 1 becomes a constant, multiples of 16 are hinted, unless told otherwise."""
+    given = dict(zip([p.name for p in kernel.params], args, strict=False)) | kwargs
+    signature, constexprs, divisible = [], [], []
+    for param in kernel.params:
+        value = given.pop(param.name)
+        if param.is_constexpr:
+            constexprs.append((param.name, value))
+        elif isinstance(value, torch.Tensor):
+            signature.append((param.name, POINTERS[value.dtype]))
+            divisible += [param.name] * (value.data_ptr() % 16 == 0)
+        elif isinstance(value, float):
+            signature.append((param.name, "fp32"))
+        elif value == 1 and not param.do_not_specialize:
+            constexprs.append((param.name, 1))
+        else:
+            signature.append((param.name, "i32" if value < 2**31 else "i64"))
+            divisible += [param.name] * (value % 16 == 0 and not param.do_not_specialize)
+    options = tuple(sorted(given.items()))
+    return Launch(name, tuple(signature), tuple(constexprs), tuple(divisible), options)
+
+
+def compile_launch(launch: Launch, arch: int | str) -> Report:
+    kernel = getattr(_triton, launch.kernel)
+    names = [p.name for p in kernel.params]
+    constexprs = dict(launch.constexprs)
+    signature = {n: dict(launch.signature).get(n, "constexpr") for n in names}
+    source = ASTSource(
+        kernel,
+        signature,
+        constexprs={(names.index(n),): v for n, v in constexprs.items()},
+        attrs={(names.index(n),): [["tt.divisibility", 16]] for n in launch.divisible},
+    )
+    is_hip = isinstance(arch, str)
+    target = GPUTarget("hip", arch, 64) if is_hip else GPUTarget("cuda", arch, 32)
+    compiled = triton.compile(source, target=target, options=dict(launch.options))
+    shared = compiled.metadata.shared
+    if is_hip:
+        return _amd_report(compiled.asm["amdgcn"], shared)
+    return _nvidia_report(compiled.asm["ptx"], compiled.asm["cubin"], arch, shared)
+
+
+def _amd_report(assembly: str, shared: int) -> Report:
+    (registers,) = map(int, re.findall(r"\.vgpr_count:\s+(\d+)", assembly))
+    spills = map(int, re.findall(r"\.[sv]gpr_spill_count:\s+(\d+)", assembly))
+    scratch = map(int, re.findall(r"\.private_segment_fixed_size:\s+(\d+)", assembly))
+    counts = {"MFMA": len(re.findall(r"^\s*v_mfma", assembly, re.M))}
+    return Report(registers, 4 * sum(spills) + sum(scratch), shared, counts)
+
+
+def _nvidia_report(ptx: str, cubin: bytes, arch: int, shared: int) -> Report:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel")
+        path.write_bytes(cubin)
+        usage = _run("cuobjdump", "-res-usage", path)
+        sass = _run("nvdisasm", path)
+        path.write_text(ptx)
+        name = re.search(r"^\.target (\w+)", ptx, re.M)
+        ptxas = "ptxas-blackwell" if arch >= 100 else "ptxas"
+        verbose = _run(ptxas, "-v", f"--gpu-name={name[1]}", path, "-o", Path(folder, "out"))
+    (registers,) = map(int, re.findall(r"REG:(\d+)", usage))
+    spills = map(int, re.findall(r"(\d+) bytes spill", verbose))
+    found = re.findall(r"\b(HMMA|HGMMA|UTCHMMA|LDGSTS|DFMA|SHFL|LDL|STL)\b", sass)
+    return Report(registers, sum(spills), shared, {op: found.count(op) for op in set(found)})
+
+
+def _run(tool: str, *arguments: object) -> str:
+    done = subprocess.run(
+        [TOOLS / tool, *map(str, arguments)], capture_output=True, text=True, check=True
+    )
+    return done.stdout + done.stderr

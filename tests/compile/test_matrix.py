@@ -1,0 +1,92 @@
+"""Every kernel the plans can launch compiles for every chip, without spills, with tensor cores."""
+
+import functools
+import itertools
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import aot
+import pytest
+import torch
+
+from flashmatch.kernels import _triton
+
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024, "gfx942": 64 * 1024}
+TENSOR_CORE = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA", "gfx942": "MFMA"}
+METRICS = ("cosine", "dot", "l2")
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+KS = (10, 100, 1000)  # one for each size of the repair kernel's list
+
+
+def searches() -> list[tuple]:
+    """(queries, channels, dtype, k, metric, mask dimensions): all that a constexpr depends on."""
+    wide = itertools.product([20], [768], DTYPES, KS, METRICS, [0])
+    pairs = itertools.product([20], [768], [torch.float32], [10], METRICS, [2])
+    few = itertools.product([7], [768, 100], DTYPES, [10], METRICS, [0, 2])
+    return [*wide, *pairs, *few]
+
+
+def launches(is_hip: bool) -> set[aot.Launch]:
+    found: set[aot.Launch] = set()
+    choose = functools.partial(_triton.choose_plan)
+    for queries, channels, dtype, k, metric, mask_ndim in searches():
+        rows = 20480 if k == 1000 else 4096  # as many groups as are kept, or more
+        q, p = torch.zeros(queries, channels, dtype=dtype), torch.zeros(rows, channels, dtype=dtype)
+        mask = torch.ones(queries, rows, dtype=torch.bool) if mask_ndim else None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                _triton, "choose_plan", lambda *a, **kw: choose(*a, **(kw | {"is_hip": is_hip}))
+            )
+            found |= aot.record(patch, functools.partial(
+                _triton.search_with_flags, q, [p], k, metric, mask, None
+            ))  # fmt: skip
+    return found
+
+
+@pytest.fixture(scope="session")
+def reports() -> dict:
+    """Every launch compiled for every chip, on all cores."""
+    jobs = [(launch, arch) for arch in TENSOR_CORE for launch in launches(is_hip=arch == "gfx942")]
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as pool:
+        done = pool.map(aot.compile_launch, *zip(*jobs, strict=True), chunksize=4)
+        return dict(zip(jobs, done, strict=True))
+
+
+@pytest.mark.parametrize("arch", TENSOR_CORE)
+def test_no_spills(reports: dict, arch: int | str) -> None:
+    spilled = {str(launch): report for (launch, a), report in reports.items()
+               if a == arch and report.spilled_bytes}  # fmt: skip
+    assert not spilled
+
+
+@pytest.mark.parametrize("arch", TENSOR_CORE)
+def test_shared_memory_fits(reports: dict, arch: int | str) -> None:
+    large = {str(launch): report for (launch, a), report in reports.items()
+             if a == arch and report.shared_bytes > SHARED_LIMIT[arch]}  # fmt: skip
+    assert not large
+
+
+@pytest.mark.parametrize("arch", TENSOR_CORE)
+def test_scans_use_tensor_cores(reports: dict, arch: int | str) -> None:
+    scans = {launch: report for (launch, a), report in reports.items()
+             if a == arch and launch.kernel.startswith("scan")}  # fmt: skip
+    assert {launch.kernel for launch in scans} == {"scan_kernel", "scan_raw_kernel"}
+    assert all(report.instructions.get(TENSOR_CORE[arch]) for report in scans.values())
+
+
+@pytest.mark.parametrize("arch", [80, 90, 100])
+def test_prepared_scan_copies_asynchronously(reports: dict, arch: int) -> None:
+    """Honest divisibility hints keep the cp.async pipeline: the copies are padded for it."""
+    scans = [report for (launch, a), report in reports.items()
+             if a == arch and launch.kernel == "scan_kernel"]  # fmt: skip
+    assert all(report.instructions.get("LDGSTS") for report in scans)
+
+
+def test_every_kernel_is_in_the_matrix(reports: dict) -> None:
+    assert {launch.kernel for launch, _ in reports} == set(aot.KERNELS)
+
+
+if __name__ == "__main__":  # the table of registers, spills, shared memory and instructions
+    for (launch, arch), report in reports.__wrapped__().items():
+        print(arch, launch, report, sep="\t")
