@@ -52,8 +52,9 @@ class Candidates:
         if not self.pool:
             return
         if self.fresh:
-            for lower in _blocks(*_joined(self.fresh), len(self.queries), -torch.inf):
-                self.lower = torch.cat([self.lower, lower], 1).topk(self.k).values
+            queries, lower = _joined(self.fresh)
+            for block in _blocks(queries, lower, len(self.queries), -torch.inf):
+                self.lower = torch.cat([self.lower, block], 1).topk(self.k).values
             self.fresh = []
             self.raise_early(self.lower[:, -1])
         queries, indices, upper = _joined(self.pool)

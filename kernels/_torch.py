@@ -50,12 +50,24 @@ def search(
 def _chunks(
     prototypes: list[Tensor], chunk_rows: int, device: torch.device
 ) -> Iterator[tuple[int, Tensor]]:
-    first = 0
+    """First row and rows of each pass over the prototypes; small tensors go through together."""
+    first, count = 0, 0
+    waiting: list[Tensor] = []
     for tensor in prototypes:
         for rows in tensor.split(chunk_rows):
+            if count and count + len(rows) > chunk_rows:
+                yield first, _as_one(waiting)
+                first, count, waiting = first + count, 0, []
             if len(rows):
-                yield first, rows.to(device, non_blocking=True)
-            first += len(rows)
+                waiting.append(rows.to(device, non_blocking=True))
+                count += len(rows)
+    if count:
+        yield first, _as_one(waiting)
+
+
+def _as_one(chunks: list[Tensor]) -> Tensor:
+    """Joined in a dtype that holds them all exactly."""
+    return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
 
 def _part_of(mask: Tensor | None, part: slice, first: int, count: int) -> Tensor | None:

@@ -135,3 +135,12 @@ def test_inputs_are_left_alone() -> None:
     topk(queries, prototypes, 5, nonfinite="exclude", mask=torch.ones(2000) > 0)
     assert torch.equal(queries, before[0])
     assert torch.equal(prototypes.nan_to_num(), before[1].nan_to_num())
+
+
+def test_many_small_chunks_of_mixed_dtypes() -> None:
+    generator = torch.Generator().manual_seed(5)
+    queries, rows = (vectors("gaussian", n, 16, generator) for n in (6, 1500))
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    chunks = [part.to(dtypes[i % 4]) for i, part in enumerate(rows.split(3))]
+    problem = Problem(queries.float(), chunks, 20, "dot", None, "raise", None)
+    assert_exact(run(problem), problem)
