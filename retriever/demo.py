@@ -1,0 +1,236 @@
+"""The demonstration: distorted photographs, found again among a thousand images."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from .compare import Comparison
+from .distort import DESCRIPTION
+from .encoders import EFFICIENTNET_LITE0_PREPROCESS, EncoderSpec, build_encoder
+from .gallery import (
+    SUFFIXES,
+    UNREADABLE,
+    Gallery,
+    Photographs,
+    cut_views,
+    describe_views,
+    fit,
+    photographs_in,
+    read_image,
+    shipped_photographs,
+)
+from .image_to_image import ImageToImageRetriever
+from .report import Finding, Page, write_page
+from .samples import collate
+from .table import align, comparison_cells, share
+from .trial import BATCH, Recall, compare_searches, draw_queries, measure_recall, search
+
+SHOWN_QUERIES = 40  # on the page, which would grow to many megabytes with all of them
+INSTALL = 'pip install "flashmatch[demo]"'
+Show = Callable[[str], None]
+
+
+class DemoError(Exception):
+    """Something the user can put right; the message says what."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``flashmatch demo`` can be told."""
+
+    images: Path | None = None
+    query: Path | None = None
+    out: Path = Path("demo-out")
+    topk: int = 5
+    queries: int = 128
+    gallery: int = 1000
+    image_size: int = 96
+    enlarged: int = 50_000
+    seed: int = 0
+    html: bool = True
+
+
+def run(
+    options: Options, image_encoder: EncoderSpec = "efficientnet-lite0", show: Show = print
+) -> list[Finding]:
+    """Build a gallery, search it, compare the ways to search, write the page.
+
+    Raises:
+        DemoError: an option that cannot work, or a package that is missing.
+    """
+    started = time.perf_counter()
+    _require(options)
+    encoder = _encoder(image_encoder)
+    photographs = _photographs(options)
+    _show_skipped(photographs.skipped, show)
+    # One image is looked for among whole photographs; parts of them would only crowd the answer.
+    views = cut_views(photographs.found, 0 if options.query else options.gallery)
+    gallery = Gallery(views, options.image_size)
+    facts = [("gallery", f"{len(views):,} images: {describe_views(views)}")]
+    _show_fact(facts[-1], show)
+    retriever = _retriever(encoder, gallery, options.topk)
+    facts.append(("encoder", _encode(retriever, _name(image_encoder), options.image_size)))
+    _show_fact(facts[-1], show)
+    if options.query:
+        findings, page = _look_up(options.query, retriever, gallery, facts, show)
+    else:
+        findings, page = _demonstrate(options, retriever, gallery, facts, show)
+    if options.html:
+        path = options.out / "index.html"
+        write_page(path, page, findings[:SHOWN_QUERIES], gallery)
+        show(f"\npage     {path}")
+    show(f"time     {time.perf_counter() - started:.0f} s in all")
+    return findings
+
+
+def _require(options: Options) -> None:
+    for name in ("topk", "queries", "gallery", "image_size"):
+        value = getattr(options, name)
+        if value < 1:
+            raise DemoError(f"--{name.replace('_', '-')} must be at least 1; got {value}")
+    if options.images is not None and not options.images.is_dir():
+        raise DemoError(f"--images must be a folder; got {str(options.images)!r}")
+    if options.query is not None and not options.query.is_file():
+        raise DemoError(f"--query must be an image file; got {str(options.query)!r}")
+    if options.html and options.out.exists() and not options.out.is_dir():
+        raise DemoError(f"--out must be a folder; got the file {str(options.out)!r}")
+
+
+def _encoder(spec: EncoderSpec) -> nn.Module:
+    try:
+        return build_encoder(spec)
+    except ImportError as error:
+        raise DemoError(f"{error}\nEverything the demo needs: {INSTALL}") from error
+
+
+def _photographs(options: Options) -> Photographs:
+    if options.images is None:
+        try:
+            return shipped_photographs()
+        except ImportError as error:
+            raise DemoError(f"{error}: {INSTALL}, or give --images a folder") from error
+    photographs = photographs_in(options.images, progress=sys.stderr.isatty())
+    if not photographs.found:
+        raise DemoError(
+            f"--images must hold at least one readable image ({', '.join(sorted(SUFFIXES))}); "
+            f"got {str(options.images)!r} with {len(photographs.skipped)} unreadable ones"
+        )
+    return photographs
+
+
+def _show_skipped(skipped: Sequence[str], show: Show) -> None:
+    if skipped:
+        show(f"skipped  {len(skipped)} files that cannot be read as images, such as {skipped[0]}")
+
+
+def _show_fact(fact: tuple[str, str], show: Show) -> None:
+    show(f"{fact[0]:<9}{fact[1]}")
+
+
+def _retriever(encoder: nn.Module, gallery: Gallery, topk: int) -> ImageToImageRetriever:
+    return ImageToImageRetriever(
+        image_encoder=encoder,
+        prototype=DataLoader(gallery, batch_size=BATCH, collate_fn=collate),
+        data_preprocessor=EFFICIENTNET_LITE0_PREPROCESS,
+        topk=topk,
+        channels_last=True,
+        progress=sys.stderr.isatty(),
+    )
+
+
+def _name(encoder: EncoderSpec) -> str:
+    known = encoder == "efficientnet-lite0"
+    return "EfficientNet-Lite0 with ImageNet weights" if known else type(encoder).__name__
+
+
+def _encode(retriever: ImageToImageRetriever, name: str, image_size: int) -> str:
+    """What was encoded and how fast; reading and resizing count."""
+    start = time.perf_counter()
+    retriever.prepare_prototype()
+    rows, channels = retriever.prototype_vecs.shape
+    rate = rows / (time.perf_counter() - start)
+    return f"{name}: {image_size} px to {channels:,} numbers, {rate:.0f} images/s"
+
+
+def _look_up(
+    path: Path,
+    retriever: ImageToImageRetriever,
+    gallery: Gallery,
+    facts: list[tuple[str, str]],
+    show: Show,
+) -> tuple[list[Finding], Page]:
+    """The user's one image."""
+    try:
+        image = read_image(path)
+    except UNREADABLE as error:
+        raise DemoError(f"--query must be a readable image; got {str(path)!r}: {error}") from error
+    (sample,) = retriever.predict([fit(image, gallery.image_size)])
+    rows, scores = sample.pred_label.tolist(), sample.pred_score.tolist()
+    lines = [
+        (f"{rank}  {gallery.views[row].label}", f"{score:.4f}")
+        for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)
+    ]
+    show("\n" + align([(f"   most like {path.name}", "cosine"), *lines]))
+    page = Page(f"What is most like {path.name}", facts=facts)
+    return [Finding(image, path.name, None, rows, scores)], page
+
+
+def _demonstrate(
+    options: Options,
+    retriever: ImageToImageRetriever,
+    gallery: Gallery,
+    facts: list[tuple[str, str]],
+    show: Show,
+) -> tuple[list[Finding], Page]:
+    """Queries with known sources, what came back, and the ways to search beside each other."""
+    queries = draw_queries(gallery, options.queries, options.seed)
+    facts.append(("queries", f"{len(queries):,} of these images, each {DESCRIPTION}"))
+    _show_fact(facts[-1], show)
+    findings = list(search(retriever, gallery, queries))
+    recalls = measure_recall(findings, gallery)
+    header = ("found", "at rank 1", f"in the best {len(findings[0].rows)}")
+    show("\n" + align([header, *((r.what, share(r.first), share(r.any)) for r in recalls)]))
+    comparisons = []
+    for comparison in compare_searches(
+        retriever, gallery, findings, options.enlarged, options.seed
+    ):
+        comparisons.append(comparison)
+        show(f"\n  {comparison.title}\n  {comparison.shape}")
+        show(align(comparison_cells(comparison)))
+    notes = [_method(comparisons)]
+    show("\n  " + notes[0].replace(". ", ".\n  "))
+    return findings, _page(facts, recalls, comparisons, notes, len(findings))
+
+
+def _method(comparisons: Sequence[Comparison]) -> str:
+    rounds = " and ".join(str(comparison.rounds) for comparison in comparisons)
+    return (
+        f"Time: median of {rounds} rounds in which all take turns, {torch.get_num_threads()} "
+        "threads. Added memory: by how much resident memory rises at most during one call. "
+        "As the fp64 search: share of matches equal to it, rank by rank."
+    )
+
+
+def _page(
+    facts: list[tuple[str, str]],
+    recalls: Sequence[Recall],
+    comparisons: Sequence[Comparison],
+    notes: list[str],
+    count: int,
+) -> Page:
+    shown = f"{SHOWN_QUERIES} of the {count}" if count > SHOWN_QUERIES else f"All {count}"
+    return Page(
+        "flashmatch: distorted photographs, found again",
+        figures=[(share(recall.first), f"at rank 1: {recall.what}") for recall in recalls],
+        facts=facts,
+        comparisons=comparisons,
+        notes=notes,
+        legend=f"{shown} queries, with the cosine similarity of each match. A solid green frame "
+        "is the very image the query was made from; where it is missing, it comes last.",
+    )

@@ -1,0 +1,255 @@
+"""Photographs, from a folder or from the scikit-image wheel, and galleries of their parts."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from .samples import DataSample
+
+SUFFIXES = frozenset((".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+# What Pillow raises for files that are no images, or damaged ones, or bombs.
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+MAX_SIDE = 800  # of a photograph in pixels; what an encoder sees is smaller still
+MIN_TILE_SIDE = 32  # smaller ones show nothing
+FINEST_GRID = 8
+LARGE_SIDE = 64  # a distorted copy of something smaller shows nothing that could be known again
+
+# What is a photograph among the data files of the scikit-image wheel; the others are drawings,
+# test patterns and masks. All of these lie in the wheel itself: nothing is downloaded.
+SHIPPED = (
+    "astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png coffee.png coins.png "
+    "grass.png gravel.png hubble_deep_field.jpg ihc.png microaneurysms.png moon.png "
+    "motorcycle_left.png motorcycle_right.png page.png retina.jpg rocket.jpg text.png"
+).split()
+SHIPPED_PATCHES = "lfw_subset.npy"  # (200, 25, 25) in 0..1: a hundred faces, then a hundred others
+SHIPPED_FACES = 100
+
+
+class Box(NamedTuple):
+    """A rectangle of pixels, as PIL has it."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def area(self) -> int:
+        return max(0, self.right - self.left) * max(0, self.bottom - self.top)
+
+    def shared(self, other: "Box") -> float:
+        """The part of the smaller rectangle that lies in the other one, 0..1."""
+        common = Box(
+            max(self.left, other.left),
+            max(self.top, other.top),
+            min(self.right, other.right),
+            min(self.bottom, other.bottom),
+        )
+        return common.area / min(self.area, other.area)
+
+
+@dataclass(frozen=True, eq=False)
+class Photograph:
+    """One photograph. A file is read when it is needed; small images are held."""
+
+    name: str
+    source: Path | Image.Image
+    size: tuple[int, int]
+
+    def load(self) -> Image.Image:
+        return read_image(self.source) if isinstance(self.source, Path) else self.source
+
+
+class Photographs(NamedTuple):
+    found: list[Photograph]
+    skipped: list[str]
+    """One line for each file that could not be read: its name and why."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One image of a gallery: a photograph, or a rectangle of it."""
+
+    photograph: Photograph
+    box: Box
+    place: str  # "" for the whole photograph, else such as "tile 3 of 4x4"
+
+    @property
+    def label(self) -> str:
+        return f"{self.photograph.name}, {self.place}" if self.place else self.photograph.name
+
+    @property
+    def is_large(self) -> bool:
+        left, top, right, bottom = self.box
+        return min(right - left, bottom - top) >= LARGE_SIDE
+
+    def overlaps(self, other: "View") -> bool:
+        """Whether both show, for the most part of one of them, the same pixels."""
+        return self.photograph is other.photograph and self.box.shared(other.box) >= 0.5
+
+
+class Gallery(Dataset):
+    """Views as a retriever's prototypes: RGB images of one size, and samples that know their row.
+
+    Views of one photograph should follow each other, since only the last one read is kept.
+    """
+
+    def __init__(self, views: Sequence[View], image_size: int) -> None:
+        self.views = list(views)
+        self.image_size = image_size
+        self._last: tuple[Photograph, Image.Image] | None = None
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = DataSample(metainfo={"sample_idx": index})
+        return {"inputs": fit(self.image(index), self.image_size), "data_samples": sample}
+
+    def image(self, index: int) -> Image.Image:
+        """The view in its own size."""
+        view = self.views[index]
+        if self._last is None or self._last[0] is not view.photograph:
+            self._last = view.photograph, view.photograph.load()
+        return self._last[1].crop(view.box)
+
+
+def fit(image: Image.Image, side: int) -> Image.Image:
+    """A square of ``side`` pixels. Proportions are lost, on both sides of a comparison alike."""
+    return image.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3)
+
+
+def read_image(path: Path, max_side: int = MAX_SIDE) -> Image.Image:
+    """An image file as upright RGB of at most ``max_side`` pixels a side, transparency on white.
+
+    Raises:
+        one of ``UNREADABLE``: not an image, or a damaged one.
+    """
+    with Image.open(path) as file:
+        file.draft("RGB", (max_side, max_side))  # JPEG: decode no more pixels than are used
+        file.load()
+        image = _rgb(ImageOps.exif_transpose(file))
+    image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
+    return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode[0] in "IF":  # 16 bits and more, with no fixed meaning: spread what is there
+        pixels = np.asarray(image, dtype=np.float64)
+        low, high = pixels.min(), pixels.max()
+        image = Image.fromarray(np.uint8(255 * (pixels - low) / max(high - low, 1e-12)))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def photographs_in(folder: Path, progress: bool = False) -> Photographs:
+    """Every readable image below ``folder``, by path; hidden files and folders are left alone."""
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+    found, skipped = [], []
+    for path in tqdm(files, desc="reading images", disable=not progress, leave=False):
+        name = path.relative_to(folder).as_posix()
+        try:
+            found.append(Photograph(name, path, read_image(path).size))
+        except UNREADABLE as error:
+            skipped.append(f"{name}: {str(error).replace(str(path), path.name)}")
+    return Photographs(found, skipped)
+
+
+def shipped_photographs() -> Photographs:
+    """The photographs of the installed scikit-image, then its small patches.
+
+    Raises:
+        ImportError: scikit-image is not installed, or has none of them.
+    """
+    spec = find_spec("skimage")  # found, not imported: that would take a second
+    folder = Path((spec and spec.submodule_search_locations or [""])[0]) / "data"
+    if spec is None or not any((folder / name).exists() for name in SHIPPED):
+        raise ImportError("the demo's photographs come from the scikit-image wheel")
+    found = [
+        Photograph(path.stem, path, read_image(path).size)
+        for path in (folder / name for name in SHIPPED)
+        if path.exists()
+    ]
+    return Photographs(found + _shipped_patches(folder / SHIPPED_PATCHES), [])
+
+
+def _shipped_patches(path: Path) -> list[Photograph]:
+    if not path.exists():
+        return []
+    patches = np.load(path)
+    images = [Image.fromarray(np.uint8(255 * patch)).convert("RGB") for patch in patches]
+    return [
+        Photograph(
+            f"face {i + 1}" if i < SHIPPED_FACES else f"patch {i + 1 - SHIPPED_FACES}",
+            image,
+            image.size,
+        )
+        for i, image in enumerate(images)
+    ]
+
+
+def cut_views(photographs: Sequence[Photograph], at_least: int) -> list[View]:
+    """The photographs, and tiles of them until there are ``at_least`` views or they get too small.
+
+    Grids of 2 x 2, 3 x 3 and so on are added, each to all photographs. Tiles of one grid do not
+    overlap; those of different grids do.
+    """
+    finest, count = 1, len(photographs)
+    while count < at_least and finest < FINEST_GRID:
+        finest += 1
+        count += sum(finest**2 for photograph in photographs if _has_room(photograph, finest))
+    return [
+        view
+        for photograph in photographs
+        for grid in range(1, finest + 1)
+        if grid == 1 or _has_room(photograph, grid)
+        for view in _tiles(photograph, grid)
+    ]
+
+
+def _has_room(photograph: Photograph, grid: int) -> bool:
+    return min(photograph.size) >= grid * MIN_TILE_SIDE
+
+
+def _tiles(photograph: Photograph, grid: int) -> list[View]:
+    width, height = photograph.size
+    columns, rows = ([ceil(n * i / grid) for i in range(grid + 1)] for n in (width, height))
+    return [
+        View(
+            photograph,
+            Box(columns[x], rows[y], columns[x + 1], rows[y + 1]),
+            f"tile {y * grid + x + 1} of {grid}x{grid}" if grid > 1 else "",
+        )
+        for y in range(grid)
+        for x in range(grid)
+    ]
+
+
+def describe_views(views: Sequence[View]) -> str:
+    """Such as ``20 photographs, 1,039 tiles of them, 200 patches below 64 pixels``."""
+    kinds = Counter(
+        "tiles" if view.place else "whole" if view.is_large else "small" for view in views
+    )
+    parts = [
+        (kinds["whole"], "photographs"),
+        (kinds["tiles"], "tiles of them"),
+        (kinds["small"], f"patches below {LARGE_SIDE} pixels"),
+    ]
+    return ", ".join(f"{count:,} {what}" for count, what in parts if count)
