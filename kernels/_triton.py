@@ -97,13 +97,15 @@ def search_with_flags(
     plan = plan_for(queries, prototypes, k, chunk_rows)
     thresholds = queries.new_full((len(queries),), -torch.inf, dtype=torch.float32)
     starts = range(0, len(queries), plan.query_rows)
-    blocks = {0: _prepare_queries(queries, 0, metric, plan, flags)}
+    only = _prepare_queries(queries, 0, metric, plan, flags) if len(starts) == 1 else None
     for rows, first_row in _slices(prototypes, plan.chunk_rows):
         chunk = _prepare_prototypes(rows, first_row, queries, mask, metric, plan, flags)
         for q in starts:
-            block = blocks.get(q) or _prepare_queries(queries, q, metric, plan, flags)
+            block = only or _prepare_queries(queries, q, metric, plan, flags)
             span = slice(q, q + block.count)
             _search_block(block, chunk, keys[span], thresholds[span], flags, metric, plan)
+            del block
+        del chunk  # before the next one is made
     for q in starts:
         span = slice(q, q + plan.query_rows)
         ordered = keys[span].sort(dim=1, descending=True).values

@@ -1,0 +1,149 @@
+"""The Triton body, interpreted, against the oracle."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from problems import KINDS, METRICS, Problem, assert_exact, problems, vectors
+from torch import Tensor
+
+from flashmatch.kernels import _triton
+from flashmatch.kernels._triton_plan import TritonPlan
+
+pytestmark = pytest.mark.usefixtures("poisoned_empty")
+
+
+def run(problem: Problem) -> tuple[Tensor, Tensor]:
+    """As the door calls it, which has answered k = 0 already. Interpreted chunks cost much time."""
+    smallest = max(1, problem.rows // 3)
+    chunk_rows = problem.chunk_rows and max(problem.chunk_rows, smallest)
+    return _triton.search(
+        problem.queries,
+        problem.prototypes,
+        problem.k,
+        problem.metric,
+        problem.mask,
+        chunk_rows,
+        problem.nonfinite == "exclude",
+    )
+
+
+def small() -> st.SearchStrategy[Problem]:
+    return problems(largest=120).map(
+        lambda problem: problem.replace(k=min(problem.k, 40))
+    ).filter(lambda problem: problem.k > 0)  # fmt: skip
+
+
+def replan(patch: pytest.MonkeyPatch, **changes: object) -> None:
+    choose = _triton.choose_plan
+
+    def chosen(*args, **kwargs) -> TritonPlan:
+        return dataclasses.replace(choose(*args, **kwargs), **changes)
+
+    patch.setattr(_triton, "choose_plan", chosen)
+
+
+@given(small())
+def test_equals_the_oracle(problem: Problem) -> None:
+    assert_exact(run(problem), problem)
+
+
+@given(small())
+def test_equals_the_oracle_when_all_is_left_to_repair(problem: Problem) -> None:
+    """One kept group proves next to nothing: the repair kernel must find the rest."""
+    problem = first_queries(problem, 6)
+    with pytest.MonkeyPatch.context() as patch:
+        replan(patch, kept=1)
+        assert_exact(run(problem), problem)
+
+
+@given(small(), st.integers(1, 20))
+def test_same_bits_for_every_chunking_and_batching(problem: Problem, at: int) -> None:
+    """The parts of a batch may take the raw screen where the whole takes the prepared one."""
+    scores, indices = run(problem.replace(chunk_rows=None))
+    chunked = run(problem.replace(chunk_rows=1))
+    assert torch.equal(chunked[0], scores)
+    assert torch.equal(chunked[1], indices)
+    part = run(first_queries(problem, at))
+    assert torch.equal(part[0], scores[:at])
+    assert torch.equal(part[1], indices[:at])
+
+
+def first_queries(problem: Problem, count: int) -> Problem:
+    mask = problem.mask if problem.mask is None or problem.mask.ndim == 1 else problem.mask[:count]
+    return problem.replace(queries=problem.queries[:count], mask=mask)
+
+
+@pytest.mark.parametrize("queries", [3, 20])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds(kind: str, metric: str, queries: int) -> None:
+    """More groups than are kept, in two chunks, for the raw and the prepared screen."""
+    generator = torch.Generator().manual_seed(7)
+    q = vectors(kind, queries, 40, generator).float()
+    p = vectors(kind, 700, 40, generator).float()
+    problem = Problem(q, [p], 5, metric, None, "raise", 450)
+    assert_exact(run(problem), problem)
+
+
+@pytest.mark.parametrize("queries", [2, 17])
+def test_repair_happens(queries: int) -> None:
+    """Near-duplicates everywhere: no bound separates them, so kept groups cannot be proof."""
+    generator = torch.Generator().manual_seed(1)
+    q = vectors("gaussian", 1, 24, generator).float().expand(queries, -1)
+    p = vectors("ulps", 600, 24, generator).float()
+    problem = Problem(q, [p], 3, "cosine", None, "raise", None)
+    scores, indices, flags = _triton.search_with_flags(q, [p], 3, "cosine", None, None)
+    assert_exact((scores, indices), problem)
+    assert flags[_triton.REPAIRED] == queries
+
+
+def test_easy_queries_need_no_repair() -> None:
+    generator = torch.Generator().manual_seed(1)
+    q, p = (vectors("gaussian", n, 64, generator).float() for n in (20, 1500))
+    *matches, flags = _triton.search_with_flags(q, [p], 2, "l2", None, 512)
+    assert_exact(tuple(matches), Problem(q, [p], 2, "l2", None, "raise", None))
+    assert flags.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("queries", [2, 17])
+def test_nonfinite_rows_are_named_queries_first(queries: int) -> None:
+    q, p = torch.ones(queries, 5), [torch.ones(30, 5), torch.ones(200, 5)]
+    p[1][7, 2] = torch.inf
+    p[1][150, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"prototypes must be finite.* rows 37, 180"):
+        _triton.search(q, p, 1, "dot", None, None, False)
+    q[1, 4] = -torch.inf
+    with pytest.raises(ValueError, match=r"queries must be finite.* row 1"):
+        _triton.search(q, p, 1, "dot", None, None, False)
+    scores, indices = _triton.search(q, p, 1, "dot", None, None, True)
+    assert scores[:, 0].tolist() == [5.0, -torch.inf] + [5.0] * (queries - 2)
+    assert indices[:, 0].tolist() == [0, -1] + [0] * (queries - 2)
+
+
+def test_a_tiny_workspace_only_cuts_the_search_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flashmatch.kernels.WORKSPACE_BYTES", 400_000)
+    generator = torch.Generator().manual_seed(3)
+    q, p = (vectors("gaussian", n, 20, generator).float() for n in (150, 300))
+    plan = _triton.plan_for(q, [p], 1, None)
+    assert plan.query_rows < len(q)
+    assert plan.chunk_rows < len(p)
+    problem = Problem(q, [p], 1, "dot", None, "raise", None)
+    assert_exact(_triton.search(q, [p], 1, "dot", None, None, False), problem)
+
+
+def test_supports() -> None:
+    q = torch.ones(1, 4)
+    assert _triton.supports(q, [q], 1024, "dot")
+    assert not _triton.supports(q, [q], 1025, "dot")
+
+
+def test_the_largest_list() -> None:
+    """k = 1024 of 1100, and half of them masked for good."""
+    generator = torch.Generator().manual_seed(2)
+    q, p = (vectors("integers", n, 3, generator).float() for n in (1, 1100))
+    for mask in (None, torch.rand(1, 1100, generator=generator) < 0.5):
+        problem = Problem(q, [p], 1024, "dot", mask, "raise", 800)
+        assert_exact(run(problem), problem)
