@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from .gallery import (
     UNREADABLE,
     Gallery,
     Photographs,
+    counted,
     cut_views,
     describe_views,
     fit,
@@ -32,6 +34,7 @@ from .table import align, comparison_cells, share
 from .trial import BATCH, Recall, compare_searches, draw_queries, measure_recall, search
 
 SHOWN_QUERIES = 40  # on the page, which would grow to many megabytes with all of them
+WIDTH = 88  # of the terminal's text
 INSTALL = 'pip install "flashmatch[demo]"'
 Show = Callable[[str], None]
 
@@ -48,7 +51,7 @@ class Options:
     query: Path | None = None
     out: Path = Path("demo-out")
     topk: int = 5
-    queries: int = 128
+    queries: int = 200
     gallery: int = 1000
     image_size: int = 96
     enlarged: int = 50_000
@@ -72,7 +75,7 @@ def run(
     # One image is looked for among whole photographs; parts of them would only crowd the answer.
     views = cut_views(photographs.found, 0 if options.query else options.gallery)
     gallery = Gallery(views, options.image_size)
-    facts = [("gallery", f"{len(views):,} images: {describe_views(views)}")]
+    facts = [("gallery", f"{counted(len(views), 'image')}: {describe_views(views)}")]
     _show_fact(facts[-1], show)
     retriever = _retriever(encoder, gallery, options.topk)
     facts.append(("encoder", _encode(retriever, _name(image_encoder), options.image_size)))
@@ -126,11 +129,13 @@ def _photographs(options: Options) -> Photographs:
 
 def _show_skipped(skipped: Sequence[str], show: Show) -> None:
     if skipped:
-        show(f"skipped  {len(skipped)} files that cannot be read as images, such as {skipped[0]}")
+        files = counted(len(skipped), "file")
+        show(f"skipped  {files} that cannot be read as images, such as {skipped[0]}")
 
 
 def _show_fact(fact: tuple[str, str], show: Show) -> None:
-    show(f"{fact[0]:<9}{fact[1]}")
+    name, text = fact
+    show(fill(text, WIDTH, initial_indent=f"{name:<9}", subsequent_indent=" " * 9))
 
 
 def _retriever(encoder: nn.Module, gallery: Gallery, topk: int) -> ImageToImageRetriever:
@@ -194,8 +199,9 @@ def _demonstrate(
     _show_fact(facts[-1], show)
     findings = list(search(retriever, gallery, queries))
     recalls = measure_recall(findings, gallery)
-    header = ("found", "at rank 1", f"in the best {len(findings[0].rows)}")
-    show("\n" + align([header, *((r.what, share(r.first), share(r.any)) for r in recalls)]))
+    header = ("found", "at rank 1", f"in the best {len(findings[0].rows)}", "by lot at rank 1")
+    rows = [(r.what, share(r.first), share(r.any), share(r.chance)) for r in recalls]
+    show("\n" + align([header, *rows]))
     comparisons = []
     for comparison in compare_searches(
         retriever, gallery, findings, options.enlarged, options.seed
@@ -204,7 +210,7 @@ def _demonstrate(
         show(f"\n  {comparison.title}\n  {comparison.shape}")
         show(align(comparison_cells(comparison)))
     notes = [_method(comparisons)]
-    show("\n  " + notes[0].replace(". ", ".\n  "))
+    show("\n" + fill(notes[0], WIDTH, initial_indent="  ", subsequent_indent="  "))
     return findings, _page(facts, recalls, comparisons, notes, len(findings))
 
 
@@ -227,7 +233,7 @@ def _page(
     shown = f"{SHOWN_QUERIES} of the {count}" if count > SHOWN_QUERIES else f"All {count}"
     return Page(
         "flashmatch: distorted photographs, found again",
-        figures=[(share(recall.first), f"at rank 1: {recall.what}") for recall in recalls],
+        figures=[(share(recall.first), f"{recall.what}, at rank 1") for recall in recalls],
         facts=facts,
         comparisons=comparisons,
         notes=notes,

@@ -16,8 +16,8 @@ COLOUR_FACTOR = (0.7, 1.4)  # of brightness, contrast and saturation
 TINT = (0.9, 1.1)  # of red, green and blue
 JPEG_QUALITY = (15, 50)
 DESCRIPTION = (
-    f"cropped to {100 * CROP_SHARE[0]:.0f}-{100 * CROP_SHARE[1]:.0f} % of the area, turned by up to "
-    f"{TURN_DEGREES} degrees, colours changed, JPEG quality {JPEG_QUALITY[0]}-{JPEG_QUALITY[1]}"
+    f"cropped to {100 * CROP_SHARE[0]:.0f}-{100 * CROP_SHARE[1]:.0f} % of the area, turned by up "
+    f"to {TURN_DEGREES} degrees, colours changed, JPEG quality {JPEG_QUALITY[0]}-{JPEG_QUALITY[1]}"
 )
 
 

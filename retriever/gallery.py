@@ -26,10 +26,27 @@ LARGE_SIDE = 64  # a distorted copy of something smaller shows nothing that coul
 # What is a photograph among the data files of the scikit-image wheel; the others are drawings,
 # test patterns and masks. All of these lie in the wheel itself: nothing is downloaded.
 SHIPPED = (
-    "astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png coffee.png coins.png "
-    "grass.png gravel.png hubble_deep_field.jpg ihc.png microaneurysms.png moon.png "
-    "motorcycle_left.png motorcycle_right.png page.png retina.jpg rocket.jpg text.png"
-).split()
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "cell.png",
+    "chelsea.png",
+    "clock_motion.png",
+    "coffee.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "microaneurysms.png",
+    "moon.png",
+    "motorcycle_left.png",
+    "motorcycle_right.png",
+    "page.png",
+    "retina.jpg",
+    "rocket.jpg",
+    "text.png",
+)
 SHIPPED_PATCHES = "lfw_subset.npy"  # (200, 25, 25) in 0..1: a hundred faces, then a hundred others
 SHIPPED_FACES = 100
 
@@ -179,14 +196,14 @@ def shipped_photographs() -> Photographs:
         ImportError: scikit-image is not installed, or has none of them.
     """
     spec = find_spec("skimage")  # found, not imported: that would take a second
-    folder = Path((spec and spec.submodule_search_locations or [""])[0]) / "data"
-    if spec is None or not any((folder / name).exists() for name in SHIPPED):
+    places = spec.submodule_search_locations if spec else None
+    if not places:
         raise ImportError("the demo's photographs come from the scikit-image wheel")
-    found = [
-        Photograph(path.stem, path, read_image(path).size)
-        for path in (folder / name for name in SHIPPED)
-        if path.exists()
-    ]
+    folder = Path(places[0]) / "data"
+    paths = [folder / name for name in SHIPPED]
+    found = [Photograph(path.stem, path, read_image(path).size) for path in paths if path.exists()]
+    if not found:
+        raise ImportError(f"this scikit-image has none of its photographs in {folder}")
     return Photographs(found + _shipped_patches(folder / SHIPPED_PATCHES), [])
 
 
@@ -243,13 +260,17 @@ def _tiles(photograph: Photograph, grid: int) -> list[View]:
 
 
 def describe_views(views: Sequence[View]) -> str:
-    """Such as ``20 photographs, 1,039 tiles of them, 200 patches below 64 pixels``."""
+    """Such as ``20 photographs, 1,039 tiles, 200 patches below 64 pixels``."""
     kinds = Counter(
-        "tiles" if view.place else "whole" if view.is_large else "small" for view in views
+        "tile" if view.place else "photograph" if view.is_large else "patch" for view in views
     )
     parts = [
-        (kinds["whole"], "photographs"),
-        (kinds["tiles"], "tiles of them"),
-        (kinds["small"], f"patches below {LARGE_SIDE} pixels"),
+        counted(kinds["photograph"], "photograph"),
+        counted(kinds["tile"], "tile"),
+        counted(kinds["patch"], "patch", "patches") + f" below {LARGE_SIDE} pixels",
     ]
-    return ", ".join(f"{count:,} {what}" for count, what in parts if count)
+    return ", ".join(part for part in parts if not part.startswith("0 "))
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -78,7 +78,7 @@ def _comparison(comparison: Comparison) -> str:
 
 
 def _finding(finding: Finding, gallery: Gallery) -> str:
-    """The query, an arrow's worth of room, its matches, and the source where they lack it."""
+    """The query, its matches, and the source where they lack it."""
     cells = [_figure(finding.image, "query", finding.caption, "query")]
     for rank, (row, score) in enumerate(zip(finding.rows, finding.scores, strict=True), 1):
         cells.append(
@@ -133,11 +133,12 @@ p { margin: .2rem 0 .6rem; max-width: 60rem; color: var(--soft); }
                border: 1px solid var(--line); border-radius: .6rem; }
 .figures b { display: block; font-size: 1.7rem; font-variant-numeric: tabular-nums; }
 .figures span { color: var(--soft); font-size: .85rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.25rem; margin: 1.5rem 0 0; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.25rem;
+     margin: 1.5rem 0 0; }
 dt { color: var(--soft); }
 dd { margin: 0; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; margin-bottom: .8rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem 2rem .35rem 0; border-bottom: 1px solid var(--line); text-align: right;
          white-space: pre; }
 th { color: var(--soft); font-weight: normal; }

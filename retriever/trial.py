@@ -19,11 +19,15 @@ ENLARGED_NOISE = 0.05
 
 @dataclass(frozen=True)
 class Recall:
-    """How often something of a kind came back: at rank 1, and among all matches."""
+    """How often something of a kind came back, as shares of the queries."""
 
     what: str
     first: float
+    """At rank 1."""
     any: float
+    """Among all matches."""
+    chance: float
+    """At rank 1, if matches were drawn from the gallery by lot."""
 
 
 def draw_queries(gallery: Gallery, count: int, seed: int) -> list[tuple[int, Image.Image]]:
@@ -50,15 +54,18 @@ def search(
 
 
 def measure_recall(findings: Sequence[Finding], gallery: Gallery) -> list[Recall]:
-    """From strict to lenient: the tiles of different grids overlap, so that several are right."""
+    """From lenient to strict. The second: tiles of different grids overlap, so several are right.
+
+    Findings need a source.
+    """
 
     def same_photograph(a: View, b: View) -> bool:
         return a.photograph is b.photograph
 
     return [
-        _recall("the very image it was made from", findings, gallery, lambda a, b: a is b),
-        _recall("an image that shows the same part", findings, gallery, View.overlaps),
         _recall("an image from the same photograph", findings, gallery, same_photograph),
+        _recall("an image that shows the same part", findings, gallery, View.overlaps),
+        _recall("the very image it was made from", findings, gallery, lambda a, b: a is b),
     ]
 
 
@@ -68,16 +75,15 @@ def _recall(
     gallery: Gallery,
     accept: Callable[[View, View], bool],
 ) -> Recall:
-    right = [
-        [accept(gallery.views[finding.source], gallery.views[row]) for row in finding.rows]
-        for finding in findings
-        if finding.source is not None
-    ]
-    return Recall(
-        what,
-        sum(hits[0] for hits in right) / len(right),
-        sum(any(hits) for hits in right) / len(right),
-    )
+    first = among = chance = 0.0
+    for finding in findings:
+        assert finding.source is not None
+        source = gallery.views[finding.source]
+        accepted = {row for row, view in enumerate(gallery.views) if accept(source, view)}
+        first += finding.rows[0] in accepted
+        among += not accepted.isdisjoint(finding.rows)
+        chance += len(accepted) / len(gallery)
+    return Recall(what, first / len(findings), among / len(findings), chance / len(findings))
 
 
 def compare_searches(
@@ -94,6 +100,7 @@ def compare_searches(
     prototypes, k = retriever.prototype_vecs, len(findings[0].rows)
     yield compare("Search in this gallery", features, prototypes, k)
     if enlarged_rows > len(prototypes):
-        title = f"The same features repeated, with {ENLARGED_NOISE:.0%} noise (no new images)"
+        noise = f"{100 * ENLARGED_NOISE:.0f} % noise"
+        title = f"Search in the same features, repeated with {noise}: no new images"
         large = enlarge(prototypes, enlarged_rows, ENLARGED_NOISE, seed)
         yield compare(title, features, large, k)
