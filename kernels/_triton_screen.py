@@ -58,6 +58,7 @@ def prepare_queries_kernel(
         else:
             unbounded |= is_tiny & (length > 0)
         r = tl.where(unbounded, INF, r)
+    factor = tl.where(alive, factor, 0.0)  # NaN * 0 is NaN
     tl.store(norm + offs_q, length)
     tl.store(scale + offs_q, tl.where(alive, a, 0.0).to(tl.float32))
     tl.store(bias + offs_q, tl.where(alive, r, -INF).to(tl.float32))
@@ -106,6 +107,7 @@ def prepare_prototypes_kernel(
         c_p = tl.where(length > HUGE, INF, c_p)
         tl.store(scale + offs_p, tl.where(alive, b_p, 0.0).to(tl.float32))
         tl.store(norm + offs_p, tl.where(alive, length, 0.0).to(tl.float32))
+    factor = tl.where(alive, factor, 0.0)  # NaN * 0 is NaN
     tl.store(bias + offs_p, tl.where(alive, c_p, -INF).to(tl.float32))
 
     for c in range(0, stride_up, BLOCK_C):

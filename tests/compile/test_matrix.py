@@ -23,7 +23,7 @@ def searches() -> list[tuple]:
     """(queries, channels, dtype, k, metric, mask dimensions): all that a constexpr depends on."""
     wide = itertools.product([20], [768], DTYPES, KS, METRICS, [0])
     pairs = itertools.product([20], [768], [torch.float32], [10], METRICS, [2])
-    few = itertools.product([7], [768, 100], DTYPES, [10], METRICS, [0, 2])
+    few = itertools.product([7], [768, 100], DTYPES[:3], [10], METRICS, [0, 2])
     return [*wide, *pairs, *few]
 
 
@@ -46,6 +46,10 @@ def launches(is_hip: bool) -> set[aot.Launch]:
 
 @pytest.fixture(scope="session")
 def reports() -> dict:
+    return compile_all()
+
+
+def compile_all() -> dict[tuple[aot.Launch, int | str], aot.Report]:
     """Every launch compiled for every chip, on all cores."""
     jobs = [(launch, arch) for arch in TENSOR_CORE for launch in launches(is_hip=arch == "gfx942")]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as pool:
@@ -56,7 +60,7 @@ def reports() -> dict:
 @pytest.mark.parametrize("arch", TENSOR_CORE)
 def test_no_spills(reports: dict, arch: int | str) -> None:
     spilled = {str(launch): report for (launch, a), report in reports.items()
-               if a == arch and report.spilled_bytes}  # fmt: skip
+               if a == arch and report.spills}  # fmt: skip
     assert not spilled
 
 
@@ -88,5 +92,5 @@ def test_every_kernel_is_in_the_matrix(reports: dict) -> None:
 
 
 if __name__ == "__main__":  # the table of registers, spills, shared memory and instructions
-    for (launch, arch), report in reports.__wrapped__().items():
+    for (launch, arch), report in compile_all().items():
         print(arch, launch, report, sep="\t")
