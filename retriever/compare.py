@@ -31,6 +31,8 @@ class Row:
 
     name: str
     milliseconds: float | None
+    """The median; a ``fastest`` far below it tells of a busy machine."""
+    fastest: float | None
     peak_mib: float | None
     agreement: float | None
     """The share of its matches that are those of the fp64 search, rank by rank."""
@@ -58,14 +60,17 @@ def compare(title: str, queries: Tensor, prototypes: Tensor, k: int) -> Comparis
         name: (search()[1] == answer).float().mean().item() for name, search in searches.items()
     }
     peaks = {name: peak_mib(search) for name, search in searches.items()}
-    seconds, rounds = interleave(searches)
-    rows = [Row(name, 1e3 * seconds[name], peaks[name], agreement[name]) for name in searches]
+    samples = interleave(searches)
+    rows = [
+        Row(name, 1e3 * median(times), 1e3 * min(times), peaks[name], agreement[name])
+        for name, times in samples.items()
+    ]
     if left_out:
-        rows.append(Row(original, None, None, None, f"would hold {needed / 2**30:,.0f} GiB"))
+        rows.append(Row(original, None, None, None, None, f"would hold {needed / 2**30:,.0f} GiB"))
     shape = (
         f"{len(queries)} queries x {len(prototypes):,} prototypes x {queries.shape[1]:,}, k = {k}"
     )
-    return Comparison(title, shape, rounds, rows)
+    return Comparison(title, shape, len(samples[rows[0].name]), rows)
 
 
 def _searches(queries: Tensor, prototypes: Tensor, k: int) -> dict[str, Search]:
@@ -96,8 +101,8 @@ def fp64_indices(queries: Tensor, prototypes: Tensor, k: int) -> Tensor:
     return torch.cat(blocks, 1).float().sort(dim=1, descending=True, stable=True).indices[:, :k]
 
 
-def interleave(searches: Mapping[str, Search]) -> tuple[dict[str, float], int]:
-    """Median seconds of warm searches that take turns, and of how many rounds.
+def interleave(searches: Mapping[str, Search]) -> dict[str, list[float]]:
+    """Seconds of warm searches that take turns, round by round.
 
     Turns, because whatever else slows the machine then slows them all.
     """
@@ -111,7 +116,7 @@ def interleave(searches: Mapping[str, Search]) -> tuple[dict[str, float], int]:
             begin = time.perf_counter()
             search()
             samples[name].append(time.perf_counter() - begin)
-    return {name: median(times) for name, times in samples.items()}, rounds
+    return samples
 
 
 def peak_mib(search: Search) -> float | None:

@@ -35,6 +35,10 @@ from .trial import BATCH, Recall, compare_searches, draw_queries, measure_recall
 
 SHOWN_QUERIES = 40  # on the page, which would grow to many megabytes with all of them
 WIDTH = 88  # of the terminal's text
+CEILING = (
+    "Tiles of different grids overlap, and tiles of textures (gravel, grass) look alike: the very "
+    "image is not always the only good answer."
+)
 INSTALL = 'pip install "flashmatch[demo]"'
 Show = Callable[[str], None]
 
@@ -202,6 +206,7 @@ def _demonstrate(
     header = ("found", "at rank 1", f"in the best {len(findings[0].rows)}", "by lot at rank 1")
     rows = [(r.what, share(r.first), share(r.any), share(r.chance)) for r in recalls]
     show("\n" + align([header, *rows]))
+    show(fill(CEILING, WIDTH, initial_indent="  ", subsequent_indent="  "))
     comparisons = []
     for comparison in compare_searches(
         retriever, gallery, findings, options.enlarged, options.seed
@@ -216,10 +221,11 @@ def _demonstrate(
 
 def _method(comparisons: Sequence[Comparison]) -> str:
     rounds = " and ".join(str(comparison.rounds) for comparison in comparisons)
+    threads = counted(torch.get_num_threads(), "thread")
     return (
-        f"Time: median of {rounds} rounds in which all take turns, {torch.get_num_threads()} "
-        "threads. Added memory: by how much resident memory rises at most during one call. "
-        "As the fp64 search: share of matches equal to it, rank by rank."
+        f"Time: median and fastest of {rounds} rounds in which all take turns, {threads}. Added "
+        "memory: by how much resident memory rises at most during one call. As fp64: share of "
+        "matches equal to an fp64 search, rank by rank."
     )
 
 
@@ -238,5 +244,5 @@ def _page(
         comparisons=comparisons,
         notes=notes,
         legend=f"{shown} queries, with the cosine similarity of each match. A solid green frame "
-        "is the very image the query was made from; where it is missing, it comes last.",
+        f"is the very image the query was made from; where it is missing, it comes last. {CEILING}",
     )

@@ -134,7 +134,7 @@ p { margin: .2rem 0 .6rem; max-width: 60rem; color: var(--soft); }
 .figures b { display: block; font-size: 1.7rem; font-variant-numeric: tabular-nums; }
 .figures span { color: var(--soft); font-size: .85rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.25rem;
-     margin: 1.5rem 0 0; }
+     margin: 1.5rem 0; }
 dt { color: var(--soft); }
 dd { margin: 0; }
 .wide { overflow-x: auto; }

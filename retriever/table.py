@@ -9,16 +9,17 @@ _NOTHING = "-"
 
 def comparison_cells(comparison: Comparison) -> list[list[str]]:
     """A header and one row of text for each way of searching."""
-    header = ["", "time", "added memory", "as the fp64 search"]
+    header = ["", "time", "fastest", "added memory", "as fp64"]
     return [header, *(_cells(row) for row in comparison.rows)]
 
 
 def _cells(row: Row) -> list[str]:
     if row.milliseconds is None:
-        return [row.name, _NOTHING, row.remark, _NOTHING]
+        return [row.name, _NOTHING, _NOTHING, row.remark, _NOTHING]
     return [
         row.name,
         f"{row.milliseconds:,.1f} ms",
+        _NOTHING if row.fastest is None else f"{row.fastest:,.1f} ms",
         _NOTHING if row.peak_mib is None else f"{row.peak_mib:,.1f} MiB",
         _NOTHING if row.agreement is None else share(row.agreement),
     ]
