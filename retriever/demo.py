@@ -31,7 +31,15 @@ from .image_to_image import ImageToImageRetriever
 from .report import Finding, Page, write_page
 from .samples import collate
 from .table import align, comparison_cells, share
-from .trial import BATCH, Recall, compare_searches, draw_queries, measure_recall, search
+from .trial import (
+    BATCH,
+    Recall,
+    compare_searches,
+    draw_queries,
+    faster_threads,
+    measure_recall,
+    search,
+)
 
 SHOWN_QUERIES = 40  # on the page, which would grow to many megabytes with all of them
 WIDTH = 88  # of the terminal's text
@@ -57,8 +65,9 @@ class Options:
     topk: int = 5
     queries: int = 200
     gallery: int = 1000
-    image_size: int = 96
+    image_size: int = 96  # 128, 160 and 224 find fewer: most tiles are about 100 pixels wide
     enlarged: int = 50_000
+    threads: int = 0  # as many as encode faster: torch's usual number, or one
     seed: int = 0
     html: bool = True
 
@@ -71,6 +80,14 @@ def run(
     Raises:
         DemoError: an option that cannot work, or a package that is missing.
     """
+    threads = torch.get_num_threads()
+    try:
+        return _run(options, image_encoder, show)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(options: Options, image_encoder: EncoderSpec, show: Show) -> list[Finding]:
     started = time.perf_counter()
     _require(options)
     encoder = _encoder(image_encoder)
@@ -82,6 +99,7 @@ def run(
     facts = [("gallery", f"{counted(len(views), 'image')}: {describe_views(views)}")]
     _show_fact(facts[-1], show)
     retriever = _retriever(encoder, gallery, options.topk)
+    torch.set_num_threads(options.threads or faster_threads(retriever, gallery))
     facts.append(("encoder", _encode(retriever, _name(image_encoder), options.image_size)))
     _show_fact(facts[-1], show)
     if options.query:
@@ -101,6 +119,8 @@ def _require(options: Options) -> None:
         value = getattr(options, name)
         if value < 1:
             raise DemoError(f"--{name.replace('_', '-')} must be at least 1; got {value}")
+    if options.threads < 0:
+        raise DemoError(f"--threads must not be negative; got {options.threads}")
     if options.images is not None and not options.images.is_dir():
         raise DemoError(f"--images must be a folder; got {str(options.images)!r}")
     if options.query is not None and not options.query.is_file():
@@ -143,7 +163,7 @@ def _show_fact(fact: tuple[str, str], show: Show) -> None:
 
 
 def _retriever(encoder: nn.Module, gallery: Gallery, topk: int) -> ImageToImageRetriever:
-    return ImageToImageRetriever(
+    retriever = ImageToImageRetriever(
         image_encoder=encoder,
         prototype=DataLoader(gallery, batch_size=BATCH, collate_fn=collate),
         data_preprocessor=EFFICIENTNET_LITE0_PREPROCESS,
@@ -151,11 +171,12 @@ def _retriever(encoder: nn.Module, gallery: Gallery, topk: int) -> ImageToImageR
         channels_last=True,
         progress=sys.stderr.isatty(),
     )
+    return retriever.eval()  # extract_feat, unlike predict, leaves the mode as it is
 
 
 def _name(encoder: EncoderSpec) -> str:
     known = encoder == "efficientnet-lite0"
-    return "EfficientNet-Lite0 with ImageNet weights" if known else type(encoder).__name__
+    return "EfficientNet-Lite0 (ImageNet)" if known else type(encoder).__name__
 
 
 def _encode(retriever: ImageToImageRetriever, name: str, image_size: int) -> str:
@@ -164,7 +185,8 @@ def _encode(retriever: ImageToImageRetriever, name: str, image_size: int) -> str
     retriever.prepare_prototype()
     rows, channels = retriever.prototype_vecs.shape
     rate = rows / (time.perf_counter() - start)
-    return f"{name}: {image_size} px to {channels:,} numbers, {rate:.0f} images/s"
+    threads = counted(torch.get_num_threads(), "thread")
+    return f"{name}: {image_size} px to {channels:,} numbers, {rate:.0f} images/s, {threads}"
 
 
 def _look_up(

@@ -1,5 +1,6 @@
 """A trial of a retriever: distorted copies of gallery images, searched, and what came back."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -28,6 +29,27 @@ class Recall:
     """Among all matches."""
     chance: float
     """At rank 1, if matches were drawn from the gallery by lot."""
+
+
+@torch.inference_mode()
+def faster_threads(retriever: ImageToImageRetriever, gallery: Gallery) -> int:
+    """How many threads torch should use here: all it would, or one.
+
+    Where other programs hold the cores, threads that wait for each other are ten times slower than
+    one alone.
+    """
+    images = [gallery[row]["inputs"] for row in range(min(BATCH, len(gallery)))]
+    seconds = {}
+    usual = torch.get_num_threads()
+    for threads in {usual, 1}:
+        torch.set_num_threads(threads)
+        retriever.extract_feat(images)
+        start = time.perf_counter()
+        for _ in range(2):
+            retriever.extract_feat(images)
+        seconds[threads] = time.perf_counter() - start
+    torch.set_num_threads(usual)
+    return min(seconds, key=seconds.__getitem__)
 
 
 def draw_queries(gallery: Gallery, count: int, seed: int) -> list[tuple[int, Image.Image]]:

@@ -24,6 +24,7 @@ class Thumbnail(nn.Module):
     """Means of 4 x 4 blocks: enough to know a smooth image again."""
 
     def forward(self, images: Tensor) -> Tensor:
+        assert not self.training  # batch statistics would make an image depend on its neighbours
         return nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)
 
 
@@ -102,7 +103,9 @@ def test_the_same_seed_gives_the_same_findings(folder: Path) -> None:
         found = run(options(folder, seed=seed, html=False), Thumbnail(), lambda line: None)
         return [(finding.source, finding.rows, finding.scores) for finding in found]
 
+    threads = torch.get_num_threads()
     assert results(1) == results(1) != results(2)
+    assert torch.get_num_threads() == threads
     assert not (folder.parent / "out").exists()
 
 
@@ -129,6 +132,7 @@ def test_one_tiny_image_is_enough(tmp_path: Path) -> None:
         ({"query": Path("no.jpg")}, r"--query must be an image file; got 'no.jpg'"),
         ({"query": Path(__file__)}, r"--query must be a readable image; got .*test_demo.py"),
         ({"out": Path(__file__)}, r"--out must be a folder"),
+        ({"threads": -1}, r"--threads must not be negative; got -1"),
         ({"topk": 0}, r"--topk must be at least 1; got 0"),
         ({"image_size": -3}, r"--image-size must be at least 1; got -3"),
     ],
@@ -159,10 +163,12 @@ def test_the_command_line_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("flashmatch.__main__.run", given.append)
     assert main(["demo"]) == 0
     line = "demo --images a --query b --out c --topk 2 --queries 3 --gallery 4 --image-size 5"
-    assert main([*line.split(), "--enlarged", "6", "--seed", "7", "--no-html"]) == 0
+    assert (
+        main([*line.split(), "--enlarged", "6", "--threads", "7", "--seed", "8", "--no-html"]) == 0
+    )
     assert given == [
         Options(),
-        Options(Path("a"), Path("b"), Path("c"), 2, 3, 4, 5, 6, 7, html=False),
+        Options(Path("a"), Path("b"), Path("c"), 2, 3, 4, 5, 6, 7, 8, html=False),
     ]
 
 

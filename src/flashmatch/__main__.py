@@ -55,6 +55,7 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
         ("gallery", "add tiles until the gallery has so many images"),
         ("image-size", "pixels a side that the encoder sees"),
         ("enlarged", "rows of the enlarged gallery in the comparison; 0: none"),
+        ("threads", "of torch; 0: its usual number or one, whichever encodes faster"),
         ("seed", "of everything random"),
     ):
         value = getattr(default, name.replace("-", "_"))
