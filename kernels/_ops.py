@@ -11,7 +11,7 @@ from . import _gradient, _torch
 from ._plan import plan
 
 
-def _by_torch(
+def _search(
     queries: Tensor,
     prototypes: list[Tensor],
     k: int,
@@ -20,7 +20,15 @@ def _by_torch(
     chunk_rows: int | None,
     exclude: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Scores (Q, k) fp32 and indices (Q, k) int64 of checked arguments."""
+    """Scores (Q, k) fp32 and indices (Q, k) int64 of checked arguments, by the body that fits."""
+    if queries.is_cuda:
+        try:
+            from . import _triton
+        except ImportError:  # no triton for this platform: the torch body runs on the device
+            pass
+        else:
+            if _triton.supports(queries, prototypes, k, metric):
+                return _triton.search(queries, prototypes, k, metric, mask, chunk_rows, exclude)
     from . import WORKSPACE_BYTES  # at call time: it can be set
 
     rows = sum(len(chunk) for chunk in prototypes)
@@ -28,11 +36,10 @@ def _by_torch(
     return _torch.search(queries, prototypes, k, metric, mask, exclude, chosen)
 
 
-topk = torch.library.custom_op("flashmatch::topk", _by_torch, mutates_args=())
+topk = torch.library.custom_op("flashmatch::topk", _search, mutates_args=())
 
 
-@topk.register_kernel("cuda")
-def _(
+def search(
     queries: Tensor,
     prototypes: list[Tensor],
     k: int,
@@ -41,13 +48,24 @@ def _(
     chunk_rows: int | None,
     exclude: bool,
 ) -> tuple[Tensor, Tensor]:
-    try:
-        from . import _triton
-    except ImportError:  # no triton for this platform: the torch body runs on the device
-        return _by_torch(queries, prototypes, k, metric, mask, chunk_rows, exclude)
-    if not _triton.supports(queries, prototypes, k, metric):
-        return _by_torch(queries, prototypes, k, metric, mask, chunk_rows, exclude)
-    return _triton.search(queries, prototypes, k, metric, mask, chunk_rows, exclude)
+    """``topk`` where something has to see an operator; the body itself otherwise.
+
+    The operator costs 34 microseconds a call, and its first call imports torch's compiler, which
+    takes seconds.
+    """
+    arguments = (queries, prototypes, k, metric, mask, chunk_rows, exclude)
+    return (topk if _is_observed([queries, *prototypes]) else _search)(*arguments)
+
+
+def _is_observed(tensors: list[Tensor]) -> bool:
+    """Whether autograd, a compiler, a transform, a mode or a tensor subclass looks on."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+        or any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors)
+    )
 
 
 @topk.register_fake
@@ -68,7 +86,7 @@ def _(
 
 
 @topk.register_vmap
-def _(info, in_dims, queries, prototypes, k, metric, mask, chunk_rows, exclude):  # noqa: ANN
+def _(info, in_dims, queries, prototypes, k, metric, mask, chunk_rows, exclude):
     """Batched queries and masks become one search; batched prototypes one search each."""
     query_dim, prototype_dims, _, _, mask_dim, _, _ = in_dims
     batch = info.batch_size

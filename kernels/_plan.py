@@ -15,11 +15,13 @@ class Plan:
 
     ``tile_rows`` prototypes are multiplied at a time, ``chunk_rows`` are selected from at a time,
     and ``group`` of them share one maximum (1: every score is compared). ``screened=False``
-    evaluates every score exactly, which is cheaper where most are wanted or there are few.
+    evaluates every score exactly, ``whole_rows`` prototypes at a time, which is cheaper where most
+    are wanted or there are few.
     """
 
     query_rows: int
     chunk_rows: int
+    whole_rows: int
     tile_rows: int
     group: int
     screened: bool
@@ -31,16 +33,17 @@ def plan(
     """The plan for Q queries, M rows, C channels within ``workspace`` bytes.
 
     What is held, in bytes: per query 48 C (the block in fp64, and copies) and 256 k (keys being
-    merged, candidates); per chunk row 32 C; per pair of a block 64 when scored as a whole. Each
-    gets a share.
+    merged, candidates); per row of a chunk 8 C if it is copied, 32 C if it is scored as a whole;
+    per pair of a block 64. Each gets a share.
     """
     share = workspace // 4
     chunk = chunk_rows or _chunk_rows(queries, k)
-    chunk = _clamp(chunk, 1, min(rows, share // (32 * channels)))
+    chunk = _clamp(chunk, 1, min(rows, share // (8 * channels)))
     block = min(share // (48 * channels + 256 * k), share // (64 * chunk), 1024)
     return Plan(
         query_rows=_clamp(block, 1, queries),
         chunk_rows=chunk,
+        whole_rows=_clamp(share // (32 * channels), 1, chunk),
         tile_rows=_clamp(TILE_ELEMENTS // channels, 256, chunk),
         group=_group(chunk, k),
         screened=queries * rows > WHOLE_PAIRS and 4 * k <= rows,

@@ -214,15 +214,21 @@ class _Block:
         return self.slack.of(self.norm_bounds, bounds.view(-1, groups).amax(0, keepdim=True))
 
     def _scan_whole(self, chunk: _Chunk) -> None:
-        chunk = self._cleaned(chunk)
+        for start in range(0, len(chunk.rows), self.plan.whole_rows):
+            part = slice(start, start + self.plan.whole_rows)
+            mask = None if chunk.mask is None else chunk.mask[..., part]
+            piece = self._cleaned(_Chunk(chunk.rows[part], chunk.first + start, mask))
+            self.waiting.append(self._keys_of_all(piece))
+            if sum(keys.shape[1] for keys in self.waiting) >= 2 * self.k:
+                self._merge_waiting()
+        if self.screened:
+            self._merge_waiting()
+
+    def _keys_of_all(self, chunk: _Chunk) -> Tensor:
         scores = _exact.dense(self.rows, chunk.rows, self.metric)
         last = chunk.first + len(chunk.rows)
         keys = _order.pack(scores, torch.arange(chunk.first, last, device=scores.device))
-        if chunk.mask is not None:
-            keys.masked_fill_(~chunk.mask, _order.EMPTY)
-        self.waiting.append(keys)
-        if self.screened or sum(keys.shape[1] for keys in self.waiting) >= 2 * self.k:
-            self._merge_waiting()
+        return keys if chunk.mask is None else keys.masked_fill_(~chunk.mask, _order.EMPTY)
 
     def _merge_waiting(self) -> None:
         if self.waiting:

@@ -72,7 +72,7 @@ def topk(
             queries.new_empty(len(queries), k, dtype=torch.float32),
             queries.new_empty(len(queries), k, dtype=torch.int64),
         )
-    scores, indices = _ops.topk(
+    scores, indices = _ops.search(
         queries, chunks, k, metric, mask, chunk_rows, nonfinite == "exclude"
     )
     return Matches(scores, indices)
