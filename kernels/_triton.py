@@ -5,6 +5,9 @@ rescore those exactly, merge, then repair the queries for which that is not yet 
 keys live in the output indices; nothing waits for the host before the end.
 """
 
+# A launch has options beside the kernel's parameters, and plain values for its constexprs.
+# pyright: reportCallIssue=false, reportArgumentType=false
+
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,9 +16,9 @@ import torch
 import triton
 from torch import Tensor
 
-from . import _bounds_fp16, _checks, _order
+from . import _bounds_fp16, _checks, _exact, _order
 from ._triton_kernels import repair_kernel, rescore_kernel, threshold_kernel
-from ._triton_plan import MAX_K, WIDTH, TritonPlan, choose_plan, pad
+from ._triton_plan import HIP, MAX_K, WIDTH, TritonPlan, choose_plan, pad
 from ._triton_screen import (
     pack_mask_kernel,
     prepare_prototypes_kernel,
@@ -57,12 +60,17 @@ class Block:
 
 
 def supports(queries: Tensor, prototypes: list[Tensor], k: int, metric: str) -> bool:
-    """Whether this body takes the search; the torch body takes every one."""
+    """Whether this body takes the search; the torch body takes every one.
+
+    Chips: those that the compile matrix stands for, with TF32 (XF32) tensor cores.
+    """
     if k > MAX_K or queries.shape[1] > _bounds_fp16.MAX_CHANNELS:
         return False
     if queries.device.type != "cuda":
-        return triton.knobs.runtime.interpret
-    return bool(torch.version.hip) or torch.cuda.get_device_capability(queries.device) >= (8, 0)
+        return False
+    if torch.version.hip:
+        return "gfx942" in torch.cuda.get_device_properties(queries.device).gcnArchName
+    return _arch(queries.device) >= 80
 
 
 def search(
@@ -119,8 +127,6 @@ def plan_for(
     from . import WORKSPACE_BYTES
 
     dtypes = {p.dtype for p in prototypes}
-    is_hip = bool(torch.version.hip)
-    has_tf32 = not is_hip or "gfx94" in torch.cuda.get_device_properties(queries.device).gcnArchName
     away = [p.element_size() for p in prototypes if p.device != queries.device]
     return choose_plan(
         len(queries),
@@ -128,12 +134,25 @@ def plan_for(
         queries.shape[1],
         k,
         half=dtypes <= set(HALVES),
-        raw=dtypes <= set(RAW_DTYPES) and has_tf32,
-        is_hip=is_hip,
+        raw=all(map(_is_raw, prototypes)),
+        arch=_arch(queries.device),
         workspace=WORKSPACE_BYTES,
         chunk_rows=chunk_rows,
         streamed_bytes=max(away, default=0) * queries.shape[1],
     )
+
+
+def _arch(device: torch.device) -> int:
+    if torch.version.hip:
+        return HIP
+    major, minor = torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
+    return 10 * major + minor
+
+
+def _is_raw(rows: Tensor) -> bool:
+    """Whether the raw screen may read these: whole tiles of channels, in 16-byte pieces."""
+    even = rows.shape[1] % WIDTH == 0 and rows.stride(1) == 1 and rows.stride(0) % 16 == 0
+    return even and rows.dtype in RAW_DTYPES and rows.data_ptr() % 16 == 0
 
 
 def _slices(prototypes: list[Tensor], chunk_rows: int) -> Iterator[tuple[Tensor, int]]:
@@ -150,24 +169,18 @@ def _prepare_queries(
     rows = queries[first_row : first_row + plan.query_rows]
     count, channels = rows.shape
     size, width = pad(count, plan.block_q), pad(channels, WIDTH)
-    unit_type = torch.float32 if plan.raw else torch.float16
-    block = Block(
-        first_row=first_row,
-        count=count,
-        unit=rows.new_empty((size, width), dtype=unit_type),
-        exact=rows.new_empty((size, width), dtype=torch.float64),
-        norm=rows.new_empty(size, dtype=torch.float64),
-        scale=rows.new_empty(size, dtype=torch.float32),
-        bias=rows.new_empty(size, dtype=torch.float32),
-    )
+    unit = rows.new_empty((size, width), dtype=torch.float32 if plan.raw else torch.float16)
+    exact = rows.new_empty((size, width), dtype=torch.float64)
+    norm = rows.new_empty(size, dtype=torch.float64)
+    scale, bias = rows.new_empty((2, size), dtype=torch.float32)
     block_q = min(plan.block_q, plan.prepare_rows)
     prepare_queries_kernel[(size // block_q,)](
-        rows, block.unit, block.exact, block.norm, block.scale, block.bias, flags,
+        rows, unit, exact, norm, scale, bias, flags,
         count, channels, *_slack(channels, plan), 1.0 if plan.raw else _bounds_fp16.SCALE,
         *rows.stride(), width,
         METRIC=metric, BLOCK_Q=block_q, **plan.row_options,
     )  # fmt: skip
-    return block
+    return Block(first_row, count, unit, exact, norm, scale, bias)
 
 
 def _prepare_prototypes(
@@ -248,10 +261,8 @@ def _search_block(
         METRIC=metric, BLOCK_P=plan.block_p, GROUP=plan.group, PACK=plan.rescore_pack, num_warps=4,
     )  # fmt: skip
     keys.copy_(torch.topk(pool, k, dim=1, sorted=False).values)
-    if n_groups > kept:
-        witness = best.values[:, kept:]
-    else:
-        witness = torch.full_like(best.values[:, :1], -torch.inf)
+    nothing = torch.full_like(best.values[:, :1], -torch.inf)
+    witness = best.values[:, kept:] if n_groups > kept else nothing
     repair_kernel[(count,)](
         block.exact, block.norm, chunk.rows, mask, bounds, witness, thresholds, keys, flags,
         rows, chunk.first_row, n_groups, k, *places, witness.stride(0), keys.stride(0),
@@ -276,7 +287,7 @@ def _scan(
             block.unit, chunk.rows, block.scale, block.bias, mask, bounds, chunk.group_norm, flags,
             block.count, rows, channels, delta, epsilon,
             block.unit.stride(0), *chunk.rows.stride(), *strides,
-            metric, chunk.mask_ndim > 0, channels % plan.tile_c == 0, *tile, **plan.scan_options,
+            metric, chunk.mask_ndim > 0, *tile, **plan.scan_options,
         )  # fmt: skip
         return bounds
     words = bounds.view(torch.int32)  # each program of the scan reads its words, then overwrites
@@ -297,11 +308,7 @@ def _scan(
 def _refuse(flags: list[int], queries: Tensor, prototypes: list[Tensor]) -> None:
     """Raise for rows that are not finite, found again: the kernels only say that there are any."""
     if flags[BAD_QUERIES]:
-        _checks.refuse_nonfinite("queries", _bad_rows(queries))
+        _checks.refuse_nonfinite("queries", ~_exact.norms(queries).isfinite())
     if flags[BAD_PROTOTYPES]:
-        for rows, first_row in _slices(prototypes, 2**16):
-            _checks.refuse_nonfinite("prototypes", _bad_rows(rows), first_row)
-
-
-def _bad_rows(rows: Tensor) -> Tensor:
-    return torch.cat([~part.double().square().sum(1).isfinite() for part in rows.split(2**12)])
+        for rows, first_row in _slices(prototypes, 2**20):
+            _checks.refuse_nonfinite("prototypes", ~_exact.norms(rows).isfinite(), first_row)

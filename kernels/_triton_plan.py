@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 MAX_K = 1024
 RAW_QUERIES = 16
+HIP = 0
 WIDTH = 64  # channels are padded to a multiple of this
 
 
@@ -23,7 +24,8 @@ class TritonPlan:
     chunk_rows: int  # prototypes per chunk
     kept: int  # groups rescored per query and chunk, where the chunk has as many
     block_k: int  # ranks held by the repair kernel
-    max_registers: int | None  # where ptxas would otherwise spill a little to fit more programs
+    scan_registers: int | None  # most per thread; None: the compiler's choice
+    row_registers: int | None
 
     prepare_rows = 32  # rows per program of the prepare kernels
     rescore_pack = 2  # groups per program of the rescoring kernel
@@ -31,12 +33,13 @@ class TritonPlan:
 
     @property
     def scan_options(self) -> dict[str, int]:
-        return {"num_warps": self.warps, "num_stages": self.stages}
+        options = {"num_warps": self.warps, "num_stages": self.stages}
+        return options | ({"maxnreg": self.scan_registers} if self.scan_registers else {})
 
     @property
     def row_options(self) -> dict[str, int]:
         """For kernels that hold fp64 rows and are rarely the bottleneck."""
-        return {"num_warps": 4} | ({"maxnreg": self.max_registers} if self.max_registers else {})
+        return {"num_warps": 4} | ({"maxnreg": self.row_registers} if self.row_registers else {})
 
 
 def choose_plan(
@@ -47,13 +50,17 @@ def choose_plan(
     *,
     half: bool,
     raw: bool,
-    is_hip: bool,
+    arch: int,
     workspace: int,
     chunk_rows: int | None = None,
     streamed_bytes: int = 0,
 ) -> TritonPlan:
-    """``half``: fp16 or bf16 prototypes; ``raw``: their dtype and chip allow the raw screen;
-    ``streamed_bytes``: bytes per prototype copied from another device, 0 if none."""
+    """The plan within ``workspace`` bytes.
+
+    ``arch``: 80, 90, 100 ... for compute capability 8.0, 9.0, 10.0 ...; HIP for AMD;
+    ``half``: fp16 or bf16 prototypes; ``raw``: their dtype allows the raw screen;
+    ``streamed_bytes``: bytes per prototype copied from another device, 0 if none.
+    """
     raw = raw and queries <= RAW_QUERIES
     block_q, block_p, group = (RAW_QUERIES if raw else 128), 128, 16
     kept = k + max(8, k // 4)
@@ -67,10 +74,11 @@ def choose_plan(
         groups = pad(rows, block_p) // group
         taken = min(kept + 1, groups)
         keys = k + min(kept, groups) * group
-        per_query = padded * 24 + groups * 4 + taken * 24 + keys * 8 + k * 40 + 64
+        per_query = padded * 12 + groups * 4 + taken * 24 + keys * 8 + k * 40 + 64
         return pad(rows, block_p) * per_prototype + query_rows * per_query + groups * 4
 
-    while held(query_rows, rows) > workspace:  # halve whichever still gives the larger remainder
+    # A tenth is left to torch.topk and the allocator's rounding.
+    while held(query_rows, rows) > workspace * 9 // 10:
         if query_rows > 8 * block_q or (rows <= 4096 and query_rows > block_q):
             query_rows = pad(query_rows // 2, block_q)
         elif rows > block_p:
@@ -85,12 +93,15 @@ def choose_plan(
         tile_c=(64 if half else 32) if raw else WIDTH,
         group=group,
         warps=4 if raw else 8,
-        stages=2 if is_hip else (4 if raw else 3),
+        stages=2 if arch == HIP else (4 if raw else 3),
         query_rows=query_rows,
         chunk_rows=rows,
         kept=kept,
         block_k=next(b for b in (16, 128, MAX_K) if b >= k),
-        max_registers=None if is_hip else 255,
+        # 255: ptxas otherwise spills a little to fit more programs. 128: two scans fit a
+        # multiprocessor, without spilling; tcgen05's epilogue (100 and later) needs more.
+        scan_registers=None if arch == HIP else (255 if raw else (128 if arch < 100 else None)),
+        row_registers=None if arch == HIP else 255,
     )
 
 

@@ -202,13 +202,14 @@ def scan_raw_kernel(
     query_unit, prototypes, query_scale, query_bias, mask, bounds, group_norm, flags,
     n_queries, n_prototypes, n_channels, delta, epsilon,
     stride_u, stride_pp, stride_pc, stride_mq, stride_mp, stride_bq,
-    METRIC: tl.constexpr, HAS_MASK: tl.constexpr, EVEN_C: tl.constexpr, BLOCK_Q: tl.constexpr,
+    METRIC: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK_Q: tl.constexpr,
     BLOCK_P: tl.constexpr, TILE_C: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """One program reads one tile of BLOCK_P prototypes, as given, for at most BLOCK_Q queries.
 
-    query_unit (BLOCK_Q, Cpad) fp32. The prototypes are the M side of the product, in TF32, and
-    their norms come out of the same read. bounds (BLOCK_Q, Mpad / GROUP), group_norm (that,).
+    query_unit (BLOCK_Q, C) fp32, C a multiple of TILE_C. The prototypes are the M side of the
+    product, in TF32, and their norms come out of the same read. bounds (BLOCK_Q, Mpad / GROUP),
+    group_norm (Mpad / GROUP,).
     """
     tile_p = tl.program_id(0).to(tl.int64)
     offs_q = tl.arange(0, BLOCK_Q)
@@ -220,11 +221,8 @@ def scan_raw_kernel(
     acc = tl.zeros((BLOCK_P, BLOCK_Q), tl.float32)
     square = tl.zeros((BLOCK_P,), tl.float32)
     peak = tl.zeros((BLOCK_P,), tl.float32)
-    for c in range(0, n_channels, TILE_C):
-        mask_pc = exists[:, None]
-        if not EVEN_C:
-            mask_pc = mask_pc & (c + offs_c < n_channels)[None, :]
-        p = tl.load(p_ptrs, mask=mask_pc, other=0.0).to(tl.float32)
+    for _ in range(0, n_channels, TILE_C):
+        p = tl.load(p_ptrs, mask=exists[:, None], other=0.0).to(tl.float32)
         acc = tl.dot(p, tl.load(q_ptrs), acc, input_precision="tf32")
         square += tl.sum(p * p, axis=1)
         peak = tl.maximum(peak, tl.max(tl.abs(p), axis=1))

@@ -36,6 +36,21 @@ def small() -> st.SearchStrategy[Problem]:
     ).filter(lambda problem: problem.k > 0)  # fmt: skip
 
 
+def whole_tiles(problem: Problem) -> Problem:
+    """The same problem, as wide and as contiguous as the raw screen wants it."""
+    queries, *prototypes = (
+        torch.nn.functional.pad(x[:, :64], (0, max(0, 64 - x.shape[1]))).contiguous()
+        for x in (problem.queries, *problem.prototypes)
+    )
+    prototypes = [p.float() if p.dtype == torch.float64 else p for p in prototypes]
+    return problem.replace(queries=queries, prototypes=prototypes)
+
+
+def first_queries(problem: Problem, count: int) -> Problem:
+    mask = problem.mask if problem.mask is None or problem.mask.ndim == 1 else problem.mask[:count]
+    return problem.replace(queries=problem.queries[:count], mask=mask)
+
+
 def replan(patch: pytest.MonkeyPatch, **changes: object) -> None:
     choose = _triton.choose_plan
 
@@ -51,6 +66,13 @@ def test_equals_the_oracle(problem: Problem) -> None:
 
 
 @given(small())
+def test_raw_screen_equals_the_oracle(problem: Problem) -> None:
+    problem = first_queries(whole_tiles(problem), 16)
+    assert _triton.plan_for(problem.queries, problem.prototypes, problem.k, None).raw
+    assert_exact(run(problem), problem)
+
+
+@given(small())
 def test_equals_the_oracle_when_all_is_left_to_repair(problem: Problem) -> None:
     """One kept group proves next to nothing: the repair kernel must find the rest."""
     problem = first_queries(problem, 6)
@@ -62,6 +84,7 @@ def test_equals_the_oracle_when_all_is_left_to_repair(problem: Problem) -> None:
 @given(small(), st.integers(1, 20))
 def test_same_bits_for_every_chunking_and_batching(problem: Problem, at: int) -> None:
     """The parts of a batch may take the raw screen where the whole takes the prepared one."""
+    problem = problem if at % 2 else whole_tiles(problem)
     scores, indices = run(problem.replace(chunk_rows=None))
     chunked = run(problem.replace(chunk_rows=1))
     assert torch.equal(chunked[0], scores)
@@ -71,19 +94,14 @@ def test_same_bits_for_every_chunking_and_batching(problem: Problem, at: int) ->
     assert torch.equal(part[1], indices[:at])
 
 
-def first_queries(problem: Problem, count: int) -> Problem:
-    mask = problem.mask if problem.mask is None or problem.mask.ndim == 1 else problem.mask[:count]
-    return problem.replace(queries=problem.queries[:count], mask=mask)
-
-
 @pytest.mark.parametrize("queries", [3, 17])
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds(kind: str, metric: str, queries: int) -> None:
     """More groups than are kept, for the raw and the prepared screen."""
     generator = torch.Generator().manual_seed(7)
-    q = vectors(kind, queries, 40, generator).float()
-    p = vectors(kind, 300, 40, generator).float()
+    q = vectors(kind, queries, 64, generator).float()
+    p = vectors(kind, 300, 64, generator).float()
     problem = Problem(q, [p], 2, metric, None, "raise", None)
     assert_exact(run(problem), problem)
 
@@ -92,8 +110,8 @@ def test_kinds(kind: str, metric: str, queries: int) -> None:
 def test_repair_happens(queries: int) -> None:
     """Near-duplicates everywhere: no bound separates them, so kept groups cannot be proof."""
     generator = torch.Generator().manual_seed(1)
-    q = vectors("gaussian", 1, 24, generator).float().expand(queries, -1)
-    p = vectors("ulps", 600, 24, generator).float()
+    q = vectors("gaussian", 1, 64, generator).float().expand(queries, -1)
+    p = vectors("ulps", 600, 64, generator).float()
     problem = Problem(q, [p], 3, "cosine", None, "raise", None)
     scores, indices, flags = _triton.search_with_flags(q, [p], 3, "cosine", None, None)
     assert_exact((scores, indices), problem)
@@ -110,7 +128,7 @@ def test_easy_queries_need_no_repair() -> None:
 
 @pytest.mark.parametrize("queries", [2, 17])
 def test_nonfinite_rows_are_named_queries_first(queries: int) -> None:
-    q, p = torch.ones(queries, 5), [torch.ones(30, 5), torch.ones(200, 5)]
+    q, p = torch.ones(queries, 64), [torch.ones(30, 64), torch.ones(200, 64)]
     p[1][7, 2] = torch.inf
     p[1][150, 0] = torch.nan
     with pytest.raises(ValueError, match=r"prototypes must be finite.* rows 37, 180"):
@@ -119,12 +137,12 @@ def test_nonfinite_rows_are_named_queries_first(queries: int) -> None:
     with pytest.raises(ValueError, match=r"queries must be finite.* row 1"):
         _triton.search(q, p, 1, "dot", None, None, False)
     scores, indices = _triton.search(q, p, 1, "dot", None, None, True)
-    assert scores[:, 0].tolist() == [5.0, -torch.inf] + [5.0] * (queries - 2)
+    assert scores[:, 0].tolist() == [64.0, -torch.inf] + [64.0] * (queries - 2)
     assert indices[:, 0].tolist() == [0, -1] + [0] * (queries - 2)
 
 
 def test_a_tiny_workspace_only_cuts_the_search_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flashmatch.kernels.WORKSPACE_BYTES", 400_000)
+    monkeypatch.setattr("flashmatch.kernels.WORKSPACE_BYTES", 300_000)
     generator = torch.Generator().manual_seed(3)
     q, p = (vectors("gaussian", n, 20, generator).float() for n in (150, 300))
     plan = _triton.plan_for(q, [p], 1, None)
@@ -132,12 +150,6 @@ def test_a_tiny_workspace_only_cuts_the_search_smaller(monkeypatch: pytest.Monke
     assert plan.chunk_rows < len(p)
     problem = Problem(q, [p], 1, "dot", None, "raise", None)
     assert_exact(_triton.search(q, [p], 1, "dot", None, None, False), problem)
-
-
-def test_supports() -> None:
-    q = torch.ones(1, 4)
-    assert _triton.supports(q, [q], 1024, "dot")
-    assert not _triton.supports(q, [q], 1025, "dot")
 
 
 def test_the_largest_list() -> None:
