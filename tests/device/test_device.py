@@ -1,0 +1,166 @@
+"""The same contract on a real device: what neither the interpreter nor a compiler can show."""
+
+import pytest
+import torch
+from torch import Tensor
+
+if not torch.cuda.is_available():
+    pytest.skip("needs a CUDA or ROCm device", allow_module_level=True)
+pytest.importorskip("triton")
+
+from problems import KINDS, METRICS, Problem, assert_exact, vectors
+
+from flashmatch import kernels, topk
+from flashmatch.kernels import _bounds_fp16, _reference, _triton
+
+try:
+    from hypothesis import given
+    from problems import problems
+except ImportError:
+    given = None
+
+pytestmark = pytest.mark.usefixtures("poisoned_empty")
+CASES = [(3, 5000, 40), (16, 700, 1), (17, 9001, 24), (300, 20011, 100), (1000, 3000, 129)]
+
+
+def run(problem: Problem, **changes: object) -> tuple[Tensor, Tensor]:
+    """Queries and mask on the device; every second chunk stays on the host."""
+    mask = None if problem.mask is None else problem.mask.cuda()
+    chunks = [p.cuda() if i % 2 == 0 else p for i, p in enumerate(problem.prototypes)]
+    options = problem.options() | {"mask": mask} | changes
+    return topk(problem.queries.cuda(), chunks, problem.k, **options)
+
+
+if given is not None:
+
+    @given(problems())
+    def test_equals_the_oracle(problem: Problem) -> None:
+        assert_exact(run(problem), problem)
+
+
+def drawn(kind: str, rows: int, channels: int, seed: int) -> Tensor:
+    return vectors(kind, rows, channels, torch.Generator().manual_seed(seed)).float()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds(kind: str, metric: str) -> None:
+    for queries in (5, 200):
+        q, p = drawn(kind, queries, 72, 1), drawn(kind, 6000, 72, 2)
+        problem = Problem(q, [p[:4001], p[4001:]], 10, metric, None, "raise", None)
+        assert_exact(run(problem), problem)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(("queries", "rows", "channels"), CASES)
+def test_shapes_and_dtypes(
+    queries: int, rows: int, channels: int, dtype: torch.dtype, metric: str
+) -> None:
+    q, p = (drawn("gaussian", n, channels, n).to(dtype) for n in (queries, rows))
+    for k in (1, 10, 129):
+        problem = Problem(q, [p], k, metric, None, "raise", None)
+        assert_exact(run(problem), problem)
+
+
+@pytest.mark.parametrize("queries", [7, 64])
+def test_same_bits_however_it_is_cut(queries: int) -> None:
+    q, p = drawn("ulps", queries, 50, 3), drawn("duplicates", 9000, 50, 4)
+    problem = Problem(q, [p], 20, "cosine", None, "raise", None)
+    whole = run(problem)
+    assert_exact(whole, problem)
+    for chunk_rows in (100, 1000, 4096):
+        assert all(map(torch.equal, run(problem, chunk_rows=chunk_rows), whole))
+    parts = [run(problem.replace(queries=part)) for part in q.split(5)]
+    assert torch.equal(torch.cat([part[0] for part in parts]), whole[0])
+    assert torch.equal(torch.cat([part[1] for part in parts]), whole[1])
+
+
+@pytest.mark.parametrize("shape", [(9000,), (70, 9000)])
+def test_masks(shape: tuple[int, ...]) -> None:
+    q, p = drawn("gaussian", 70, 33, 5), drawn("gaussian", 9000, 33, 6)
+    for share in (0.001, 0.5):
+        mask = torch.rand(shape, generator=torch.Generator().manual_seed(7)) < share
+        for few in (70, 4):
+            part = mask[:few] if mask.ndim == 2 else mask
+            problem = Problem(q[:few], [p], 30, "dot", part, "raise", 5000)
+            assert_exact(run(problem), problem)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("kind", ["gaussian", "integers", "offset", "duplicates"])
+@pytest.mark.parametrize("channels", [16, 768, 4096])
+def test_tensor_cores_stay_within_delta(channels: int, kind: str, raw: bool) -> None:
+    """The one assumption about hardware: section 2 of _bounds_fp16, with its whole slack."""
+    q, p = drawn(kind, 16 if raw else 128, channels, 8), drawn(kind, 2048, channels, 9)
+    p[: len(q)] = q * 3
+    exact = _reference.scores(q, p, "cosine")
+    q, p = q.cuda(), p.cuda()
+    plan = _triton.plan_for(q, [p], 1, None)
+    flags = torch.zeros(3, dtype=torch.int32, device="cuda")
+    chunk = _triton._prepare_prototypes(p, 0, q, None, "cosine", plan, flags)
+    block = _triton._prepare_queries(q, 0, "cosine", plan, flags)
+    bounds = _triton._scan(block, chunk, chunk.mask, flags, "cosine", plan)[: len(q)].cpu()
+    groups = exact.view(len(q), -1, plan.group, plan.block_p // plan.group)
+    best = groups.transpose(2, 3).flatten(1, 2).amax(2)
+    delta, _ = _triton._slack(channels, plan)
+    assert plan.raw == raw
+    assert (bounds >= best).all()
+    assert (bounds - best <= 2 * delta + 1e-6).all()
+    assert channels <= _bounds_fp16.MAX_CHANNELS
+
+
+def test_exclude_never_waits_and_can_be_captured() -> None:
+    for queries in (8, 300):
+        q, p = drawn("gaussian", queries, 64, 10), drawn("gaussian", 7000, 64, 11)
+        p[::100, 3] = torch.nan
+        problem = Problem(q, [p], 9, "l2", None, "exclude", 3000)
+        q, p = q.cuda(), p.cuda()
+
+        def search(q: Tensor = q, p: Tensor = p) -> tuple[Tensor, Tensor]:
+            return topk(q, p, 9, metric="l2", nonfinite="exclude", chunk_rows=3000)
+
+        search()
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            assert_later = search()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert_exact(assert_later, problem)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = search()
+        q.copy_(q.flip(0))
+        graph.replay()
+        assert_exact(captured, problem.replace(queries=problem.queries.flip(0)))
+
+
+def test_supports() -> None:
+    q = torch.ones(1, 4, device="cuda")
+    assert _triton.supports(q, [q], 1024, "dot")
+    assert not _triton.supports(q, [q], 1025, "dot")
+
+
+def test_nonfinite_rows_are_named() -> None:
+    q, p = torch.ones(40, 8, device="cuda"), torch.ones(5000, 8, device="cuda")
+    p[4321, 2] = torch.inf
+    for few in (3, 40):
+        with pytest.raises(ValueError, match=r"prototypes must be finite.* row 4321"):
+            topk(q[:few], p, 1)
+
+
+@pytest.mark.parametrize("host", [False, True])
+@pytest.mark.parametrize(("queries", "k"), [(9, 10), (20000, 10), (2000, 1000)])
+def test_workspace(queries: int, k: int, host: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = 64 * 2**20
+    monkeypatch.setattr(kernels, "WORKSPACE_BYTES", budget)
+    q, p = torch.randn(queries, 128, device="cuda"), torch.randn(300_000, 128)
+    p = p if host else p.cuda()
+    topk(q[:1], p, 1)  # what compiling and first calls allocate is not workspace
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    topk(q, [p], k)
+    held = torch.cuda.max_memory_allocated() - before - queries * k * 12
+    assert held <= budget

@@ -1,0 +1,45 @@
+"""The plan is a pure function that keeps to its workspace."""
+
+import pytest
+
+from flashmatch.kernels._triton_plan import HIP, MAX_K, TritonPlan, choose_plan, pad
+
+MIB = 2**20
+
+
+def plan(queries: int, prototypes: int, channels: int, k: int, **changes: object) -> TritonPlan:
+    options = {"half": False, "raw": True, "arch": 90, "workspace": 256 * MIB}
+    return choose_plan(queries, prototypes, channels, k, **(options | changes))
+
+
+@pytest.mark.parametrize("workspace", [16 * MIB, 256 * MIB])
+@pytest.mark.parametrize("k", [1, 10, MAX_K])
+@pytest.mark.parametrize("channels", [16, 768])
+@pytest.mark.parametrize("queries", [1, 1000, 10**6])
+def test_largest_buffers_fit(queries: int, channels: int, k: int, workspace: int) -> None:
+    chosen = plan(queries, 10**7, channels, k, workspace=workspace)
+    width, groups = pad(channels, 64), pad(chosen.chunk_rows, 128) // 16
+    copies = 0 if chosen.raw else chosen.chunk_rows * width * 2
+    bounds = chosen.query_rows * groups * 4
+    pool = chosen.query_rows * (k + min(chosen.kept, groups) * 16) * 8
+    blocks = chosen.query_rows * width * 12
+    if (chosen.query_rows, chosen.chunk_rows) != (chosen.block_q, chosen.block_p):
+        assert copies + bounds + pool + blocks <= workspace
+    assert chosen.query_rows % chosen.block_q == 0
+    assert chosen.block_k >= k
+
+
+def test_chunks_are_no_larger_than_asked_for() -> None:
+    assert plan(100, 10**6, 64, 5, chunk_rows=777).chunk_rows == 777
+    assert plan(100, 500, 64, 5, chunk_rows=777).chunk_rows == 500
+
+
+def test_few_queries_read_prototypes_raw_where_they_may_be() -> None:
+    assert plan(16, 1000, 64, 5).raw
+    assert not plan(17, 1000, 64, 5).raw
+    assert not plan(16, 1000, 64, 5, raw=False).raw
+
+
+def test_amd_takes_no_register_limit() -> None:
+    assert plan(100, 1000, 64, 5, arch=HIP).row_options == {"num_warps": 4}
+    assert plan(100, 1000, 64, 5).row_options == {"num_warps": 4, "maxnreg": 255}
