@@ -101,7 +101,7 @@ def test_kinds(kind: str, metric: str, queries: int) -> None:
     """More groups than are kept, for the raw and the prepared screen."""
     generator = torch.Generator().manual_seed(7)
     q = vectors(kind, queries, 64, generator).float()
-    p = vectors(kind, 300, 64, generator).float()
+    p = vectors(kind, 200, 64, generator).float()
     problem = Problem(q, [p], 2, metric, None, "raise", None)
     assert_exact(run(problem), problem)
 
@@ -111,7 +111,7 @@ def test_repair_happens(queries: int) -> None:
     """Near-duplicates everywhere: no bound separates them, so kept groups cannot be proof."""
     generator = torch.Generator().manual_seed(1)
     q = vectors("gaussian", 1, 64, generator).float().expand(queries, -1)
-    p = vectors("ulps", 600, 64, generator).float()
+    p = vectors("ulps", 260, 64, generator).float()
     problem = Problem(q, [p], 3, "cosine", None, "raise", None)
     scores, indices, flags = _triton.search_with_flags(q, [p], 3, "cosine", None, None)
     assert_exact((scores, indices), problem)
