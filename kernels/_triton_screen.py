@@ -194,6 +194,8 @@ def scan_kernel(
         bits = tl.load(words + offs_qg)[:, None, :] >> tl.arange(0, GROUP)[None, :, None]
         upper = tl.where((bits & 1) != 0, upper, -INF)
     best = tl.max(upper, axis=1)
+    if HAS_MASK:
+        tl.debug_barrier()  # every thread has read its words before any bound overwrites one
     tl.store(bounds + offs_qg, upper_bounds(best, a_q, r_q, METRIC))
 
 
