@@ -5,8 +5,8 @@ from dataclasses import dataclass
 TILE_ELEMENTS = 1 << 19
 """Elements of a tile: 2 MiB in fp32, what two cores' second-level caches hold."""
 
-WHOLE_PAIRS = 1 << 15
-"""Up to so many (query, prototype) pairs, screening costs more calls than it saves arithmetic."""
+WHOLE_ELEMENTS = 1 << 16
+"""Up to so many scores and prototype elements together, calls cost more than fp64 arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def plan(
         whole_rows=_clamp(share // (32 * channels), 1, chunk),
         tile_rows=_clamp(TILE_ELEMENTS // channels, 256, chunk),
         group=_group(chunk, k),
-        screened=queries * rows > WHOLE_PAIRS and 4 * k <= rows,
+        screened=(queries + channels) * rows > WHOLE_ELEMENTS and 4 * k <= rows,
     )
 
 

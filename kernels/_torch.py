@@ -112,7 +112,7 @@ class _Block:
         if self.screened:
             self._prepare_screen(norms)
         self.candidates = Candidates(queries, norms, k, metric)
-        self.seen, self.next_tightening = 0, 0
+        self.seen, self.next_tightening, self.total = 0, 0, sum(map(len, prototypes))
         self.waiting: list[Tensor] = []  # key blocks of chunks scored as a whole
 
     def _prepare_screen(self, norms: Tensor) -> None:
@@ -154,7 +154,8 @@ class _Block:
             return False
         values = self.values[queries, columns]
         self.candidates.add(queries, columns + chunk.first, values - slack, values + slack)
-        if self.seen >= self.next_tightening or self.candidates.crowded():
+        is_due = self.next_tightening <= self.seen < self.total  # the result tightens by itself
+        if is_due or self.candidates.crowded():
             self.candidates.tighten(self.prototypes)
             self.next_tightening = 2 * self.seen
         return True

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("poisoned_empty")
 def _both_routes(request: pytest.FixtureRequest) -> None:
     """Small problems are scored as a whole unless told otherwise; both routes must be exact."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(_plan, "WHOLE_PAIRS", 0 if request.param == "screened" else 1 << 40)
+    patch.setattr(_plan, "WHOLE_ELEMENTS", 0 if request.param == "screened" else 1 << 40)
     yield
     patch.undo()
 
