@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from drawn import problems
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import KINDS, METRICS, Problem, assert_exact, problems, vectors
+from problems import KINDS, METRICS, Problem, assert_exact, vectors
 
 from flashmatch import topk
 from flashmatch.kernels import _plan

@@ -14,8 +14,8 @@ from flashmatch import kernels, topk
 from flashmatch.kernels import _bounds_fp16, _reference, _triton
 
 try:
+    from drawn import problems
     from hypothesis import given
-    from problems import problems
 except ImportError:
     given = None
 

@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 import torch
+from drawn import problems
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import KINDS, METRICS, Problem, assert_exact, problems, vectors
+from problems import KINDS, METRICS, Problem, assert_exact, vectors
 from torch import Tensor
 
 from flashmatch.kernels import _triton
