@@ -40,7 +40,9 @@ def small() -> st.SearchStrategy[Problem]:
 def whole_tiles(problem: Problem) -> Problem:
     """The same problem, as wide and as contiguous as the raw screen wants it."""
     queries, *prototypes = (
-        torch.nn.functional.pad(x[:, :64], (0, max(0, 64 - x.shape[1]))).contiguous()
+        torch.nn.functional.pad(x[:, :64], (0, max(0, 64 - x.shape[1]))).clone(
+            memory_format=torch.contiguous_format  # one row is contiguous with any stride
+        )
         for x in (problem.queries, *problem.prototypes)
     )
     prototypes = [p.float() if p.dtype == torch.float64 else p for p in prototypes]
