@@ -15,6 +15,9 @@ from . import _bounds, _exact, _order
 _LIMIT = 4
 """Candidates per wanted match beyond which the pool is rescored at once, to bound memory."""
 
+_LOWEST = torch.finfo(torch.float32).min
+"""A threshold that excludes nothing but what may not match, which is -inf."""
+
 
 class Candidates:
     """``threshold`` (Q,) fp32, in screen units, rises as candidates and exact keys come in."""
@@ -25,7 +28,7 @@ class Candidates:
         count = len(queries)
         self.keys = queries.new_full((count, k), _order.EMPTY, dtype=torch.int64)
         self.lower = queries.new_full((count, k), -torch.inf, dtype=torch.float32)
-        self.threshold = _bounds.lowered_to_fp32(self.query_norms * 0 - torch.inf)
+        self.threshold = queries.new_full((count,), _LOWEST, dtype=torch.float32)
         self.full = False  # every query has a threshold from k candidates
         self.pool: list[tuple[Tensor, Tensor, Tensor]] = []  # queries, indices, upper bounds
         self.fresh: list[tuple[Tensor, Tensor]] = []  # queries, lower bounds not yet in self.lower
@@ -77,7 +80,7 @@ class Candidates:
     def _raise(self, threshold: Tensor) -> None:
         self.threshold = torch.maximum(self.threshold, threshold)
         if not self.full:
-            self.full = bool((self.threshold > torch.finfo(torch.float32).min).all())
+            self.full = bool((self.threshold > _LOWEST).all())
 
     def _rescore(self, prototypes: Sequence[Tensor]) -> None:
         if self.size:

@@ -112,6 +112,8 @@ class _Block:
         if self.screened:
             self._prepare_screen(norms)
         self.candidates = Candidates(queries, norms, k, metric)
+        # An excluded query is zero by now and would tie with everything, for nothing.
+        self.candidates.threshold.masked_fill_(self.excluded, torch.inf)
         self.seen, self.next_tightening, self.total = 0, 0, sum(map(len, prototypes))
         self.waiting: list[Tensor] = []  # key blocks of chunks scored as a whole
 
