@@ -9,11 +9,13 @@ import triton
 import triton.language as tl
 
 from . import _bounds_fp16 as bounds_fp16
+from ._bounds import COSINE_EPS
 from ._order import EMPTY as EMPTY_KEY
 
 FLOOR = tl.constexpr(bounds_fp16.FLOOR)
 ABSOLUTE = tl.constexpr(bounds_fp16.ABSOLUTE)
 WIDEN = tl.constexpr(bounds_fp16.WIDEN)
+EPS = tl.constexpr(COSINE_EPS)
 INF = tl.constexpr(float("inf"))
 EMPTY = tl.constexpr(EMPTY_KEY)
 LAST = tl.constexpr(2**63 - 1)
@@ -96,7 +98,7 @@ def exact_keys(
     if METRIC == "l2":
         score = -score
     if METRIC == "cosine":
-        eps = tl.full((ROWS,), 1e-8, tl.float64)  # a bare 1e-8 would be rounded to fp32
+        eps = tl.full((ROWS,), EPS, tl.float64)  # a bare EPS would be rounded to fp32
         score /= tl.maximum(length, eps) * tl.maximum(tl.sqrt(square), eps)
     alive &= square + length < INF  # false for NaN, too
     score = score.to(tl.float32)

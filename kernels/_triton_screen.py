@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from . import _bounds_fp16 as bounds_fp16
-from ._triton_kernels import BLOCK_C, load_fp64, square_norm
+from ._triton_kernels import BLOCK_C, EPS, load_fp64, square_norm
 
 TINY = tl.constexpr(bounds_fp16.TINY)
 HUGE = tl.constexpr(bounds_fp16.HUGE)
@@ -43,7 +43,7 @@ def prepare_queries_kernel(
     alive = exists & finite
 
     if METRIC == "cosine":
-        factor = unit_scale / tl.maximum(length, tl.full((BLOCK_Q,), 1e-8, tl.float64))
+        factor = unit_scale / tl.maximum(length, tl.full((BLOCK_Q,), EPS, tl.float64))
         a = tl.full((BLOCK_Q,), 1.0, tl.float64) / unit_scale / unit_scale
         r = tl.zeros((BLOCK_Q,), tl.float64) + delta
     else:
@@ -95,7 +95,7 @@ def prepare_prototypes_kernel(
     alive = exists & finite & (allowed != 0)
 
     if METRIC == "cosine":
-        factor = SCALE / tl.maximum(length, tl.full((BLOCK_P,), 1e-8, tl.float64))
+        factor = SCALE / tl.maximum(length, tl.full((BLOCK_P,), EPS, tl.float64))
         c_p = tl.zeros((BLOCK_P,), tl.float64)
     else:
         factor = SCALE / tl.where(length < TINY, 1.0, length)
@@ -243,7 +243,7 @@ def scan_raw_kernel(
     a_q = tl.load(query_scale + offs_q)[None, :]
     r_q = tl.load(query_bias + offs_q)[None, :]
     if METRIC == "cosine":
-        upper = acc / tl.maximum(tl.where(is_small, 0.0, length), 1e-8)[:, None] + c_p
+        upper = acc / tl.maximum(tl.where(is_small, 0.0, length), EPS)[:, None] + c_p
     elif METRIC == "dot":
         upper = acc + delta * longest[:, None] + c_p
     else:
