@@ -1,0 +1,196 @@
+"""Prototypes as int8 codes: the frame they are coded in, and the order in which they lie.
+
+Codes lie in pages of ``span`` rows. Within a page they are sorted by size, so that the ``group``
+neighbours that share a scale and an error bound are alike, and laid out so that group g holds
+positions g, g + groups, g + 2 groups, ... of its page: its maximum is taken across contiguous
+scores. ``place`` leads back from a position to the row.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import _bounds_int8 as _bounds
+from . import _exact
+from ._bounds import COSINE_EPS
+from ._rotation import Rotation
+
+_TILE_ELEMENTS = 1 << 19
+_SAMPLE = 2048
+_ROTATION_PAYS = 0.8
+"""A rotation is used where it brings the error down to this share: it costs time when coding."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Rows of a page, rows that share a maximum, and what the width is padded to a multiple of."""
+
+    span: int
+    group: int
+    width_multiple: int = 1
+
+    @property
+    def groups(self) -> int:
+        return self.span // self.group
+
+    def width(self, channels: int) -> int:
+        return -(-channels // self.width_multiple) * self.width_multiple
+
+
+class Frame:
+    """What is done to vectors before they are coded: see _bounds_int8."""
+
+    def __init__(self, metric: str, origin: Tensor, rotation: Rotation | None) -> None:
+        """``origin`` (C,) fp32."""
+        self.metric, self.origin, self.rotation = metric, origin, rotation
+        self.origin_norm = float(torch.linalg.vector_norm(origin, dtype=torch.float64))
+
+    @property
+    def roundings(self) -> int:
+        return self.rotation.roundings if self.rotation else 0
+
+    def prototypes(self, rows: Tensor, norms: Tensor) -> Tensor:
+        """(n, C) fp32 in the frame, from finite rows as given and their norms (n,) fp64."""
+        vectors = rows.float()
+        if self.metric == "cosine":
+            inverse = norms.clamp(min=COSINE_EPS).reciprocal().float()
+            vectors = vectors * inverse[:, None]
+        vectors = vectors - self.origin
+        return self.rotation(vectors) if self.rotation else vectors
+
+    def queries(self, queries: Tensor, norms: Tensor) -> _bounds.CodedQueries:
+        """From finite queries (Q, C) as given and their norms (Q,) fp64."""
+        vectors, origin = queries.double(), self.origin.double()
+        if self.metric == "cosine":
+            vectors = vectors / norms.clamp(min=COSINE_EPS)[:, None]
+        shift = vectors @ origin
+        if self.metric == "l2":
+            shift -= 0.5 * origin.square().sum()
+            vectors = vectors - origin
+        if self.rotation:
+            vectors = self.rotation(vectors)
+        return _bounds.code_queries(vectors, self.origin_norm, shift)
+
+
+def fitted_frame(sample: Tensor, metric: str, seed: int = 0) -> Frame:
+    """A frame for vectors like ``sample`` (n, C): their median for an origin, rotated if it pays.
+
+    The median, not the mean: a single giant would move the mean away from all the others.
+    """
+    sample = sample[:: max(1, len(sample) // _SAMPLE)]
+    norms = _exact.norms(sample)
+    finite = norms.isfinite()
+    sample, norms = sample[finite], norms[finite]
+    channels, device = sample.shape[1], sample.device
+    plain = Frame(metric, torch.zeros(channels, device=device), None)
+    if len(sample) == 0:
+        return plain
+    vectors = plain.prototypes(sample, norms)
+    origin = vectors.median(0).values
+    shifted = vectors - origin
+    rotation = Rotation(channels, seed, device)
+    error, rotated_error = _typical_error(shifted), _typical_error(rotation(shifted))
+    return Frame(metric, origin, rotation if rotated_error < _ROTATION_PAYS * error else None)
+
+
+def _typical_error(vectors: Tensor) -> float:
+    """The mean step of int8 codes of (n, C) with a scale each, relative to their norms."""
+    norms = torch.linalg.vector_norm(vectors, dim=1).clamp(min=COSINE_EPS)
+    return float((vectors.abs().amax(1) / norms).mean())
+
+
+class Codes:
+    """Codes of ``count`` rows in pages, on one device; grows by ``write``."""
+
+    def __init__(self, frame: Frame, layout: Layout, capacity: int, channels: int) -> None:
+        self.frame, self.layout, self.channels, self.count = frame, layout, channels, 0
+        self._allocate(-(-capacity // layout.span))
+
+    @property
+    def device(self) -> torch.device:
+        return self.frame.origin.device
+
+    @property
+    def pages(self) -> int:
+        """Pages in use."""
+        return -(-self.count // self.layout.span)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, spare capacity included."""
+        return sum(tensor.nbytes for tensor in self._tensors())
+
+    def write(self, first_page: int, rows: Tensor, norms: Tensor) -> None:
+        """Code finite ``rows`` (n, C) with ``norms`` (n,) fp64 into pages from ``first_page`` on.
+
+        What lay there is replaced, what lay behind is dropped.
+        """
+        span = self.layout.span
+        self.count = first_page * span + len(rows)
+        if self.pages > len(self.bounds) // self.layout.groups:
+            self._grow()
+        step = span * max(1, _TILE_ELEMENTS // (span * self.channels))
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            self._write(first_page + start // span, rows[part], norms[part])
+
+    def slots(self, positions: Tensor) -> Tensor:
+        """Rows (n,) int64 of code ``positions`` (n,) int64."""
+        page = torch.div(positions, self.layout.span, rounding_mode="floor")
+        return page * self.layout.span + self.place[positions]
+
+    def close(self, pages: Tensor, alive: Tensor) -> None:
+        """Let ``alive`` (>= count,) bool, by row, decide which codes of ``pages`` may match."""
+        span = self.layout.span
+        offset = torch.arange(span, device=pages.device)
+        rows = (pages[:, None] * span + offset).clamp_(max=len(alive) - 1)
+        here = alive[rows] & (pages[:, None] * span + offset < self.count)
+        self.dead.view(-1, span)[pages] = ~here.gather(1, self.place.view(-1, span)[pages].long())
+
+    def _write(self, page: int, rows: Tensor, norms: Tensor) -> None:
+        span, group, groups = self.layout.span, self.layout.group, self.layout.groups
+        count = -(-len(rows) // span)
+        vectors = self.frame.prototypes(rows, norms)
+        padded = torch.nn.functional.pad
+        size = norms.float() if self.frame.metric == "l2" else vectors.abs().amax(1)
+        rank = padded(size, (0, count * span - len(rows)), value=torch.inf).view(count, span)
+        order = rank.argsort(1).view(count, groups, group).transpose(1, 2).reshape(count, span)
+        base = torch.arange(0, count * span, span, device=rows.device)[:, None]
+        source = (order + base).flatten()
+        dead = source >= len(rows)
+        vectors = padded(vectors, (0, 0, 0, count * span - len(rows)))[source]
+        largest = vectors.abs().amax(1).view(count, group, groups).amax(1)
+        scale = _bounds.scale_of(largest)
+        by_row = scale[:, None].expand(count, group, groups).reshape(-1)
+        coded = _bounds.code_prototypes(
+            vectors, by_row, self.frame.origin_norm, self.frame.roundings, self.frame.metric
+        )
+        at, at_groups = slice(page * span, (page + count) * span), slice(page * groups, None)
+        self.codes[at, : self.channels] = coded.codes
+        self.place[at], self.dead[at] = order.flatten().short(), dead
+        error, size, bias = (
+            values.masked_fill(dead, lowest).view(count, group, groups).amax(1).flatten()
+            for values, lowest in ((coded.error, 0), (coded.size, 0), (coded.bias, -torch.inf))
+        )
+        bias = bias.clamp(min=-1e37)  # a group of padding
+        self.bounds[at_groups][: count * groups] = _bounds.group_bounds(
+            scale.flatten(), error, size, bias
+        )
+
+    def _allocate(self, pages: int) -> None:
+        rows, device = pages * self.layout.span, self.device
+        width = self.layout.width(self.channels)
+        self.codes = torch.zeros(rows, width, dtype=torch.int8, device=device)
+        self.place = torch.zeros(rows, dtype=torch.int16, device=device)
+        self.dead = torch.ones(rows, dtype=torch.bool, device=device)
+        self.bounds = torch.zeros(pages * self.layout.groups, 4, device=device)
+
+    def _grow(self) -> None:
+        old, kept = self._tensors(), len(self.bounds) // self.layout.groups
+        self._allocate(max(self.pages, kept + kept // 2))
+        for new, tensor in zip(self._tensors(), old, strict=True):
+            new[: len(tensor)] = tensor
+
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.codes, self.place, self.dead, self.bounds

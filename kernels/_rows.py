@@ -1,0 +1,54 @@
+"""Vectors in chunks that may lie on different devices, in different dtypes, numbered through."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+
+class Rows:
+    """A sequence of tensors (M_i, C) read as one (M, C). Only what is asked for moves."""
+
+    def __init__(self, chunks: Sequence[Tensor]) -> None:
+        self.chunks = list(chunks)
+        self.ends: list[int] = []
+        end = 0
+        for chunk in self.chunks:
+            end += len(chunk)
+            self.ends.append(end)
+        self._boundaries: dict[torch.device, Tensor] = {}
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    @property
+    def channels(self) -> int:
+        return self.chunks[0].shape[1]
+
+    def pieces(self, start: int, stop: int) -> Iterator[Tensor]:
+        """Views of rows start..stop, chunk by chunk."""
+        for chunk, end in zip(self.chunks, self.ends, strict=True):
+            first = end - len(chunk)
+            if first < stop and start < end:
+                yield chunk[max(start - first, 0) : stop - first]
+
+    def span(self, start: int, stop: int, device: torch.device) -> Tensor:
+        """Rows start..stop on ``device``, in a dtype that holds them all; a view if it can be."""
+        pieces = [piece.to(device, non_blocking=True) for piece in self.pieces(start, stop)]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def take(self, indices: Tensor, out: Tensor) -> Tensor:
+        """Fill ``out`` (n, C) with the rows ``indices`` (n,) int64, which lie on its device."""
+        if len(self.chunks) == 1 and self.chunks[0].device == out.device:
+            chunk = self.chunks[0]
+            same = out if chunk.dtype == out.dtype else None
+            taken = torch.index_select(chunk, 0, indices, out=same)
+            return out if taken is out else out.copy_(taken)
+        if indices.device not in self._boundaries:
+            self._boundaries[indices.device] = torch.tensor(self.ends, device=indices.device)
+        chunk_of = torch.bucketize(indices, self._boundaries[indices.device], right=True)
+        for c in chunk_of.unique().tolist():
+            chunk, mine = self.chunks[c], chunk_of == c
+            local = (indices[mine] - (self.ends[c] - len(chunk))).to(chunk.device)
+            out[mine] = chunk.index_select(0, local).to(out.device).to(out.dtype)
+        return out
