@@ -14,7 +14,7 @@ help:
 	@echo "make demo    find photographs in a gallery of photographs; writes demo-out/"
 	@echo "make test    the torch leg, the Triton interpreter leg, the compile matrix"
 	@echo "make lint    ruff check, ruff format --check, pyright"
-	@echo "make bench   the CPU benchmark, gated by the oracle; appends to bench/results/"
+	@echo "make bench   the CPU benchmark and its bars, gated by the oracle; appends to bench/results/"
 	@echo "make gpu     correctness, memcheck and benchmark on a CUDA device"
 	@echo "make fuzz    property tests with N=$(N) examples each (N_INTERPRETER=$(N_INTERPRETER) interpreted)"
 	@echo "make clean   remove .venv and everything generated"

@@ -1,4 +1,4 @@
-"""``python bench run | gpu | probe | link``; see CONTRIBUTING.md.
+"""``python bench run | bars | growth | build | gpu | probe | link``; see CONTRIBUTING.md.
 
 Run as a folder, so that bench/ and not the checkout's root is on the import path.
 """
@@ -20,13 +20,18 @@ def main() -> int:
         from links import link
 
         sys.path.insert(0, str(link()))
-    return {"run": _run, "gpu": _gpu, "probe": _probe}[arguments.command](arguments)
+    import commands
+
+    return commands.COMMANDS[arguments.command](arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="gate and time every provider on every shape")
+    bars = commands.add_parser("bars", help="the shapes with bars, timed for longer")
+    growth = commands.add_parser("growth", help="time and memory as prototypes and queries grow")
+    build = commands.add_parser("build", help="a bank from a file larger than it may hold")
     gpu = commands.add_parser("gpu", help="correctness, memcheck, benchmark on a CUDA device")
     gpu.add_argument("--part", choices=("correctness", "memcheck", "bench"), action="append")
     commands.add_parser("probe", help="small searches on a CUDA device, for memcheck")
@@ -34,72 +39,23 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     for sub in (run, gpu):
         sub.add_argument("--shapes", nargs="+", metavar="QxMxC[/k[/metric[/dtype]]]", default=[])
-        sub.add_argument("--providers", nargs="+", metavar="PART_OF_NAME", default=[])
         sub.add_argument("--quick", action="store_true", help="a few small shapes, not recorded")
-        sub.add_argument("--minutes", type=float, default=9.0, help="begin no shape after this")
+    for sub in (run, bars, gpu):
+        sub.add_argument("--providers", nargs="+", metavar="PART_OF_NAME", default=[])
+    for sub in (run, bars, growth, gpu):
+        sub.add_argument("--minutes", type=float, default=11.0, help="begin no shape after this")
+    for sub in (run, bars, growth, build, gpu):
         sub.add_argument("--results", type=Path, help="folder of the ledger; bench/results")
+    for sub in (run, bars, build, gpu):
         sub.add_argument("--dry-run", action="store_true", help="print only")
+    growth.add_argument("--prototypes", nargs="*", type=int, help="the sizes that grow")
+    growth.add_argument("--queries", nargs="*", type=int, help="the sizes that grow")
+    growth.add_argument("--redraw", action="store_true", help="draw the last run again")
+    build.add_argument("--rows", type=int, default=2_000_000)
+    build.add_argument("--channels", type=int, default=512)
+    build.add_argument("--folder", type=Path, help="where to write the file; a temporary one")
+    build.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     return parser
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    import torch
-
-    import gpu
-    import ledger
-    import shapes
-    from registry import absent, select
-    from run import Bench, run
-    from table import summary, table
-
-    device = torch.device(arguments.device)
-    if device.type == "cuda" and (reason := gpu.no_device()):
-        print(reason)
-        return 0
-    sets = {
-        ("cpu", False): shapes.CPU,
-        ("cpu", True): shapes.QUICK,
-        ("cuda", False): shapes.GPU,
-        ("cuda", True): shapes.QUICK_GPU,
-    }
-    chosen = [shapes.parse(s) for s in arguments.shapes] or sets[device.type, arguments.quick]
-    providers = select(device, arguments.providers)
-    print(f"{ledger.device_name(device)}; absent: {', '.join(absent(device)) or 'none'}")
-    bench = Bench(device, providers, budget=0.3 if arguments.quick else 1.0)
-    everything = []
-    for shape, rows in run(bench, chosen, arguments.minutes):
-        print(f"\n{shape}\n\n{table(rows)}", flush=True)
-        everything += rows
-        if not (arguments.quick or arguments.dry_run):
-            ledger.append(rows, arguments.results or ledger.RESULTS)
-    print(f"\n{summary(everything)}")
-    ours = [row for row in everything if row.provider.startswith("flashmatch")]
-    return 0 if all(row.agreement in (1.0, None) for row in ours) else 1
-
-
-def _gpu(arguments: argparse.Namespace) -> int:
-    import gpu
-
-    if reason := gpu.no_device():
-        print(reason)
-        return 0
-    passed_on = ["--minutes", str(min(arguments.minutes, gpu.MINUTES))]
-    for name in ("shapes", "providers"):
-        if values := getattr(arguments, name):
-            passed_on += [f"--{name}", *values]
-    passed_on += ["--quick"] * arguments.quick + ["--dry-run"] * arguments.dry_run
-    if arguments.results:
-        passed_on += ["--results", str(arguments.results)]
-    return gpu.run_parts(arguments.part or list(gpu.PARTS), passed_on)
-
-
-def _probe(_: argparse.Namespace) -> int:
-    import gpu
-
-    if reason := gpu.no_device():
-        print(reason)
-        return 0
-    return gpu.probe()
 
 
 if __name__ == "__main__":

@@ -1,20 +1,27 @@
-"""The ledger: one CSV per device, one row per provider and shape, appended and never rewritten."""
+"""The ledger: CSVs per device, one row per measurement, appended and never rewritten.
+
+``<device>.csv`` has the benchmark's rows, one per provider and shape; what else is measured has a
+file of its own beside it, ``<device>-<kind>.csv``.
+"""
 
 import csv
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import torch
 
 from links import ROOT
 
 RESULTS = ROOT / "bench" / "results"
+LIMIT = "limit: finds nothing"  # the status of a row that is no search
 
 
 @dataclass(frozen=True)
@@ -41,25 +48,59 @@ class Row:
     triton: str
     commit: str
     date: str
-    status: str  # "ok", "skipped: why" or "error: what"
+    status: str  # "ok", LIMIT, "skipped: why" or "error: what"
 
 
-def append(rows: list[Row], folder: Path = RESULTS) -> Path:
-    path = folder / (re.sub(r"[^a-z0-9]+", "-", rows[0].device.lower()).strip("-") + ".csv")
+class Measured(Protocol):
+    """A dataclass of plain values, one of which names the device."""
+
+    __dataclass_fields__: ClassVar[dict]
+
+    @property
+    def device(self) -> str: ...
+
+
+def append(rows: Sequence[Measured], folder: Path = RESULTS, kind: str = "") -> Path:
+    """Add rows of one type to the file of their device and kind."""
+    path = path_of(rows[0].device, folder, kind)
     folder.mkdir(parents=True, exist_ok=True)
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        writer = csv.DictWriter(
+            file, [field.name for field in fields(rows[0])], lineterminator="\n"
+        )
         if new:
             writer.writeheader()
         writer.writerows({k: _cell(k, v) for k, v in asdict(row).items()} for row in rows)
     return path
 
 
+def read(path: Path) -> list[Row]:
+    """The rows of the benchmark's own kind, with the digits that were written."""
+    with path.open(newline="") as file:
+        return [
+            Row(**{field.name: _value(field.type, line[field.name]) for field in fields(Row)})
+            for line in csv.DictReader(file)
+        ]
+
+
+def path_of(device: str, folder: Path = RESULTS, kind: str = "") -> Path:
+    stem = re.sub(r"[^a-z0-9]+", "-", f"{device} {kind}".lower()).strip("-")
+    return folder / f"{stem}.csv"
+
+
 def _cell(name: str, value: object) -> object:
     if name == "agreement" and isinstance(value, float):
         return exact_share(value)
     return f"{value:.4g}" if isinstance(value, float) else value
+
+
+def _value(kind: object, cell: str) -> Any:
+    if kind is str:
+        return cell
+    if kind is int:
+        return int(cell)
+    return float(cell) if cell else None
 
 
 def exact_share(share: float) -> str:

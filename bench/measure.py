@@ -1,17 +1,16 @@
 """Time and memory of searches, fairly: one process, the same data, interleaved repeats."""
 
-import ctypes
 import gc
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median, quantiles
 
 import torch
 
-MIB = 2**20
+from memory import MIB, reset_resident_peak, resident_kib
+
 SAMPLE_SECONDS = 2e-3  # shorter calls are repeated within a sample, out of the clock's noise
 
 
@@ -47,27 +46,12 @@ def peak_mib(call: Callable[[], object], device: torch.device) -> float | None:
         call()
         synchronize(device)
         return (torch.cuda.max_memory_allocated(device) - before) / MIB
-    if not _reset_resident_peak():
+    if not reset_resident_peak():
         call()
         return None
-    before = _resident_kib("VmRSS")
+    before = resident_kib("VmRSS")
     call()
-    return max(0, _resident_kib("VmHWM") - before) / 1024
-
-
-def _reset_resident_peak() -> bool:
-    """Have Linux forget the process's peak, after returning freed pages that would hide growth."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-    except (OSError, AttributeError):
-        return False
-    return True
-
-
-def _resident_kib(field: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field))
+    return max(0, resident_kib("VmHWM") - before) / 1024
 
 
 def seconds_of(call: Callable[[], object], device: torch.device, calls: int = 1) -> float:
@@ -85,14 +69,16 @@ def interleave(
     estimates: Mapping[str, float],
     device: torch.device,
     budget: float,
+    least: int = 3,
     most: int = 30,
 ) -> tuple[dict[str, Timing], dict[str, Exception]]:
     """Time already warm searches in turns, so that what slows the machine slows them all.
 
-    Each gets ``budget`` seconds by its own estimate, at least 3 samples and at most ``most``.
+    Each gets ``budget`` seconds by its own estimate, at least ``least`` samples and at most
+    ``most``; those with few are spread over the turns of those with many.
     """
     rounds = {
-        name: max(3, min(most, int(budget / max(t, SAMPLE_SECONDS))))
+        name: max(least, min(most, int(budget / max(t, SAMPLE_SECONDS))))
         for name, t in estimates.items()
     }
     samples: dict[str, list[float]] = {name: [] for name in searches}
@@ -101,9 +87,11 @@ def interleave(
     gc.collect()
     gc.disable()
     try:
-        for turn in range(max(rounds.values(), default=0)):
+        turns = max(rounds.values(), default=0)
+        for turn in range(turns):
             for name in order[turn % len(order) :] + order[: turn % len(order)]:
-                if turn >= rounds[name] or name in failures:
+                due = (turn + 1) * rounds[name] // turns > turn * rounds[name] // turns
+                if not due or name in failures:
                     continue
                 calls = max(1, round(SAMPLE_SECONDS / max(estimates[name], 1e-6)))
                 try:

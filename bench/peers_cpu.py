@@ -1,5 +1,7 @@
 """The other exact searches on CPU: FAISS, USearch, scikit-learn. All take float32 from numpy."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -64,15 +66,32 @@ def _sklearn(prototypes: Tensor, shape: Shape) -> Search:
     return run
 
 
+def _sklearn_prepared(prototypes: Tensor, shape: Shape) -> Search:
+    """Cosines by way of the distances of unit vectors, at which scikit-learn is quicker."""
+    if shape.metric != "cosine":
+        raise Unsupported("only cosine has norms to divide by ahead of time")
+    search = _sklearn(_unit_if_cosine(prototypes, shape), replace(shape, metric="l2"))
+
+    def run(queries: Tensor) -> tuple[Tensor, Tensor]:
+        scores, indices = search(_unit_if_cosine(queries, shape))
+        return 1 + scores / 2, indices
+
+    return run
+
+
 def _unit_if_cosine(rows: Tensor, shape: Shape) -> Tensor:
     rows = rows.float()
     return F.normalize(rows, eps=1e-8) if shape.metric == "cosine" else rows
 
 
 _FAISS = ("faiss-cpu", "faiss")
+_SKLEARN = ("scikit-learn",)
 CPU_PEERS = (
     Provider("faiss IndexFlat", _faiss, "faiss", _FAISS, ("cpu",)),
     Provider("faiss IndexFlat, add included", _faiss_with_add, "faiss", _FAISS, ("cpu",)),
     Provider("usearch exact", _usearch, "usearch", ("usearch",), ("cpu",)),
-    Provider("scikit-learn brute", _sklearn, "sklearn", ("scikit-learn",), ("cpu",)),
+    Provider("scikit-learn brute", _sklearn, "sklearn", _SKLEARN, ("cpu",)),
+    Provider(
+        "scikit-learn brute, normalised before", _sklearn_prepared, "sklearn", _SKLEARN, ("cpu",)
+    ),
 )

@@ -1,12 +1,13 @@
 """Who is measured. A provider turns prototypes into a search; both are given by plain functions.
 
 ``prepare(prototypes, shape)`` is what may be done ahead of time and is not timed; the search it
-returns is. A provider whose own interface takes raw vectors prepares nothing. Scores come back
-larger-is-closer, indices as int64.
+returns is. A provider whose own interface takes raw vectors prepares nothing; where preparing is
+much of the work, a second provider counts it. Scores come back larger-is-closer, indices as int64.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -18,6 +19,7 @@ from measure import available_bytes
 from shapes import Shape
 
 Search = Callable[[Tensor], tuple[Tensor, Tensor]]
+Product = Callable[[Tensor], Tensor]  # the arithmetic of a search, alone
 CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}  # of scores: what serves each best
 
 
@@ -28,11 +30,12 @@ class Unsupported(Exception):
 @dataclass(frozen=True)
 class Provider:
     name: str
-    prepare: Callable[[Tensor, Shape], Search]
+    prepare: Callable[[Tensor, Shape], Search | Product]
     module: str = "torch"  # has to be importable
     distributions: tuple[str, ...] = ("torch",)  # the first installed one gives the version
     devices: tuple[str, ...] = ("cpu", "cuda")
     counted_by_torch: bool = True  # whether torch sees its device memory; else none is reported
+    answers: bool = True  # False: a limit, which is timed beside the searches and finds nothing
 
     @property
     def available(self) -> bool:
@@ -44,11 +47,20 @@ def _flashmatch_topk(prototypes: Tensor, shape: Shape) -> Search:
 
 
 def _flashmatch_bank(prototypes: Tensor, shape: Shape) -> Search:
+    bank = _bank(prototypes, shape)
+    return lambda queries: bank.topk(queries, shape.k)
+
+
+def _flashmatch_bank_with_build(prototypes: Tensor, shape: Shape) -> Search:
+    _bank(prototypes[:1], shape)  # refuses before the clock starts
+    return lambda queries: _bank(prototypes, shape).topk(queries, shape.k)
+
+
+def _bank(prototypes: Tensor, shape: Shape):
     make = getattr(flashmatch, "PrototypeBank", None)
     if make is None:
         raise Unsupported("this flashmatch has no PrototypeBank")
-    bank = make(prototypes, metric=shape.metric)
-    return lambda queries: bank.topk(queries, shape.k)
+    return make(prototypes, metric=shape.metric)
 
 
 def _matmul_topk(prototypes: Tensor, shape: Shape) -> Search:
@@ -58,14 +70,6 @@ def _matmul_topk(prototypes: Tensor, shape: Shape) -> Search:
         return _scores(queries, prototypes, shape.metric).topk(shape.k)
 
     return search
-
-
-def _matmul_topk_prepared(prototypes: Tensor, shape: Shape) -> Search:
-    if shape.metric != "cosine":
-        raise Unsupported("only cosine has norms to divide by ahead of time")
-    require_room(shape.Q * shape.M * shape.torch_dtype.itemsize, "the score matrix", prototypes)
-    prototypes = F.normalize(prototypes, eps=1e-8)
-    return lambda queries: (F.normalize(queries, eps=1e-8) @ prototypes.T).topk(shape.k)
 
 
 def _matmul_topk_chunked(prototypes: Tensor, shape: Shape) -> Search:
@@ -93,6 +97,16 @@ def _chunked(queries: Tensor, prototypes: Tensor, shape: Shape, rows: int):
         scores, places = scores.topk(min(shape.k, scores.shape[1]))
         indices = indices.gather(1, places)
     return scores, indices
+
+
+def _normalised_before(
+    prepare: Callable[[Tensor, Shape], Search], prototypes: Tensor, shape: Shape
+):
+    """The cosines of a user whose prototypes stay are products with unit vectors kept."""
+    if shape.metric != "cosine":
+        raise Unsupported("only cosine has norms to divide by ahead of time")
+    search = prepare(F.normalize(prototypes, eps=1e-8), replace(shape, metric="dot"))
+    return lambda queries: search(F.normalize(queries, eps=1e-8))
 
 
 def _scores(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
@@ -128,10 +142,20 @@ _FLASHMATCH = ("flashmatch",)
 OURS = (
     Provider("flashmatch.topk", _flashmatch_topk, "flashmatch", _FLASHMATCH),
     Provider("flashmatch.PrototypeBank", _flashmatch_bank, "flashmatch", _FLASHMATCH),
+    Provider(
+        "flashmatch.PrototypeBank, build included",
+        _flashmatch_bank_with_build,
+        "flashmatch",
+        _FLASHMATCH,
+    ),
 )
 TORCH = (
     Provider("torch matmul+topk", _matmul_topk),
-    Provider("torch matmul+topk, normalised before", _matmul_topk_prepared),
+    Provider("torch matmul+topk, normalised before", partial(_normalised_before, _matmul_topk)),
     Provider("torch matmul+topk, chunked", _matmul_topk_chunked),
+    Provider(
+        "torch matmul+topk, chunked, normalised before",
+        partial(_normalised_before, _matmul_topk_chunked),
+    ),
     Provider("torch cosine_similarity+sort", _broadcast_sort),
 )

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import torch
 
+from limits import LIMITS
 from peers_cpu import CPU_PEERS
 from peers_gpu import GPU_PEERS
 from providers import OURS, TORCH, Provider
 
-PROVIDERS = (*OURS, *TORCH, *CPU_PEERS, *GPU_PEERS)
+PROVIDERS = (*OURS, *TORCH, *CPU_PEERS, *GPU_PEERS, *LIMITS)
 
 
 def select(device: torch.device, names: Sequence[str] = ()) -> list[Provider]:

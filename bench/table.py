@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from ledger import Row, exact_share
+from ledger import LIMIT, Row, exact_share
 
 HEAD = ("provider", "agreement", "median ms", "p25 to p75", "peak MiB", "over limit", "status")
 
@@ -18,10 +18,10 @@ def summary(rows: Sequence[Row]) -> str:
     for key in dict.fromkeys(map(_shape, rows)):
         timed = [row for row in rows if _shape(row) == key and row.median_ms is not None]
         ours = min((row for row in timed if _is_ours(row)), key=_time, default=None)
-        others = sorted((row for row in timed if not _is_ours(row)), key=_time)
+        others = sorted((row for row in timed if is_peer(row)), key=_time)
         right = [row for row in others if row.agreement == 1]
         if ours:
-            lines.append((key, _short(ours), _beside(ours, others[:1]), _beside(ours, right[:1])))
+            lines.append((key, short(ours), _beside(ours, others[:1]), _beside(ours, right[:1])))
     head = ("shape", "flashmatch: ms (agreement)", "fastest other", "fastest that agrees")
     return markdown(head, lines)
 
@@ -45,15 +45,19 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _beside(ours: Row, others: Sequence[Row]) -> str:
-    return "".join(f"{_short(row)}: {_time(row) / _time(ours):.2f} x" for row in others)
+    return "".join(f"{short(row)}: {_time(row) / _time(ours):.2f} x" for row in others)
 
 
-def _short(row: Row) -> str:
+def short(row: Row) -> str:
     return f"{row.provider} {_number(row.median_ms)} ({exact_share(row.agreement or 0.0)})"
 
 
 def _shape(row: Row) -> str:
     return f"{row.Q} x {row.M} x {row.C}, k={row.k}, {row.metric}, {row.dtype}"
+
+
+def is_peer(row: Row) -> bool:
+    return not _is_ours(row) and row.status != LIMIT
 
 
 def _is_ours(row: Row) -> bool:

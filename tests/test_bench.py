@@ -25,10 +25,12 @@ from table import summary, table
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
 SHAPE = shapes.Shape(5, 211, 17, 7)
+SEARCHES = [provider for provider in select(CPU) if provider.answers]
 NOT_THERE = (
     "PIL",
     "faiss",
     "hypothesis",
+    "matplotlib",
     "safetensors",
     "sklearn",
     "torchvision",
@@ -106,6 +108,32 @@ def test_searches_are_timed_in_turns() -> None:
     assert {t.repeats for t in timings.values()} == {3}
 
 
+def test_few_samples_are_spread_over_the_turns_of_many() -> None:
+    calls: list[str] = []
+    searches = {name: (lambda name=name: calls.append(name)) for name in "ab"}
+    measure.interleave(searches, {"a": 8e-3, "b": 2e-3}, CPU, budget=8e-3, least=2)
+    assert calls == list("bbabba")
+
+
+@pytest.mark.parametrize("seconds", [0.0, 3.0])
+def test_a_slow_search_is_called_once(monkeypatch, seconds: float) -> None:
+    calls: list[float] = []
+
+    def search(queries):
+        calls.append(seconds)
+        clock[0] += seconds
+        return torch.zeros(5, 7), torch.zeros(5, 7, dtype=torch.int64)
+
+    clock = [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(Bench, "_time", lambda *_: None)
+    bench = Bench(CPU, [_provider("slow", search)])
+    monkeypatch.setattr(bench.rooflines, "limit_ms", lambda *_: 1.0)
+    [row] = bench.rows(SHAPE)
+    assert (len(calls), row.repeats) == ((1, 1) if seconds else (3, 0))
+    assert row.median_ms == (3000 if seconds else None)
+
+
 def _provider(name: str, search) -> Provider:
     return Provider(name, lambda prototypes, shape: search)
 
@@ -152,7 +180,7 @@ def test_no_shape_is_begun_after_the_time_is_over(capsys) -> None:
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
-@pytest.mark.parametrize("provider", select(CPU), ids=lambda p: p.name)
+@pytest.mark.parametrize("provider", SEARCHES, ids=lambda p: p.name)
 def test_providers_find_the_oracles_neighbours(provider: Provider, metric: str) -> None:
     shape = shapes.Shape(5, 211, 17, 7, metric)
     queries, prototypes = shapes.make(shape, CPU)

@@ -1,0 +1,107 @@
+"""What each command does; imported once flashmatch can be."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+
+import torch
+
+import bank_build
+import gpu
+import growth
+import ledger
+import shapes
+from bars import BARS, report
+from providers import Provider
+from registry import absent, select
+from run import Bench, run
+from shapes import Shape
+from table import summary, table
+
+
+def _run(arguments: Namespace) -> int:
+    device = torch.device(arguments.device)
+    if device.type == "cuda" and (reason := gpu.no_device()):
+        print(reason)
+        return 0
+    sets = {
+        ("cpu", False): shapes.CPU,
+        ("cpu", True): shapes.QUICK,
+        ("cuda", False): shapes.GPU,
+        ("cuda", True): shapes.QUICK_GPU,
+    }
+    chosen = [shapes.parse(s) for s in arguments.shapes] or sets[device.type, arguments.quick]
+    budget = 0.3 if arguments.quick else 0.7
+    bench = Bench(device, _providers(device, arguments.providers), budget)
+    return _measure(bench, chosen, arguments, recorded=not arguments.quick)
+
+
+def _bars(arguments: Namespace) -> int:
+    device = torch.device("cpu")
+    bench = Bench(device, _providers(device, arguments.providers), budget=2.0, least=5)
+    return _measure(bench, [bar.shape for bar in BARS], arguments)
+
+
+def _providers(device: torch.device, names: Sequence[str]) -> list[Provider]:
+    print(f"{ledger.device_name(device)}; absent: {', '.join(absent(device)) or 'none'}")
+    return select(device, names)
+
+
+def _measure(
+    bench: Bench, chosen: Sequence[Shape], arguments: Namespace, recorded: bool = True
+) -> int:
+    """Print and record the rows of each shape; fail if an answer of ours is wrong."""
+    everything = []
+    for shape, rows in run(bench, chosen, arguments.minutes):
+        print(f"\n{shape}\n\n{table(rows)}", flush=True)
+        everything += rows
+        if recorded and not arguments.dry_run:
+            ledger.append(rows, arguments.results or ledger.RESULTS)
+    print(f"\n{summary(everything)}\n{report(everything)}")
+    ours = [row for row in everything if row.provider.startswith("flashmatch")]
+    return 0 if all(row.agreement in (1.0, None) for row in ours) else 1
+
+
+def _growth(arguments: Namespace) -> int:
+    folder = arguments.results or ledger.RESULTS
+    if not arguments.redraw:
+        axes = growth.axes(arguments.prototypes, arguments.queries)
+        growth.record(axes, folder, arguments.minutes)
+    return growth.draw(folder)
+
+
+def _build(arguments: Namespace) -> int:
+    if arguments.measure:
+        return bank_build.measure_here(arguments.measure)
+    results = None if arguments.dry_run else arguments.results or ledger.RESULTS
+    return bank_build.run(arguments.rows, arguments.channels, arguments.folder, results)
+
+
+def _gpu(arguments: Namespace) -> int:
+    if reason := gpu.no_device():
+        print(reason)
+        return 0
+    passed_on = ["--minutes", str(min(arguments.minutes, gpu.MINUTES))]
+    for name in ("shapes", "providers"):
+        if values := getattr(arguments, name):
+            passed_on += [f"--{name}", *values]
+    passed_on += ["--quick"] * arguments.quick + ["--dry-run"] * arguments.dry_run
+    if arguments.results:
+        passed_on += ["--results", str(arguments.results)]
+    return gpu.run_parts(arguments.part or list(gpu.PARTS), passed_on)
+
+
+def _probe(_: Namespace) -> int:
+    if reason := gpu.no_device():
+        print(reason)
+        return 0
+    return gpu.probe()
+
+
+COMMANDS = {
+    "run": _run,
+    "bars": _bars,
+    "growth": _growth,
+    "build": _build,
+    "gpu": _gpu,
+    "probe": _probe,
+}

@@ -1,0 +1,72 @@
+"""The build's file has the neighbours it says, and its memory is what the process alone holds."""
+
+import csv
+import mmap
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import bank_build
+import flashmatch
+from flashmatch.kernels import _reference
+from memory import MIB, PrivatePeak, reset_resident_peak
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def test_planted_neighbours_are_the_oracles(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(bank_build, "PIECE", 700)  # pieces, the last one shorter
+    path = bank_build.write(tmp_path, 2000, 64)
+    prototypes = load_file(path)["prototypes"]
+    planted = np.load(bank_build._beside(path))
+    assert prototypes.shape == (2000, 64)
+    assert prototypes.std(dim=1).min() > 0.5  # every piece was written
+    found = _reference.topk(torch.from_numpy(planted["queries"]), prototypes, 10, "cosine")
+    assert np.array_equal(found[1].numpy(), planted["indices"])
+
+
+@pytest.mark.parametrize(("private", "verdict"), [(611.9, "held"), (612.0, "missed")])
+def test_verdict(private: float, verdict: str) -> None:
+    assert bank_build.verdict(private, codes_mib=100.0) == verdict
+
+
+@LINUX
+def test_private_peak_sees_what_is_freed_before_the_end() -> None:
+    with PrivatePeak() as peak:
+        for _ in range(20):
+            torch.ones(12 * MIB).sum()  # 48 MiB of float32
+    assert 47 < peak.private_mib < 64
+
+
+@LINUX
+def test_private_peak_does_not_count_mapped_files(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(48 * MIB))
+    with PrivatePeak() as peak, path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        np.frombuffer(mapped, np.uint8).max()
+    assert peak.private_mib < 16
+    if reset_resident_peak():
+        assert peak.resident_mib > 47
+
+
+@LINUX
+@pytest.mark.skipif(
+    not hasattr(flashmatch, "PrototypeBank"), reason="this flashmatch has no PrototypeBank"
+)
+def test_a_small_build_holds_and_finds_what_was_planted(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    assert bank_build.run(20_000, 64, tmp_path, results) == 0
+    [ledger] = results.iterdir()
+    with ledger.open() as file:
+        [line] = csv.DictReader(file)
+    assert ledger.name.endswith("-build.csv")
+    assert (line["rows"], line["channels"], line["agreement"]) == ("20000", "64", "1")
+    assert line["held"] == "held"
+    assert 20_000 * 64 <= float(line["codes_mib"]) * MIB < 4 * 20_000 * 64
+    assert float(line["build_s"]) > 0
+    assert list(tmp_path.iterdir()) == [results]  # the file is gone
