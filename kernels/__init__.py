@@ -6,6 +6,8 @@ inputs and outputs.
 
 WORKSPACE_BYTES: int = 256 * 2**20
 
-from .topk import Matches, topk  # noqa: E402  (the bodies read WORKSPACE_BYTES at call time)
+# The bodies read WORKSPACE_BYTES at call time.
+from .bank import BankStats, PrototypeBank  # noqa: E402
+from .topk import Matches, topk  # noqa: E402
 
-__all__ = ["WORKSPACE_BYTES", "Matches", "topk"]
+__all__ = ["WORKSPACE_BYTES", "BankStats", "Matches", "PrototypeBank", "topk"]

@@ -5,12 +5,13 @@ k-th best lower bound is a threshold: a candidate whose upper bound lies below i
 is left in the end is rescored, so that few more than k prototypes per query are read in fp64.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from . import _bounds, _exact, _order
+from ._rows import Rows
 
 _LIMIT = 4
 """Candidates per wanted match beyond which the pool is rescored at once, to bound memory."""
@@ -33,6 +34,7 @@ class Candidates:
         self.pool: list[tuple[Tensor, Tensor, Tensor]] = []  # queries, indices, upper bounds
         self.fresh: list[tuple[Tensor, Tensor]] = []  # queries, lower bounds not yet in self.lower
         self.size = 0
+        self.rescored = 0  # pairs evaluated in fp64 so far
 
     def add(self, queries: Tensor, indices: Tensor, lower: Tensor, upper: Tensor) -> None:
         """Candidates (n,) with their bounds, fp32."""
@@ -50,7 +52,7 @@ class Candidates:
         """Use lower bounds (Q,), screen units, of the k-th best score."""
         self._raise(_bounds.early_threshold(kth_lower, self.query_norms, self.metric))
 
-    def tighten(self, prototypes: Sequence[Tensor]) -> None:
+    def tighten(self, prototypes: Rows) -> None:
         """Raise the threshold by what came in, drop what it excludes, rescore if too much stays."""
         if not self.pool:
             return
@@ -71,7 +73,7 @@ class Candidates:
         """Whether the pool has outgrown its share of memory."""
         return self.size > max(_LIMIT * self.keys.numel(), 1 << 16)
 
-    def result(self, prototypes: Sequence[Tensor]) -> Tensor:
+    def result(self, prototypes: Rows) -> Tensor:
         """The k best keys (Q, k), descending."""
         self.tighten(prototypes)
         self._rescore(prototypes)
@@ -82,9 +84,10 @@ class Candidates:
         if not self.full:
             self.full = bool((self.threshold > _LOWEST).all())
 
-    def _rescore(self, prototypes: Sequence[Tensor]) -> None:
+    def _rescore(self, prototypes: Rows) -> None:
         if self.size:
             queries, indices, _ = _joined(self.pool)
+            self.rescored += len(queries)
             scores = _exact.pairs(self.queries, prototypes, queries, indices, self.metric)
             keys = _order.pack(scores, indices)
             for block in _blocks(queries, keys, len(self.queries), _order.EMPTY):

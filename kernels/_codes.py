@@ -101,7 +101,11 @@ def _typical_error(vectors: Tensor) -> float:
 
 
 class Codes:
-    """Codes of ``count`` rows in pages, on one device; grows by ``write``."""
+    """Codes of ``count`` rows in pages, on one device; grows by ``write``.
+
+    ``codes`` (rows, width) int8, ``place`` int16 (row within the page) and ``dead`` bool (may never
+    match) by position; ``bounds`` fp32 as of ``group_bounds`` by group; ``norms`` fp32 by row.
+    """
 
     def __init__(self, frame: Frame, layout: Layout, capacity: int, channels: int) -> None:
         self.frame, self.layout, self.channels, self.count = frame, layout, channels, 0
@@ -127,13 +131,22 @@ class Codes:
         What lay there is replaced, what lay behind is dropped.
         """
         span = self.layout.span
-        self.count = first_page * span + len(rows)
+        first = first_page * span
+        self.count = first + len(rows)
         if self.pages > len(self.bounds) // self.layout.groups:
             self._grow()
+        self.norms[first : self.count] = norms
         step = span * max(1, _TILE_ELEMENTS // (span * self.channels))
         for start in range(0, len(rows), step):
             part = slice(start, start + step)
             self._write(first_page + start // span, rows[part], norms[part])
+
+    def alive(self) -> Tensor:
+        """(count,) bool, by row."""
+        positions = (~self.dead).nonzero()[:, 0]
+        alive = torch.zeros(self.count, dtype=torch.bool, device=self.device)
+        alive[self.slots(positions)] = True
+        return alive
 
     def slots(self, positions: Tensor) -> Tensor:
         """Rows (n,) int64 of code ``positions`` (n,) int64."""
@@ -185,6 +198,7 @@ class Codes:
         self.place = torch.zeros(rows, dtype=torch.int16, device=device)
         self.dead = torch.ones(rows, dtype=torch.bool, device=device)
         self.bounds = torch.zeros(pages * self.layout.groups, 4, device=device)
+        self.norms = torch.zeros(rows, device=device)
 
     def _grow(self) -> None:
         old, kept = self._tensors(), len(self.bounds) // self.layout.groups
@@ -192,5 +206,23 @@ class Codes:
         for new, tensor in zip(self._tensors(), old, strict=True):
             new[: len(tensor)] = tensor
 
+    def in_use(self) -> dict[str, Tensor]:
+        """What ``restore`` needs, by name, beside frame and layout."""
+        rows = self.pages * self.layout.span
+        return {
+            "codes": self.codes[:rows],
+            "place": self.place[:rows],
+            "dead": self.dead[:rows],
+            "bounds": self.bounds[: self.pages * self.layout.groups],
+            "norms": self.norms[: self.count],
+            "origin": self.frame.origin,
+        }
+
+    def restore(self, tensors: dict[str, Tensor], count: int) -> None:
+        """Become what ``in_use`` told of, with ``count`` rows."""
+        self.count = count
+        for name, own in self.in_use().items():
+            own.copy_(tensors[name])
+
     def _tensors(self) -> tuple[Tensor, ...]:
-        return self.codes, self.place, self.dead, self.bounds
+        return self.codes, self.place, self.dead, self.bounds, self.norms

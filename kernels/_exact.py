@@ -6,12 +6,13 @@ evaluation's error cannot carry the score across an fp32 rounding boundary, its 
 answer. The few pairs left undecided go through ``_definition``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from ._bounds import COSINE_EPS, fp64_slack
+from ._rows import Rows
 
 _BLOCK_ELEMENTS = 1 << 15
 """Elements of a block of gathered rows: 256 KiB in fp64, so that it stays in a core's cache."""
@@ -22,13 +23,8 @@ def norms(vectors: Tensor) -> Tensor:
     return torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64)
 
 
-def pairs(
-    queries: Tensor, prototypes: Sequence[Tensor], rows: Tensor, indices: Tensor, metric: str
-) -> Tensor:
-    """Scores (n,) fp32 of the pairs (queries[rows[i]], prototypes[indices[i]]).
-
-    ``prototypes`` are chunks numbered through; ``rows`` and ``indices`` are (n,) int64.
-    """
+def pairs(queries: Tensor, prototypes: Rows, rows: Tensor, indices: Tensor, metric: str) -> Tensor:
+    """Scores (n,) fp32 of the pairs (queries[rows[i]], prototypes[indices[i]]), both int64."""
     gather = _Gather(queries, prototypes, len(rows))
     sums, p_norms = torch.empty(2, len(rows), dtype=torch.float64, device=queries.device)
     for part, q, p in gather.blocks(rows, indices):
@@ -69,19 +65,14 @@ def _rounded(score: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
 class _Gather:
     """Brings rows of queries and prototypes together, block by block, in fp64.
 
-    Only the rows in question move between devices. Buffers are made once: allocating them for each
-    block would cost more than the copies.
+    Buffers are made once: allocating them for each block would cost more than the copies.
     """
 
-    def __init__(self, queries: Tensor, prototypes: Sequence[Tensor], most: int) -> None:
+    def __init__(self, queries: Tensor, prototypes: Rows, most: int) -> None:
         channels, device = queries.shape[1], queries.device
         self.queries, self.prototypes = queries.double(), prototypes
         self.size = max(1, min(_BLOCK_ELEMENTS // channels, most))
         self.q, self.p = torch.empty(2, self.size, channels, dtype=torch.float64, device=device)
-        self.ends = torch.tensor([len(p) for p in prototypes], device=device).cumsum(0)
-        self.same: Tensor | None = None
-        if len(prototypes) == 1 and prototypes[0].device == device:
-            self.same = prototypes[0].new_empty(self.size, channels)
 
     def blocks(self, rows: Tensor, indices: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Slices of 0..n with the fp64 rows (b, C) they stand for; to be overwritten at will."""
@@ -90,19 +81,7 @@ class _Gather:
             count = part.stop - start
             q, p = self.q[:count], self.p[:count]
             torch.index_select(self.queries, 0, rows[part], out=q)
-            self._prototypes(indices[part], p)
-            yield part, q, p
-
-    def _prototypes(self, indices: Tensor, out: Tensor) -> None:
-        if self.same is not None:
-            same = self.same[: len(indices)]
-            out.copy_(torch.index_select(self.prototypes[0], 0, indices, out=same))
-            return
-        chunk_of = torch.bucketize(indices, self.ends, right=True)
-        for c in chunk_of.unique().tolist():
-            chunk, mine = self.prototypes[c], chunk_of == c
-            local = indices[mine] - (self.ends[c] - len(chunk))
-            out[mine] = chunk.index_select(0, local.to(chunk.device)).to(out.device).double()
+            yield part, q, self.prototypes.take(indices[part], p)
 
 
 def _definition(q: Tensor, p: Tensor, metric: str) -> Tensor:
@@ -138,5 +117,5 @@ def dense(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
     low, undecided = _rounded(score, error.mul_(fp64_slack(queries.shape[1])))
     if undecided.any():
         rows, columns = undecided.nonzero(as_tuple=True)
-        low[rows, columns] = pairs(queries, [prototypes], rows, columns, metric)
+        low[rows, columns] = pairs(queries, Rows([prototypes]), rows, columns, metric)
     return low + 0.0

@@ -1,5 +1,6 @@
 """Vectors in chunks that may lie on different devices, in different dtypes, numbered through."""
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -24,6 +25,11 @@ class Rows:
     @property
     def channels(self) -> int:
         return self.chunks[0].shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """One that holds all rows exactly."""
+        return functools.reduce(torch.promote_types, (chunk.dtype for chunk in self.chunks))
 
     def pieces(self, start: int, stop: int) -> Iterator[Tensor]:
         """Views of rows start..stop, chunk by chunk."""

@@ -19,6 +19,7 @@ from . import _bounds, _exact, _order
 from ._candidates import Candidates
 from ._checks import refuse_nonfinite
 from ._plan import Plan
+from ._rows import Rows
 
 _DENSE_SHARE = 0.25
 """Above this share of a block's pairs, scoring all of them costs less than gathering survivors."""
@@ -35,12 +36,13 @@ def search(
 ) -> tuple[Tensor, Tensor]:
     """Scores (Q, k) fp32 and indices (Q, k) int64. The door has checked the arguments; k >= 1."""
     device = queries.device
+    rows_of_all = Rows(prototypes)
     scores = torch.empty(len(queries), k, dtype=torch.float32, device=device)
     indices = torch.empty(len(queries), k, dtype=torch.int64, device=device)
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         for start in range(0, len(queries), plan.query_rows):
             part = slice(start, start + plan.query_rows)
-            block = _Block(queries[part], start, prototypes, k, metric, exclude, plan)
+            block = Block(queries[part], start, rows_of_all, k, metric, exclude, plan)
             for first, rows in _chunks(prototypes, plan.chunk_rows, device):
                 block.scan(rows, first, _part_of(mask, part, first, len(rows)))
             scores[part], indices[part] = block.result()
@@ -83,14 +85,14 @@ class _Chunk(NamedTuple):
     mask: Tensor | None  # (P,) or (Q, P), True = may match
 
 
-class _Block:
+class Block:
     """One block of queries on its way through the prototypes."""
 
     def __init__(
         self,
         queries: Tensor,
         first: int,
-        prototypes: list[Tensor],
+        prototypes: Rows,
         k: int,
         metric: str,
         exclude: bool,
@@ -105,7 +107,7 @@ class _Block:
                 refuse_nonfinite("queries", self.excluded, first)
             queries = queries.masked_fill(self.excluded[:, None], 0)
             norms = norms.masked_fill(self.excluded, 0)
-        self.rows = queries
+        self.rows, self.norms = queries, norms
         self.screened = plan.screened and (
             metric == "cosine" or bool(norms.max() <= _bounds.LARGEST_TAME_NORM)
         )
@@ -114,7 +116,7 @@ class _Block:
         self.candidates = Candidates(queries, norms, k, metric)
         # An excluded query is zero by now and would tie with everything, for nothing.
         self.candidates.threshold.masked_fill_(self.excluded, torch.inf)
-        self.seen, self.next_tightening, self.total = 0, 0, sum(map(len, prototypes))
+        self.seen, self.next_tightening, self.total = 0, 0, len(prototypes)
         self.waiting: list[Tensor] = []  # key blocks of chunks scored as a whole
 
     def _prepare_screen(self, norms: Tensor) -> None:

@@ -2,8 +2,19 @@
 
 from importlib.metadata import version
 
-from flashmatch.kernels import Matches, topk
+from flashmatch.kernels import BankStats, Matches, PrototypeBank, topk
+from flashmatch.kernels.verify import Verification, verify
 from flashmatch.retriever import DataSample, ImageToImageRetriever
 
 __version__ = version("flashmatch")
-__all__ = ["DataSample", "ImageToImageRetriever", "Matches", "__version__", "topk"]
+__all__ = [
+    "BankStats",
+    "DataSample",
+    "ImageToImageRetriever",
+    "Matches",
+    "PrototypeBank",
+    "Verification",
+    "__version__",
+    "topk",
+    "verify",
+]

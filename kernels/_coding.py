@@ -1,0 +1,104 @@
+"""Keeps the codes of a collection up to date, or none where the float screen serves it."""
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from . import _bounds, _bounds_int8, _checks, _exact, _int8
+from ._codes import Codes, Frame, Layout, fitted_frame
+from ._collection import Collection
+
+SCREENS = ("auto", "int8", "float")
+
+_STEP_ELEMENTS = 1 << 23
+"""Elements coded at a time: 32 MiB in fp32."""
+
+_SAMPLE = 2048
+"""Rows that a frame is fitted to; with fewer, it is fitted anew when there are four times more."""
+
+
+class Coder:
+    """``codes`` of all rows of ``collection``; None where the screen is float."""
+
+    def __init__(self, collection: Collection, metric: str, screen: str) -> None:
+        self.collection, self.metric = collection, metric
+        self.codes: Codes | None = None
+        self.layout = layout_for(collection.device, collection.rows.channels, screen)
+        self.fitted_on = 0
+
+    @property
+    def screen(self) -> str:
+        return "float" if self.layout is None else "int8"
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.codes is None else self.codes.nbytes
+
+    def code(self, start: int, exclude: bool, progress: bool | None) -> None:
+        """Bring in the rows from ``start`` on; with ``start`` 0 everything, anew.
+
+        Raises ValueError at vectors that are not finite unless ``exclude``.
+        """
+        rows = self.collection.rows
+        few = self.fitted_on < min(_SAMPLE, len(rows) // 4 + 1)
+        if self.layout is not None and (start == 0 or few):
+            start, self.fitted_on = 0, len(rows)
+            frame = self._fitted()
+            self.codes = Codes(frame, self.layout, len(rows), rows.channels)
+        span = self.layout.span if self.layout is not None else 1
+        first = start - start % span
+        step = span * max(1, _STEP_ELEMENTS // (span * rows.channels))
+        silent = not progress if progress is not None else None
+        with tqdm(total=len(rows) - first, unit="row", unit_scale=True, desc="preparing",
+                  delay=2, leave=False, disable=silent) as bar:  # fmt: skip
+            for at in range(first, len(rows), step):
+                stop = min(at + step, len(rows))
+                self._code(at, stop, start, exclude)
+                bar.update(stop - at)
+        self.close(torch.arange(first, len(rows), span))
+
+    def close(self, rows: Tensor) -> None:
+        """Let codes of the pages of these rows match where the collection says so."""
+        matchable = self.collection.matchable()
+        if self.codes is None or matchable is None:
+            return
+        pages = torch.div(rows, self.codes.layout.span, rounding_mode="floor").unique()
+        self.codes.close(pages.to(self.codes.device), matchable)
+
+    def _code(self, at: int, stop: int, start: int, exclude: bool) -> None:
+        vectors = self.collection.rows.span(at, stop, self.collection.device)
+        norms = _exact.norms(vectors)
+        bad = ~norms.isfinite()
+        if bad.any():
+            if not exclude:
+                _checks.refuse_nonfinite("prototypes", bad, at)
+            vectors, norms = vectors.masked_fill(bad[:, None], 0), norms.masked_fill(bad, 0)
+            rows = bad.nonzero()[:, 0] + at
+            self.collection.exclude(rows[rows >= start])
+        if self.codes is not None and bool(norms.max() <= _bounds.LARGEST_TAME_NORM):
+            self.codes.write(at // self.codes.layout.span, vectors, norms)
+        else:
+            self.codes = self.layout = None
+
+    def _fitted(self) -> Frame:
+        rows, device = self.collection.rows, self.collection.device
+        count = min(_SAMPLE, len(rows))
+        chosen = torch.arange(count, device=device) * len(rows) // max(count, 1)
+        sample = rows.take(chosen, torch.empty(count, rows.channels, device=device))
+        return fitted_frame(sample, self.metric)
+
+
+def layout_for(device: torch.device, channels: int, screen: str) -> Layout | None:
+    """How codes should lie for searches on this device; None for no codes.
+
+    Raises ValueError where int8 is demanded but cannot be had exactly.
+    """
+    fits = channels <= _bounds_int8.MAX_CHANNELS
+    if screen == "float" or (screen == "auto" and not (fits and _int8.is_fast(device.type))):
+        return None
+    if not (fits and _int8.is_exact(device.type)):
+        raise ValueError(
+            f"screen must not be 'int8' where integer products are not exact, nor beyond "
+            f"{_bounds_int8.MAX_CHANNELS} channels; got {channels} channels on {device}"
+        )
+    return _int8.LAYOUT

@@ -1,0 +1,113 @@
+"""The rows of a bank: vectors, ids, and which of them are there and may match.
+
+A row keeps its number for as long as it exists; what callers see are positions, which number the
+rows that are there. Both ascend together, so that ties are settled alike.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ._ids import Ids
+from ._rows import Rows
+
+_MERGED_ROWS = 4096
+"""Neighbouring chunks are joined up to here, so that many small additions stay few chunks."""
+
+
+class Collection:
+    """Vectors in chunks, with ids; rows are appended and removed."""
+
+    def __init__(self, channels: int, dtype: torch.dtype, device: torch.device) -> None:
+        """``device``: where masks and positions are wanted; vectors stay where they are."""
+        self.rows = Rows([torch.empty(0, channels, dtype=dtype)])
+        self.ids = Ids()
+        self.device = device
+        self.nonfinite = torch.empty(0, dtype=torch.int64)  # rows that never match
+        self._changed()
+
+    def __len__(self) -> int:
+        """Rows that are there."""
+        return self._length
+
+    def append(self, chunks: Sequence[Tensor], ids: Tensor) -> None:
+        """Add chunks (m_i, C) with checked ids; the tensors are kept, not copied."""
+        kept = [chunk for chunk in self.rows.chunks if len(chunk)]
+        for chunk in chunks:
+            if kept and _can_join(kept[-1], chunk):
+                chunk = torch.cat([kept.pop(), chunk])
+            if len(chunk):
+                kept.append(chunk)
+        if kept:
+            self.rows = Rows(kept)
+        self.ids.append(ids)
+        self._changed()
+
+    def exclude(self, rows: Tensor) -> None:
+        """``rows`` (n,) are there, but not finite: they never match."""
+        self.nonfinite = torch.cat([self.nonfinite, rows.cpu()]).unique()
+        self._changed()
+
+    def remove(self, rows: Tensor) -> None:
+        self.ids.present[rows] = False
+        self._changed()
+
+    def compact(self) -> None:
+        """Forget what was removed: copies what is there of every chunk that lost rows."""
+        present, chunks, renumbered = self.ids.present, [], self.ids.present.cumsum(0) - 1
+        for chunk, end in zip(self.rows.chunks, self.rows.ends, strict=True):
+            here = present[end - len(chunk) : end].to(chunk.device)
+            if here.any():
+                chunks.append(chunk if here.all() else chunk[here])
+        self.nonfinite = renumbered[self.nonfinite[present[self.nonfinite]]]
+        self.rows = Rows(chunks or [self.rows.chunks[0][:0]])
+        self.ids.compact()
+        self._changed()
+
+    def matchable(self) -> Tensor | None:
+        """(rows,) bool on the device; None where every row may match."""
+        if not self._some_closed:
+            return None
+        if self._matchable is None:
+            matchable = self.ids.present.clone()
+            matchable[self.nonfinite] = False
+            self._matchable = matchable.to(self.device)
+        return self._matchable
+
+    def mask_by_row(self, mask: Tensor | None) -> Tensor | None:
+        """A mask by position, (M,) or (Q, M), or None, as one by row that spares what is closed."""
+        matchable = self.matchable()
+        if mask is None or matchable is None:
+            return matchable if mask is None else mask
+        by_row = mask.new_zeros(*mask.shape[:-1], len(matchable))
+        by_row[..., self.ids.present.to(self.device)] = mask
+        return by_row.logical_and_(matchable)
+
+    def positions(self, rows: Tensor) -> Tensor:
+        """Positions of rows (-1 stays -1)."""
+        if self._length == len(self.ids):
+            return rows
+        if self._positions is None:
+            self._positions = (self.ids.present.cumsum(0) - 1).to(self.device)
+        return torch.where(rows < 0, rows, self._positions[rows.clamp(min=0)])
+
+    def present_pieces(self) -> Iterator[Tensor]:
+        """The vectors that are there, in order, piece by piece."""
+        for chunk, end in zip(self.rows.chunks, self.rows.ends, strict=True):
+            first, step = end - len(chunk), max(1, (1 << 22) // self.rows.channels)
+            for start in range(0, len(chunk), step):
+                piece = chunk[start : start + step]
+                here = self.ids.present[first + start : first + start + len(piece)]
+                yield piece if here.all() else piece[here.to(piece.device)]
+
+    def _changed(self) -> None:
+        self._length = int(self.ids.present.sum())
+        self._some_closed = self._length < len(self.ids) or len(self.nonfinite) > 0
+        self._matchable: Tensor | None = None
+        self._positions: Tensor | None = None
+
+
+def _can_join(last: Tensor, following: Tensor) -> bool:
+    alike = last.dtype == following.dtype and last.device == following.device
+    return alike and len(last) + len(following) <= _MERGED_ROWS

@@ -1,0 +1,309 @@
+"""The int8 screen of the torch body: codes multiplied on integer units, many pages at once.
+
+screen   products of codes in int32, and the maximum of each group of prototypes
+select   groups, then members, whose product reaches the integer threshold of _bounds_int8
+sieve    those members in fp32, from the vectors themselves; this raises the threshold
+rescore  what is left in the end, in fp64 (_candidates.py, _exact.py)
+
+Where too many members reach the threshold for this to pay, the float screen takes the pages.
+"""
+
+# torch._int_mm is the one product of int8 matrices that torch has.
+# pyright: reportPrivateImportUsage=false
+
+import functools
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import _bounds, _bounds_int8
+from ._codes import Codes, Frame, Layout
+from ._plan import plan
+from ._rows import Rows
+from ._torch import Block
+
+LAYOUT = Layout(span=1024, group=16)
+
+_CROWDED_SHARE = 1 / 8
+"""Above this share of a block's pairs, a product in fp32 costs less than looking at survivors."""
+
+_PAIRS = 1 << 20
+"""Products of a block of queries and some pages: 4 MiB, which stay in cache."""
+
+_GATHER_ELEMENTS = 1 << 22
+"""Prototypes gathered for the sieve at a time: 16 MiB."""
+
+
+@functools.cache
+def is_exact(device_type: str) -> bool:
+    """Whether torch multiplies int8 matrices without loss here, even the largest codes.
+
+    Without VNNI, x86 units add pairs of products in int16, which saturates.
+    """
+    if device_type != "cpu":
+        return False
+    most = torch.full((32, 512), _bounds_int8.LARGEST_CODE, dtype=torch.int8)
+    return bool((torch._int_mm(most, -most.T) == -512 * _bounds_int8.LARGEST_CODE**2).all())
+
+
+@functools.cache
+def is_fast(device_type: str) -> bool:
+    """Whether there are units for it: VNNI, which AMX implies."""
+    return getattr(torch.cpu, "_is_vnni_supported", lambda: False)() and is_exact(device_type)
+
+
+def pays(queries: int, rows: int, channels: int, k: int) -> bool:
+    """Whether a search of this shape should screen at all."""
+    return plan(queries, rows, channels, k, 1 << 28, None).screened
+
+
+class Found(NamedTuple):
+    """What a search of codes gives, and what it took."""
+
+    scores: Tensor
+    """(Q, k) fp32"""
+    rows: Tensor
+    """(Q, k) int64, -1 where none"""
+    repaired: int
+    """Queries that the float screen had to help with."""
+    rescored: int
+    """Pairs evaluated in fp64."""
+    screened: int
+    """Bytes of codes read."""
+
+
+def search(
+    queries: Tensor, codes: Codes, rows: Rows, k: int, mask: Tensor | None, exclude: bool
+) -> Found:
+    """The k best of ``rows``, of which ``codes`` are the codes; ``mask`` (M,) or (Q, M) bool."""
+    from . import WORKSPACE_BYTES  # at call time: it can be set
+
+    metric = codes.frame.metric
+    chosen = plan(len(queries), len(rows), rows.channels, k, WORKSPACE_BYTES, None)
+    pages = -(-chosen.chunk_rows // codes.layout.span)
+    size = _clamp(_PAIRS // (pages * codes.layout.span), 16, chosen.query_rows)
+    scores = queries.new_empty(len(queries), k, dtype=torch.float32)
+    indices = queries.new_empty(len(queries), k, dtype=torch.int64)
+    repaired = rescored = screened = 0
+    with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
+        for start in range(0, len(queries), size):
+            part = slice(start, start + size)
+            block = Block(queries[part], start, rows, k, metric, exclude, chosen)
+            coded = Int8Block(block, codes.frame)
+            own = mask[part] if mask is not None and mask.ndim == 2 else mask
+            for first in range(0, codes.pages, pages):
+                coded.scan(codes, first, min(first + pages, codes.pages), 0, own)
+            scores[part], indices[part] = block.result()
+            repaired += int(coded.repaired.sum())
+            rescored += block.candidates.rescored
+            screened += coded.rows_screened * codes.codes.shape[1]
+    return Found(scores, indices, repaired, rescored, screened)
+
+
+class Int8Block:
+    """A block of queries on its way through pages of codes."""
+
+    def __init__(self, block: Block, frame: Frame) -> None:
+        """``block`` is where candidates are kept and where pages go that the screen cannot thin."""
+        self.block, self.frame = block, frame
+        self.candidates = block.candidates
+        self.products = block.rows.new_empty(0, dtype=torch.int32)
+        self.repaired = torch.zeros(len(block.rows), dtype=torch.bool, device=block.rows.device)
+        self.rows_screened = 0
+        if block.screened:
+            self.coded = frame.queries(block.rows, block.norms)
+            self.slack = _bounds.fp32_slack(frame.metric, block.channels, 0.0)
+
+    def scan(
+        self, codes: Codes, first_page: int, last_page: int, first_row: int, mask: Tensor | None
+    ) -> None:
+        """Bring in pages of ``codes``, whose row 0 is row ``first_row`` of all prototypes.
+
+        ``mask`` (M,) or (Q, M) bool by row of all prototypes, of this block's queries.
+        """
+        self.rows_screened += (last_page - first_page) * codes.layout.span
+        if not (self.block.screened and self._scan(codes, first_page, last_page, first_row, mask)):
+            self._scan_in_float(codes, first_page, last_page, first_row, mask)
+
+    def _scan(
+        self, codes: Codes, first_page: int, last_page: int, first_row: int, mask: Tensor | None
+    ) -> bool:
+        """Whether the pages were dealt with: False where too many members are left."""
+        pages = _Pages(codes, first_page, last_page, first_row)
+        products = self._multiply(pages, mask)
+        members = products.view(len(products), -1, codes.layout.group, codes.layout.groups)
+        maxima = members.amax(2).flatten(1)
+        if not self.candidates.full:
+            self._raise_early(pages, members, maxima)
+        thresholds = _bounds_int8.integer_thresholds(
+            self.coded, pages.bounds, self.candidates.threshold
+        )
+        queries, groups = (maxima >= thresholds).nonzero(as_tuple=True)
+        most = _CROWDED_SHARE * products.numel()
+        if len(queries) * codes.layout.group > 4 * most:
+            return self._give_up(queries, maxima.shape[1] // 2)
+        page, within = groups // codes.layout.groups, groups % codes.layout.groups
+        reached = members[queries, page, :, within] >= thresholds[queries, groups][:, None]
+        pair, member = reached.nonzero(as_tuple=True)
+        queries = queries[pair]
+        if len(queries) > most:
+            return self._give_up(queries, products.shape[1] // 8)
+        rows = pages.rows(page[pair], member, within[pair])
+        values, slack = self._sieve(pages, queries, rows)
+        self.candidates.add(queries, rows + first_row, values - slack, values + slack)
+        self.candidates.tighten(self.block.prototypes)
+        return True
+
+    def _give_up(self, queries: Tensor, most: int) -> bool:
+        self.repaired |= torch.bincount(queries, minlength=len(self.repaired)) > most
+        return False
+
+    def _scan_in_float(
+        self, codes: Codes, first_page: int, last_page: int, first_row: int, mask: Tensor | None
+    ) -> None:
+        span, block = codes.layout.span, self.block
+        if not block.screened:
+            self.repaired |= True
+        alive = codes.alive()
+        for start in range(first_page * span, min(last_page * span, codes.count), _step(block)):
+            stop = min(start + _step(block), last_page * span, codes.count)
+            here = slice(first_row + start, first_row + stop)
+            may = alive[start:stop]
+            may = may if mask is None else mask[..., here] & may
+            rows = block.prototypes.span(here.start, here.stop, block.rows.device)
+            block.scan(rows, here.start, may)
+
+    def _multiply(self, pages: "_Pages", mask: Tensor | None) -> Tensor:
+        """(Q, P) int32 products of codes, LOWEST where a prototype may not match."""
+        count = len(pages.codes) * len(self.coded.codes)
+        if len(self.products) < count:
+            self.products = self.products.new_empty(count)
+        products = self.products[:count].view(len(self.coded.codes), -1)
+        torch._int_mm(self.coded.codes, pages.codes.T, out=products)
+        closed = pages.dead if bool(pages.dead.any()) else None
+        if mask is not None:
+            closed = pages.dead | ~mask[..., pages.rows_of_all()]
+        return products if closed is None else products.masked_fill_(closed, _bounds_int8.LOWEST)
+
+    def _raise_early(self, pages: "_Pages", members: Tensor, maxima: Tensor) -> None:
+        """A threshold from the k members that look best, before anything is excluded by one."""
+        k, layout = self.candidates.k, pages.layout
+        best = min(k, maxima.shape[1])
+        if best * layout.group < k:
+            return
+        scale, _, _, bias = pages.bounds.unbind(1)
+        guess = maxima * (scale * self.coded.scale.float()[:, None]) + bias
+        groups = guess.topk(best, 1).indices
+        page, within = groups // layout.groups, groups % layout.groups
+        each = torch.arange(len(members), device=members.device)[:, None]
+        products = members[each, page, :, within]  # (Q, best, group)
+        guess = products * (scale[groups] * self.coded.scale.float()[:, None])[..., None]
+        guess += bias[groups][..., None]
+        guess.masked_fill_(products == _bounds_int8.LOWEST, -torch.inf)
+        value, chosen = guess.flatten(1).topk(k, 1)
+        nth, member = chosen // layout.group, chosen % layout.group
+        rows = pages.rows(page.gather(1, nth), member, within.gather(1, nth)).flatten()
+        values, slack = self._sieve(pages, each.expand(-1, k).flatten(), rows)
+        lower = (values - slack).view(-1, k).masked_fill(value == -torch.inf, -torch.inf)
+        self.candidates.raise_early(lower.amin(1))
+
+    def _sieve(self, pages: "_Pages", queries: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Screened values (n,) in fp32 and their slack, of pairs of a query and a row of codes.
+
+        ``queries`` (n,) ascend.
+        """
+        norms, metric = pages.norms[rows], self.frame.metric
+        values = torch.empty_like(norms)
+        direct = pages.floats(self.block)
+        step = len(queries) if direct is not None else max(1, _GATHER_ELEMENTS // pages.channels)
+        for start in range(0, len(queries), max(step, 1)):
+            part = slice(start, start + step)
+            if direct is None:
+                gathered, at = pages.gathered(self.block, rows[part])
+            else:
+                gathered, at = direct, rows[part] - pages.first
+            values[part] = _dots(self.block.floats, gathered, queries[part], at)
+        if metric == "cosine":
+            values /= norms.clamp(min=_bounds.COSINE_EPS)
+            one = torch.ones(1, device=values.device)
+            return values, self.slack.of(one, one)
+        bounds = _bounds.norm_bound(norms, pages.channels)
+        if metric == "l2":
+            values -= norms.square() * 0.5
+        return values, self.slack.of(self.block.norm_bounds[queries, 0], bounds)
+
+
+class _Pages:
+    """Some pages of codes."""
+
+    def __init__(self, codes: Codes, first_page: int, last_page: int, first_row: int) -> None:
+        self.layout, self.channels, self.first_row = codes.layout, codes.channels, first_row
+        self.first = first_page * codes.layout.span
+        self.last = min(last_page * codes.layout.span, codes.count)
+        at = slice(self.first, last_page * codes.layout.span)
+        self.codes, self.dead, self.place = codes.codes[at], codes.dead[at], codes.place[at]
+        self.bounds = codes.bounds[first_page * codes.layout.groups :][: len(self._groups())]
+        self.norms = codes.norms
+
+    def _groups(self) -> range:
+        return range(len(self.codes) // self.layout.group)
+
+    def rows(self, page: Tensor, member: Tensor, within: Tensor) -> Tensor:
+        """Rows of codes, from where they lie: page (of these), member and group, int64."""
+        start = page * self.layout.span
+        return self.first + start + self.place[start + member * self.layout.groups + within]
+
+    def rows_of_all(self) -> Tensor:
+        """The row among all prototypes of each position; any row where there is none."""
+        position = torch.arange(len(self.codes), device=self.codes.device)
+        start = position - position % self.layout.span
+        rows = (self.first + start + self.place).clamp_(max=self.last - 1)
+        return rows + self.first_row
+
+    def floats(self, block: Block) -> Tensor | None:
+        """The rows as given, if they lie in one piece as the sieve can read them."""
+        pieces = list(
+            block.prototypes.pieces(self.first_row + self.first, self.first_row + self.last)
+        )
+        piece = pieces[0]
+        is_readable = piece.dtype == torch.float32 and piece.device == block.rows.device
+        return piece if len(pieces) == 1 and is_readable and piece.is_contiguous() else None
+
+    def gathered(self, block: Block, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """fp32 copies of the rows in question, each once, and where in them ``rows`` are."""
+        needed, at = rows.unique(return_inverse=True)
+        out = block.floats.new_empty(len(needed), self.channels)
+        return block.prototypes.take(needed + self.first_row, out), at
+
+
+def _dots(queries: Tensor, prototypes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """fp32 scalar products (n,) of pairs, ``rows`` ascending; read in place, nothing gathered."""
+    _quiet_csr()
+    bounds = torch.arange(len(queries) + 1, device=rows.device)
+    starts = torch.searchsorted(rows.contiguous(), bounds)
+    pairs = torch.sparse_csr_tensor(
+        starts,
+        columns,
+        queries.new_zeros(len(columns)),
+        size=(len(queries), len(prototypes)),
+        check_invariants=False,
+    )
+    return torch.sparse.sampled_addmm(pairs, queries, prototypes.T, beta=0.0).values()
+
+
+@functools.cache
+def _quiet_csr() -> None:
+    """Make torch say now, unheard, that its CSR tensors are in beta; it says so once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor([0, 0], [], [], size=(1, 1), dtype=torch.float32)
+
+
+def _step(block: Block) -> int:
+    return block.plan.chunk_rows
+
+
+def _clamp(value: int, low: int, high: int) -> int:
+    return min(max(value, low), high)
