@@ -137,9 +137,9 @@ class Int8Block:
         maxima = members.amax(2).flatten(1)
         if not self.candidates.full:
             self._raise_early(pages, members, maxima)
-        thresholds = _bounds_int8.integer_thresholds(
-            self.coded, pages.bounds, self.candidates.threshold
-        )
+        # An excluded query's is inf, from which no integer can be computed.
+        threshold = self.candidates.threshold.clamp(max=torch.finfo(torch.float32).max)
+        thresholds = _bounds_int8.integer_thresholds(self.coded, pages.bounds, threshold)
         queries, groups = (maxima >= thresholds).nonzero(as_tuple=True)
         most = _CROWDED_SHARE * products.numel()
         if len(queries) * codes.layout.group > 4 * most:
@@ -205,6 +205,7 @@ class Int8Block:
         value, chosen = guess.flatten(1).topk(k, 1)
         nth, member = chosen // layout.group, chosen % layout.group
         rows = pages.rows(page.gather(1, nth), member, within.gather(1, nth)).flatten()
+        rows.clamp_(max=pages.last - 1)  # where fewer than k may match, padding can be among them
         values, slack = self._sieve(pages, each.expand(-1, k).flatten(), rows)
         lower = (values - slack).view(-1, k).masked_fill(value == -torch.inf, -torch.inf)
         self.candidates.raise_early(lower.amin(1))
