@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from . import _bounds_int8 as _bounds
-from . import _exact
-from ._bounds import COSINE_EPS
+from ._bounds import COSINE_EPS, LARGEST_TAME_NORM
 from ._rotation import Rotation
 
 _TILE_ELEMENTS = 1 << 19
@@ -51,10 +50,10 @@ class Frame:
         return self.rotation.roundings if self.rotation else 0
 
     def prototypes(self, rows: Tensor, norms: Tensor) -> Tensor:
-        """(n, C) fp32 in the frame, from finite rows as given and their norms (n,) fp64."""
+        """(n, C) fp32 in the frame, from finite rows as given and their norms (n,) in fp32."""
         vectors = rows.float()
         if self.metric == "cosine":
-            inverse = norms.clamp(min=COSINE_EPS).reciprocal().float()
+            inverse = norms.clamp(min=COSINE_EPS).reciprocal()
             vectors = vectors * inverse[:, None]
         vectors = vectors - self.origin
         return self.rotation(vectors) if self.rotation else vectors
@@ -78,8 +77,8 @@ def fitted_frame(sample: Tensor, metric: str, seed: int = 0) -> Frame:
 
     The median, not the mean: a single giant would move the mean away from all the others.
     """
-    sample = sample[:: max(1, len(sample) // _SAMPLE)]
-    norms = _exact.norms(sample)
+    sample = sample[:: max(1, len(sample) // _SAMPLE)].float()
+    norms = torch.linalg.vector_norm(sample, dim=1)
     finite = norms.isfinite()
     sample, norms = sample[finite], norms[finite]
     channels, device = sample.shape[1], sample.device
@@ -98,6 +97,18 @@ def _typical_error(vectors: Tensor) -> float:
     """The mean step of int8 codes of (n, C) with a scale each, relative to their norms."""
     norms = torch.linalg.vector_norm(vectors, dim=1).clamp(min=COSINE_EPS)
     return float((vectors.abs().amax(1) / norms).mean())
+
+
+def screen_norms(vectors: Tensor) -> Tensor:
+    """Norms (n,) in fp32 of rows as given, in cache-sized pieces."""
+    step = max(1, _TILE_ELEMENTS // vectors.shape[1])
+    parts = [torch.linalg.vector_norm(part.float(), dim=1) for part in vectors.split(step)]
+    return torch.cat(parts)
+
+
+def is_tame(norms: Tensor) -> bool:
+    """Whether vectors with these norms, fp32, can be coded: finite, and far from overflow."""
+    return bool(norms.max() <= LARGEST_TAME_NORM)
 
 
 class Codes:
@@ -126,7 +137,7 @@ class Codes:
         return sum(tensor.nbytes for tensor in self._tensors())
 
     def write(self, first_page: int, rows: Tensor, norms: Tensor) -> None:
-        """Code finite ``rows`` (n, C) with ``norms`` (n,) fp64 into pages from ``first_page`` on.
+        """Code finite ``rows`` (n, C) with ``norms`` (n,) fp32 into pages from ``first_page`` on.
 
         What lay there is replaced, what lay behind is dropped.
         """
@@ -166,15 +177,18 @@ class Codes:
         count = -(-len(rows) // span)
         vectors = self.frame.prototypes(rows, norms)
         padded = torch.nn.functional.pad
-        size = norms.float() if self.frame.metric == "l2" else vectors.abs().amax(1)
-        rank = padded(size, (0, count * span - len(rows)), value=torch.inf).view(count, span)
+        largest = torch.maximum(vectors.amax(1), -vectors.amin(1))
+        size = norms if self.frame.metric == "l2" else largest
+        missing = count * span - len(rows)
+        rank = padded(size, (0, missing), value=torch.inf).view(count, span)
         order = rank.argsort(1).view(count, groups, group).transpose(1, 2).reshape(count, span)
         base = torch.arange(0, count * span, span, device=rows.device)[:, None]
         source = (order + base).flatten()
         dead = source >= len(rows)
-        vectors = padded(vectors, (0, 0, 0, count * span - len(rows)))[source]
-        largest = vectors.abs().amax(1).view(count, group, groups).amax(1)
-        scale = _bounds.scale_of(largest)
+        if missing:
+            vectors, largest = padded(vectors, (0, 0, 0, missing)), padded(largest, (0, missing))
+        vectors, largest = vectors.index_select(0, source), largest[source]
+        scale = _bounds.scale_of(largest.view(count, group, groups).amax(1))
         by_row = scale[:, None].expand(count, group, groups).reshape(-1)
         coded = _bounds.code_prototypes(
             vectors, by_row, self.frame.origin_norm, self.frame.roundings, self.frame.metric

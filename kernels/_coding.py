@@ -1,11 +1,14 @@
 """Keeps the codes of a collection up to date, or none where the float screen serves it."""
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from . import _bounds, _bounds_int8, _checks, _exact, _int8
-from ._codes import Codes, Frame, Layout, fitted_frame
+from . import _bounds_int8, _checks, _exact, _int8
+from ._codes import Codes, Frame, Layout, fitted_frame, is_tame, screen_norms
 from ._collection import Collection
 
 SCREENS = ("auto", "int8", "float")
@@ -48,13 +51,11 @@ class Coder:
         span = self.layout.span if self.layout is not None else 1
         first = start - start % span
         step = span * max(1, _STEP_ELEMENTS // (span * rows.channels))
-        silent = not progress if progress is not None else None
-        with tqdm(total=len(rows) - first, unit="row", unit_scale=True, desc="preparing",
-                  delay=2, leave=False, disable=silent) as bar:  # fmt: skip
+        with _bar(len(rows) - first, progress) as advance:
             for at in range(first, len(rows), step):
                 stop = min(at + step, len(rows))
                 self._code(at, stop, start, exclude)
-                bar.update(stop - at)
+                advance(stop - at)
         self.close(torch.arange(first, len(rows), span))
 
     def close(self, rows: Tensor) -> None:
@@ -67,15 +68,15 @@ class Coder:
 
     def _code(self, at: int, stop: int, start: int, exclude: bool) -> None:
         vectors = self.collection.rows.span(at, stop, self.collection.device)
-        norms = _exact.norms(vectors)
-        bad = ~norms.isfinite()
-        if bad.any():
+        norms = screen_norms(vectors)
+        if not is_tame(norms):
+            bad = ~_exact.norms(vectors).isfinite()
             if not exclude:
                 _checks.refuse_nonfinite("prototypes", bad, at)
             vectors, norms = vectors.masked_fill(bad[:, None], 0), norms.masked_fill(bad, 0)
             rows = bad.nonzero()[:, 0] + at
             self.collection.exclude(rows[rows >= start])
-        if self.codes is not None and bool(norms.max() <= _bounds.LARGEST_TAME_NORM):
+        if self.codes is not None and is_tame(norms):
             self.codes.write(at // self.codes.layout.span, vectors, norms)
         else:
             self.codes = self.layout = None
@@ -86,6 +87,18 @@ class Coder:
         chosen = torch.arange(count, device=device) * len(rows) // max(count, 1)
         sample = rows.take(chosen, torch.empty(count, rows.channels, device=device))
         return fitted_frame(sample, self.metric)
+
+
+@contextmanager
+def _bar(rows: int, progress: bool | None) -> Iterator[Callable[[int], object]]:
+    """What to call with the rows that are done; None shows a bar in a terminal."""
+    if not (sys.stderr.isatty() if progress is None else progress):
+        yield lambda count: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=rows, desc="preparing", unit="row", unit_scale=True, delay=2, leave=False) as b:
+        yield b.update
 
 
 def layout_for(device: torch.device, channels: int, screen: str) -> Layout | None:

@@ -18,9 +18,21 @@ _BLOCK_ELEMENTS = 1 << 15
 """Elements of a block of gathered rows: 256 KiB in fp64, so that it stays in a core's cache."""
 
 
+_NORM_ELEMENTS = 1 << 18
+"""Elements widened at a time: 2 MiB."""
+
+
 def norms(vectors: Tensor) -> Tensor:
-    """Euclidean norms (n,) fp64. A vector counts as non-finite where this is inf or NaN."""
-    return torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64)
+    """Euclidean norms (n,) fp64. A vector counts as non-finite where this is inf or NaN.
+
+    Block by block: torch widens what it is given as a whole.
+    """
+    out = torch.empty(len(vectors), dtype=torch.float64, device=vectors.device)
+    step = max(1, _NORM_ELEMENTS // vectors.shape[1])
+    for start in range(0, len(vectors), step):
+        part = slice(start, start + step)
+        torch.linalg.vector_norm(vectors[part], dim=1, dtype=torch.float64, out=out[part])
+    return out
 
 
 def pairs(queries: Tensor, prototypes: Rows, rows: Tensor, indices: Tensor, metric: str) -> Tensor:

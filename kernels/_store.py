@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 _NAMES = {
@@ -35,6 +34,8 @@ def open_mapped(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, s
     Raises:
         FileNotFoundError, ValueError: no such file, or not a safetensors file.
     """
+    from safetensors import SafetensorError, safe_open  # a search of tensors needs none of it
+
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path must be a safetensors file; got {str(path)!r}")
