@@ -21,21 +21,22 @@ So a prototype can reach a threshold t only if, with the largest |s Y|, |e| and 
 whose right side is one integer for a query and a group, and whose left side is what the integer
 units give: a group is excluded by comparing one integer maximum.
 
-Rounding. u = 2^-24. A coordinate of y is computed in fp32 with few roundings: at most two for p/|p|
-and one for casting p, each relative to |p| or 1 <= |o| + |y|; one for subtracting o, and those of
-the rotation, relative to |y|. |e| is measured on what was computed, with two more roundings for
-y - s Y, and its norm is summed in fp64. Queries go the same way in fp64. Everything stored is
-raised by far more than what its last operations can lose, 2^-20 of itself, so that the thresholds'
-own arithmetic (fp64, sums of five terms) is covered: each term carries a margin of 2^-40 of itself
-or more, against roundings of 2^-50.
+Rounding. u = 2^-24. y is computed in fp32: |p|, off by C/2 + 1 roundings, two for p/|p|, one for
+casting p, each relative to |p| or 1 <= |o| + |y|; one for subtracting o, and those of the rotation,
+relative to |y|. |e| is measured on what was computed, with two more roundings for y - s Y. Norms
+summed in fp32 are off by C/2 + 1 roundings, and by underflow: 2^-126 for each square. Queries go
+the same way in fp64. Everything stored is raised by far more than what its last operations can
+lose, 2^-20 of itself, so that the thresholds' own arithmetic (fp64, sums of five terms) is covered:
+each term carries a margin of 2^-40 of itself or more, against roundings of 2^-50.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ._bounds import U32, U64
+from ._bounds import LARGEST_TAME_NORM, U32, U64, fp64_slack
 
 LARGEST_CODE = 127
 MAX_CHANNELS = 1 << 15
@@ -45,7 +46,10 @@ LOWEST = -(2**31)
 """A product of codes that no vectors have: what may not match. No threshold lets it pass."""
 
 _RAISE = 1 + 2.0**-20
-_FLOOR = 2.0**-100
+_FLOOR = 2.0**-62
+"""Times the square root of C: more than underflow takes from a norm."""
+
+_TINY = 2.0**-100
 
 
 class CodedRows(NamedTuple):
@@ -78,7 +82,7 @@ class CodedQueries(NamedTuple):
 
 def scale_of(largest: Tensor) -> Tensor:
     """The scale s, fp32, of groups whose largest coordinate has this size."""
-    return (largest.float() * (_RAISE / LARGEST_CODE)).clamp(min=_FLOOR)
+    return (largest.float() * (_RAISE / LARGEST_CODE)).clamp(min=_TINY)
 
 
 def code_prototypes(
@@ -88,24 +92,25 @@ def code_prototypes(
 
     ``roundings``: of the rotation.
     """
-    scale = scale[:, None]
+    channels, scale = vectors.shape[1], scale[:, None]
     rounded = (vectors / scale).round_().clamp_(-LARGEST_CODE, LARGEST_CODE)
     codes = rounded.to(torch.int8)
-    norm = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64)
-    residual = torch.linalg.vector_norm(
-        torch.sub(vectors, rounded.mul_(scale), out=rounded), dim=1, dtype=torch.float64
-    )
-    computed = (roundings + 16) * U32 * (origin_norm + norm) + _FLOOR
-    error = residual * _RAISE + computed
+    norm = torch.linalg.vector_norm(vectors, dim=1).double()
+    rounded.mul_(scale).sub_(vectors)
+    residual = torch.linalg.vector_norm(rounded, dim=1).double()
+    roundings += channels + 16
+    summed, floor = 1 + roundings * U32, math.sqrt(channels) * _FLOOR
+    computed = roundings * U32 * (origin_norm + norm) + floor
     bias = torch.zeros_like(norm)
     if metric == "l2":
-        bias = (norm - computed).clamp_(min=0).square_().mul_(-0.5 / _RAISE)
-    return CodedRows(codes, error, (norm + residual) * _RAISE + _FLOOR, bias)
+        bias = (norm / summed - computed).clamp_(min=0).square_().mul_(-0.5 / _RAISE)
+    size = (norm + residual) * summed + floor
+    return CodedRows(codes, residual * summed + computed, size, bias)
 
 
 def code_queries(vectors: Tensor, origin_norm: float, shift: Tensor) -> CodedQueries:
     """Code ``vectors`` (Q, C) fp64, in the frame; ``shift`` (Q,) is c as computed in fp64."""
-    scale = (vectors.abs().amax(1) / LARGEST_CODE).clamp_(min=_FLOOR)[:, None]
+    scale = (vectors.abs().amax(1) / LARGEST_CODE).clamp_(min=_TINY)[:, None]
     rounded = (vectors / scale).round_().clamp_(-LARGEST_CODE, LARGEST_CODE)
     norm = torch.linalg.vector_norm(vectors, dim=1)
     residual = torch.linalg.vector_norm(vectors - rounded * scale, dim=1)
@@ -114,15 +119,15 @@ def code_queries(vectors: Tensor, origin_norm: float, shift: Tensor) -> CodedQue
     return CodedQueries(
         codes=rounded.to(torch.int8),
         scale=scale[:, 0],
-        error=residual * _RAISE + computed + _FLOOR,
-        norm=norm * _RAISE + computed + _FLOOR,
+        error=residual * _RAISE + computed + _TINY,
+        norm=norm * _RAISE + computed + _TINY,
         shift=shift + computed * reach,
     )
 
 
 def group_bounds(scale: Tensor, error: Tensor, size: Tensor, bias: Tensor) -> Tensor:
     """(n, 4) fp32 rows of s, |e|, |s Y|, b from the largest of each group (n,): none too small."""
-    raised = [value * _RAISE + _FLOOR for value in (error, size)]
+    raised = [value * _RAISE + _TINY for value in (error, size)]
     return torch.stack([scale.double(), *raised, bias + bias.abs() * 2.0**-20], 1).float()
 
 
@@ -139,3 +144,60 @@ def integer_thresholds(queries: CodedQueries, bounds: Tensor, threshold: Tensor)
     products = (left / queries.scale[:, None]) @ (right / scale)
     lowest = LOWEST + 1
     return products.nan_to_num_(nan=lowest).clamp_(lowest, -lowest).floor_().int()
+
+
+UPPER_MARGIN = 2.0**-20
+UPPER_FLOOR = 2.0**-120
+
+
+def query_terms(queries: CodedQueries, norms: Tensor, origin_norm: float, metric: str) -> Tensor:
+    """(4, Q) fp32 rows of a, |d|, |x| and c; l2: c - |q|^2 / 2. For ``group_upper_bounds``.
+
+    ``norms`` (Q,) fp64 of the queries as given. A query whose norm is not finite gets c = -inf, and
+    one beyond the range of fp32 products c = +inf. For l2, c was made of q.o - |o|^2 / 2, and half
+    a square is taken from it, of numbers up to |q| + |o|: fp64_slack covers these roundings.
+    """
+    shift = queries.shift
+    if metric == "l2":
+        slack = fp64_slack(queries.codes.shape[1]) * (norms + origin_norm).square()
+        shift = shift + slack - 0.5 * norms.square()
+    unbounded = (queries.norm > LARGEST_TAME_NORM) | ~(shift.abs() <= LARGEST_TAME_NORM**2)
+    shift = shift.masked_fill(unbounded, torch.inf).masked_fill(~norms.isfinite(), -torch.inf)
+    return torch.stack([queries.scale, queries.error, queries.norm, shift]).float()
+
+
+def group_upper_bounds(terms: Tensor, bounds: Tensor, maxima: Tensor, metric: str) -> Tensor:
+    """(Q, G) fp32 upper bounds of scores, in fp32: what the kernels evaluate; none too small.
+
+    ``terms`` (4, Q) from ``query_terms``; ``bounds`` (G, 4) from ``group_bounds``; ``maxima``
+    (Q, G) int32, the largest X.Y of each group. -inf where there is none (LOWEST) or the query may
+    not match; +inf where numbers are too large to tell. Else
+
+        u = sum + 2^-20 reach + 2^-120,  sum = a s X.Y + |d||sY| + |x||e| + b + c,
+        reach = |a s X.Y| + |d||sY| + |x||e| + |b| + |c|,      for l2 twice that.
+
+    Rounding, in units of u32 = 2^-24 relative to the terms' sizes: fp64 -> fp32 of a, |d|, |x|, c:
+    1 each; int32 -> fp32 of X.Y: 1; two products for the first term, one for the next two: so at
+    most 4 on any term. Four additions, in any order or fused: 4 of the reach, as are the four that
+    make the reach itself. Adding the margin: 1 more of |sum| + margin. Together below 10 u32 (1 +
+    2^-20) reach, and the margin is 16 u32 of a reach that is at most 5 u32 too small.
+    Flushing to zero costs 2^-126 in at most 12 places: a, s >= 2^-100 are normal, and so is the
+    integer multiple s X.Y. Doubling is exact. Nothing overflows to -inf: |x| and |sY| are at most
+    10^18, so |a s X.Y|, |b| and |c| are below 10^37 (where b of padding lies), or u is +inf.
+
+    The score as the contract evaluates it, in fp64, may lie (C + 8) 2^-52 |x| (|o| + |y|) from the
+    real one (cosine, dot; for l2 that of (|x| + |y|)^2). |e| has counted (roundings + 16) u32
+    (|o| + |y|) where at most (roundings + 6) occur, which leaves 2^-21 |x| (|o| + |y|); for l2, the
+    slack above has |x|^2, and the raising of b, by 2^-21 |y|^2 at least, the last square.
+    """
+    scale, error, size, bias = bounds.unbind(1)
+    a, d, x, c = terms[:, :, None]
+    product = maxima.float() * scale * a
+    spread, residual = d * size, x * error
+    total = product + spread + residual + bias + c
+    reach = product.abs() + spread + residual + bias.abs() + c.abs()
+    upper = total + (reach * UPPER_MARGIN + UPPER_FLOOR)
+    upper = upper * 2 if metric == "l2" else upper
+    in_range = (upper == upper) & (size <= LARGEST_TAME_NORM)
+    upper = torch.where(in_range, upper, torch.inf)
+    return torch.where((maxima == LOWEST) | (c == -torch.inf), -torch.inf, upper)
