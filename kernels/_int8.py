@@ -204,10 +204,11 @@ class Int8Block:
         guess.masked_fill_(products == _bounds_int8.LOWEST, -torch.inf)
         value, chosen = guess.flatten(1).topk(k, 1)
         nth, member = chosen // layout.group, chosen % layout.group
-        rows = pages.rows(page.gather(1, nth), member, within.gather(1, nth)).flatten()
-        rows.clamp_(max=pages.last - 1)  # where fewer than k may match, padding can be among them
-        values, slack = self._sieve(pages, each.expand(-1, k).flatten(), rows)
-        lower = (values - slack).view(-1, k).masked_fill(value == -torch.inf, -torch.inf)
+        rows = pages.rows(page.gather(1, nth), member, within.gather(1, nth))
+        may = value > -torch.inf  # the others may be padding, which has no row
+        values, slack = self._sieve(pages, each.expand(-1, k)[may], rows[may])
+        lower = value.new_full(value.shape, -torch.inf)
+        lower[may] = values - slack
         self.candidates.raise_early(lower.amin(1))
 
     def _sieve(self, pages: "_Pages", queries: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
