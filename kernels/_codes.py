@@ -147,6 +147,7 @@ class Codes:
         if self.pages > len(self.bounds) // self.layout.groups:
             self._grow()
         self.norms[first : self.count] = norms
+        self.dead[self.pages * span :] = True
         step = span * max(1, _TILE_ELEMENTS // (span * self.channels))
         for start in range(0, len(rows), step):
             part = slice(start, start + step)

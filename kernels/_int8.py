@@ -13,24 +13,19 @@ Where too many members reach the threshold for this to pay, the float screen tak
 
 import functools
 import warnings
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import _bounds, _bounds_int8
 from ._codes import Codes, Frame, Layout
-from ._plan import plan
-from ._rows import Rows
+from ._plan import CODED_SPAN
 from ._torch import Block
 
-LAYOUT = Layout(span=1024, group=16)
+LAYOUT = Layout(CODED_SPAN, group=16)
 
 _CROWDED_SHARE = 1 / 8
 """Above this share of a block's pairs, a product in fp32 costs less than looking at survivors."""
-
-_PAIRS = 1 << 20
-"""Products of a block of queries and some pages: 4 MiB, which stay in cache."""
 
 _GATHER_ELEMENTS = 1 << 22
 """Prototypes gathered for the sieve at a time: 16 MiB."""
@@ -54,64 +49,17 @@ def is_fast(device_type: str) -> bool:
     return getattr(torch.cpu, "_is_vnni_supported", lambda: False)() and is_exact(device_type)
 
 
-def pays(queries: int, rows: int, channels: int, k: int) -> bool:
-    """Whether a search of this shape should screen at all."""
-    return plan(queries, rows, channels, k, 1 << 28, None).screened
-
-
-class Found(NamedTuple):
-    """What a search of codes gives, and what it took."""
-
-    scores: Tensor
-    """(Q, k) fp32"""
-    rows: Tensor
-    """(Q, k) int64, -1 where none"""
-    repaired: int
-    """Queries that the float screen had to help with."""
-    rescored: int
-    """Pairs evaluated in fp64."""
-    screened: int
-    """Bytes of codes read."""
-
-
-def search(
-    queries: Tensor, codes: Codes, rows: Rows, k: int, mask: Tensor | None, exclude: bool
-) -> Found:
-    """The k best of ``rows``, of which ``codes`` are the codes; ``mask`` (M,) or (Q, M) bool."""
-    from . import WORKSPACE_BYTES  # at call time: it can be set
-
-    metric = codes.frame.metric
-    chosen = plan(len(queries), len(rows), rows.channels, k, WORKSPACE_BYTES, None)
-    pages = -(-chosen.chunk_rows // codes.layout.span)
-    size = _clamp(_PAIRS // (pages * codes.layout.span), 16, chosen.query_rows)
-    scores = queries.new_empty(len(queries), k, dtype=torch.float32)
-    indices = queries.new_empty(len(queries), k, dtype=torch.int64)
-    repaired = rescored = screened = 0
-    with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
-        for start in range(0, len(queries), size):
-            part = slice(start, start + size)
-            block = Block(queries[part], start, rows, k, metric, exclude, chosen)
-            coded = Int8Block(block, codes.frame)
-            own = mask[part] if mask is not None and mask.ndim == 2 else mask
-            for first in range(0, codes.pages, pages):
-                coded.scan(codes, first, min(first + pages, codes.pages), 0, own)
-            scores[part], indices[part] = block.result()
-            repaired += int(coded.repaired.sum())
-            rescored += block.candidates.rescored
-            screened += coded.rows_screened * codes.codes.shape[1]
-    return Found(scores, indices, repaired, rescored, screened)
-
-
 class Int8Block:
     """A block of queries on its way through pages of codes."""
 
-    def __init__(self, block: Block, frame: Frame) -> None:
-        """``block`` is where candidates are kept and where pages go that the screen cannot thin."""
-        self.block, self.frame = block, frame
+    def __init__(self, block: Block, frame: Frame, products: Tensor) -> None:
+        """``block`` is where candidates are kept and where pages go that the screen cannot thin.
+
+        ``products`` (n,) int32 is to be written to: at least queries times rows of a scan.
+        """
+        self.block, self.frame, self.products = block, frame, products
         self.candidates = block.candidates
-        self.products = block.rows.new_empty(0, dtype=torch.int32)
         self.repaired = torch.zeros(len(block.rows), dtype=torch.bool, device=block.rows.device)
-        self.rows_screened = 0
         if block.screened:
             self.coded = frame.queries(block.rows, block.norms)
             self.slack = _bounds.fp32_slack(frame.metric, block.channels, 0.0)
@@ -123,9 +71,10 @@ class Int8Block:
 
         ``mask`` (M,) or (Q, M) bool by row of all prototypes, of this block's queries.
         """
-        self.rows_screened += (last_page - first_page) * codes.layout.span
         if not (self.block.screened and self._scan(codes, first_page, last_page, first_row, mask)):
-            self._scan_in_float(codes, first_page, last_page, first_row, mask)
+            start, stop = (page * codes.layout.span for page in (first_page, last_page))
+            stop = min(stop, codes.count)
+            self.scan_in_float(first_row + start, first_row + stop, mask, codes.alive()[start:stop])
 
     def _scan(
         self, codes: Codes, first_page: int, last_page: int, first_row: int, mask: Tensor | None
@@ -160,26 +109,26 @@ class Int8Block:
         self.repaired |= torch.bincount(queries, minlength=len(self.repaired)) > most
         return False
 
-    def _scan_in_float(
-        self, codes: Codes, first_page: int, last_page: int, first_row: int, mask: Tensor | None
+    def scan_in_float(
+        self, start: int, stop: int, mask: Tensor | None, alive: Tensor | None = None
     ) -> None:
-        span, block = codes.layout.span, self.block
+        """Bring in rows start..stop of all prototypes by the float screen.
+
+        ``mask`` as for ``scan``; ``alive`` (stop - start,) bool, True where a row may match.
+        """
+        block = self.block
         if not block.screened:
             self.repaired |= True
-        alive = codes.alive()
-        for start in range(first_page * span, min(last_page * span, codes.count), _step(block)):
-            stop = min(start + _step(block), last_page * span, codes.count)
-            here = slice(first_row + start, first_row + stop)
-            may = alive[start:stop]
-            may = may if mask is None else mask[..., here] & may
-            rows = block.prototypes.span(here.start, here.stop, block.rows.device)
-            block.scan(rows, here.start, may)
+        for at in range(start, stop, block.plan.chunk_rows):
+            to = min(at + block.plan.chunk_rows, stop)
+            may = None if alive is None else alive[at - start : to - start]
+            if mask is not None:
+                may = mask[..., at:to] if may is None else mask[..., at:to] & may
+            block.scan(block.prototypes.span(at, to, block.rows.device), at, may)
 
     def _multiply(self, pages: "_Pages", mask: Tensor | None) -> Tensor:
         """(Q, P) int32 products of codes, LOWEST where a prototype may not match."""
         count = len(pages.codes) * len(self.coded.codes)
-        if len(self.products) < count:
-            self.products = self.products.new_empty(count)
         products = self.products[:count].view(len(self.coded.codes), -1)
         torch._int_mm(self.coded.codes, pages.codes.T, out=products)
         closed = pages.dead if bool(pages.dead.any()) else None
@@ -305,7 +254,3 @@ def _quiet_csr() -> None:
 
 def _step(block: Block) -> int:
     return block.plan.chunk_rows
-
-
-def _clamp(value: int, low: int, high: int) -> int:
-    return min(max(value, low), high)

@@ -8,6 +8,12 @@ TILE_ELEMENTS = 1 << 19
 WHOLE_ELEMENTS = 1 << 16
 """Up to so many scores and prototype elements together, calls cost more than fp64 arithmetic."""
 
+CODED_SPAN = 1024
+"""Rows of a page of codes."""
+
+CODED_PAIRS = 1 << 20
+"""Products of codes at a time: 4 MiB, which stay in cache."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -17,6 +23,9 @@ class Plan:
     and ``group`` of them share one maximum (1: every score is compared). ``screened=False``
     evaluates every score exactly, ``whole_rows`` prototypes at a time, which is cheaper where most
     are wanted or there are few.
+
+    ``coded`` says that coding raw prototypes in int8 pays, which is done once for each
+    ``coding_queries``; ``coded_rows`` codes are multiplied by ``coded_queries`` at a time.
     """
 
     query_rows: int
@@ -25,6 +34,10 @@ class Plan:
     tile_rows: int
     group: int
     screened: bool
+    coded: bool
+    coding_queries: int
+    coded_queries: int
+    coded_rows: int
 
 
 def plan(
@@ -37,17 +50,30 @@ def plan(
     per pair of a block 64. Each gets a share.
     """
     share = workspace // 4
+    screened = (queries + channels) * rows > WHOLE_ELEMENTS and 4 * k <= rows
     chunk = chunk_rows or _chunk_rows(queries, k)
     chunk = _clamp(chunk, 1, min(rows, share // (8 * channels)))
     block = min(share // (48 * channels + 256 * k), share // (64 * chunk), 1024)
+    coded_rows = -(-chunk // CODED_SPAN) * CODED_SPAN
+    fits = 24 * CODED_SPAN * channels <= share  # a page in fp32, and copies
+    coding_queries = _clamp(share // (48 * channels + 256 * k), 1, queries)
     return Plan(
         query_rows=_clamp(block, 1, queries),
         chunk_rows=chunk,
         whole_rows=_clamp(share // (32 * channels), 1, chunk),
         tile_rows=_clamp(TILE_ELEMENTS // channels, 256, chunk),
         group=_group(chunk, k),
-        screened=(queries + channels) * rows > WHOLE_ELEMENTS and 4 * k <= rows,
+        screened=screened,
+        coded=screened and coding_pays(coding_queries, rows, channels) and fits,
+        coding_queries=coding_queries,
+        coded_queries=_clamp(CODED_PAIRS // coded_rows, 16, 256),
+        coded_rows=coded_rows,
     )
+
+
+def coding_pays(queries: int, rows: int, channels: int) -> bool:
+    """Whether coding raw prototypes costs less than it saves (decision 6)."""
+    return queries >= 256 and channels >= 128 and queries * channels >= 1 << 16 and rows >= 1 << 14
 
 
 def _chunk_rows(queries: int, k: int) -> int:

@@ -1,5 +1,6 @@
 """Vectors in chunks that may lie on different devices, in different dtypes, numbered through."""
 
+import bisect
 import functools
 from collections.abc import Iterator, Sequence
 
@@ -33,10 +34,11 @@ class Rows:
 
     def pieces(self, start: int, stop: int) -> Iterator[Tensor]:
         """Views of rows start..stop, chunk by chunk."""
-        for chunk, end in zip(self.chunks, self.ends, strict=True):
-            first = end - len(chunk)
-            if first < stop and start < end:
-                yield chunk[max(start - first, 0) : stop - first]
+        for c in range(bisect.bisect_right(self.ends, start), len(self.chunks)):
+            first = self.ends[c] - len(self.chunks[c])
+            if first >= stop:
+                return
+            yield self.chunks[c][max(start - first, 0) : stop - first]
 
     def span(self, start: int, stop: int, device: torch.device) -> Tensor:
         """Rows start..stop on ``device``, in a dtype that holds them all; a view if it can be."""

@@ -8,16 +8,21 @@ from hypothesis import strategies as st
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
 
 from flashmatch import topk
-from flashmatch.kernels import _plan
+from flashmatch.kernels import _int8_search, _plan
+from flashmatch.kernels._codes import Layout
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
 
-@pytest.fixture(params=["screened", "whole"], scope="module", autouse=True)
-def _both_routes(request: pytest.FixtureRequest) -> None:
-    """Small problems are scored as a whole unless told otherwise; both routes must be exact."""
+@pytest.fixture(params=["screened", "coded", "whole"], scope="module", autouse=True)
+def _every_route(request: pytest.FixtureRequest) -> None:
+    """Small problems are scored as a whole unless told otherwise; every route must be exact."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(_plan, "WHOLE_ELEMENTS", 0 if request.param == "screened" else 1 << 40)
+    patch.setattr(_plan, "WHOLE_ELEMENTS", 1 << 40 if request.param == "whole" else 0)
+    if request.param == "coded":
+        patch.setattr(_plan, "coding_pays", lambda queries, rows, channels: True)
+        patch.setattr(_plan, "CODED_SPAN", 32)
+        patch.setattr(_int8_search, "LAYOUT", Layout(32, 4))
     yield
     patch.undo()
 

@@ -1,0 +1,152 @@
+"""Searches through int8 codes: those of a bank, and of raw prototypes coded in passing."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import _checks, _exact
+from ._codes import Codes, Frame, fitted_frame, is_tame, screen_norms
+from ._int8 import LAYOUT, Int8Block
+from ._plan import Plan
+from ._rows import Rows
+from ._torch import Block
+
+_SAMPLE = 256
+"""Raw prototypes that a frame is fitted to: few, since it serves one search."""
+
+
+class Found(NamedTuple):
+    """What a search of codes gives, and what it took."""
+
+    scores: Tensor
+    """(Q, k) fp32"""
+    rows: Tensor
+    """(Q, k) int64, -1 where none"""
+    repaired: int
+    """Queries that the float screen had to help with."""
+    rescored: int
+    """Pairs evaluated in fp64."""
+    screened: int
+    """Bytes of codes read."""
+
+
+def search(
+    queries: Tensor, codes: Codes, rows: Rows, k: int, mask: Tensor | None, plan: Plan
+) -> Found:
+    """The k best of ``rows``, of which ``codes`` are the codes; ``mask`` (M,) or (Q, M) bool.
+
+    Vectors that are not finite are excluded; for prototypes, ``codes`` say so.
+    """
+    result = _Result(queries, k)
+    pages = plan.coded_rows // codes.layout.span
+    with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
+        products = _products(queries, plan)
+        for start in range(0, len(queries), plan.coded_queries):
+            part = slice(start, start + plan.coded_queries)
+            block = Block(queries[part], start, rows, k, codes.frame.metric, True, plan)
+            coded = Int8Block(block, codes.frame, products)
+            for first in range(0, codes.pages, pages):
+                last = min(first + pages, codes.pages)
+                coded.scan(codes, first, last, 0, _of_queries(mask, part))
+            result.take(part, coded)
+            result.screened += codes.pages * codes.layout.span * codes.codes.shape[1]
+    return result.found()
+
+
+def search_raw(
+    queries: Tensor,
+    prototypes: list[Tensor],
+    k: int,
+    metric: str,
+    mask: Tensor | None,
+    exclude: bool,
+    plan: Plan,
+) -> tuple[Tensor, Tensor]:
+    """As ``_torch.search``. A chunk is coded once for ``coding_queries``, then forgotten."""
+    rows, result = Rows(prototypes), _Result(queries, k)
+    with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
+        products = _products(queries, plan)
+        frame = _fitted(rows, queries.device, metric)
+        codes = Codes(frame, LAYOUT, min(plan.coded_rows, len(rows)), rows.channels)
+        for start in range(0, len(queries), plan.coding_queries):
+            stop = min(start + plan.coding_queries, len(queries))
+            blocks: list[tuple[slice, Int8Block]] = []
+            for first in range(start, stop, plan.coded_queries):
+                part = slice(first, min(first + plan.coded_queries, stop))
+                block = Block(queries[part], first, rows, k, metric, exclude, plan)
+                blocks.append((part, Int8Block(block, frame, products)))
+            _scan_all(blocks, codes, rows, mask, exclude, plan.coded_rows)
+            for part, block in blocks:
+                result.take(part, block)
+    return result.scores, result.rows
+
+
+def _scan_all(
+    blocks: list[tuple[slice, Int8Block]],
+    codes: Codes,
+    rows: Rows,
+    mask: Tensor | None,
+    exclude: bool,
+    step: int,
+) -> None:
+    """Show all ``rows`` to every block of queries, ``step`` at a time, as ``codes`` if they can."""
+    for start in range(0, len(rows), step):
+        stop = min(start + step, len(rows))
+        is_coded = _code(codes, rows, start, stop, exclude)
+        for part, block in blocks:
+            if is_coded:
+                block.scan(codes, 0, codes.pages, start, _of_queries(mask, part))
+            else:
+                block.scan_in_float(start, stop, _of_queries(mask, part))
+
+
+class _Result:
+    """Scores and rows of all queries, filled in part by part, and what that took."""
+
+    def __init__(self, queries: Tensor, k: int) -> None:
+        self.scores = queries.new_empty(len(queries), k, dtype=torch.float32)
+        self.rows = queries.new_empty(len(queries), k, dtype=torch.int64)
+        self.repaired = self.rescored = self.screened = 0
+
+    def take(self, part: slice, block: Int8Block) -> None:
+        self.scores[part], self.rows[part] = block.block.result()
+        self.repaired += int(block.repaired.sum())
+        self.rescored += block.candidates.rescored
+
+    def found(self) -> Found:
+        return Found(self.scores, self.rows, self.repaired, self.rescored, self.screened)
+
+
+def _products(queries: Tensor, plan: Plan) -> Tensor:
+    """Room for the products of a block: cache stays warm if all blocks use the same."""
+    count = min(plan.coded_queries, len(queries)) * plan.coded_rows
+    return queries.new_empty(count, dtype=torch.int32)
+
+
+def _of_queries(mask: Tensor | None, part: slice) -> Tensor | None:
+    return mask[part] if mask is not None and mask.ndim == 2 else mask
+
+
+def _fitted(rows: Rows, device: torch.device, metric: str) -> Frame:
+    count = min(_SAMPLE, len(rows))
+    chosen = torch.arange(count, device=device) * len(rows) // count
+    return fitted_frame(rows.take(chosen, torch.empty(count, rows.channels, device=device)), metric)
+
+
+def _code(codes: Codes, rows: Rows, start: int, stop: int, exclude: bool) -> bool:
+    """Whether ``codes`` now are those of rows start..stop: False where numbers are too large."""
+    vectors = rows.span(start, stop, codes.device)
+    norms = screen_norms(vectors)
+    if is_tame(norms):
+        codes.write(0, vectors, norms)
+        return True
+    bad = ~_exact.norms(vectors).isfinite()
+    if not exclude:
+        _checks.refuse_nonfinite("prototypes", bad, start)
+    norms = norms.masked_fill(bad, 0)
+    if not is_tame(norms):
+        return False
+    codes.write(0, vectors.masked_fill(bad[:, None], 0), norms)
+    codes.close(torch.arange(codes.pages, device=codes.device), ~bad)
+    return True
