@@ -52,16 +52,20 @@ class Candidates:
         """Use lower bounds (Q,), screen units, of the k-th best score."""
         self._raise(_bounds.early_threshold(kth_lower, self.query_norms, self.metric))
 
-    def tighten(self, prototypes: Rows) -> None:
-        """Raise the threshold by what came in, drop what it excludes, rescore if too much stays."""
-        if not self.pool:
-            return
+    def raise_threshold(self) -> None:
+        """Raise the threshold by what came in."""
         if self.fresh:
             queries, lower = _joined(self.fresh)
             for block in _blocks(queries, lower, len(self.queries), -torch.inf):
                 self.lower = torch.cat([self.lower, block], 1).topk(self.k).values
             self.fresh = []
             self.raise_early(self.lower[:, -1])
+
+    def tighten(self, prototypes: Rows) -> None:
+        """Raise the threshold, drop what it excludes, rescore if too much stays."""
+        if not self.pool:
+            return
+        self.raise_threshold()
         queries, indices, upper = _joined(self.pool)
         stay = upper >= self.threshold[queries]
         self.pool = [(queries[stay], indices[stay], upper[stay])]

@@ -27,6 +27,9 @@ LAYOUT = Layout(CODED_SPAN, group=16)
 _CROWDED_SHARE = 1 / 8
 """Above this share of a block's pairs, a product in fp32 costs less than looking at survivors."""
 
+_RAISE_AGAIN = 1.25
+"""The threshold is raised again after so many times the rows: it rises ever more slowly."""
+
 _GATHER_ELEMENTS = 1 << 22
 """Prototypes gathered for the sieve at a time: 16 MiB."""
 
@@ -59,6 +62,7 @@ class Int8Block:
         """
         self.block, self.frame, self.products = block, frame, products
         self.candidates = block.candidates
+        self.rows_seen = self.next_raise = 0
         self.repaired = torch.zeros(len(block.rows), dtype=torch.bool, device=block.rows.device)
         if block.screened:
             self.coded = frame.queries(block.rows, block.norms)
@@ -73,8 +77,8 @@ class Int8Block:
         """
         if not (self.block.screened and self._scan(codes, first_page, last_page, first_row, mask)):
             start, stop = (page * codes.layout.span for page in (first_page, last_page))
-            stop = min(stop, codes.count)
-            self.scan_in_float(first_row + start, first_row + stop, mask, codes.alive()[start:stop])
+            start, stop = first_row + start, first_row + min(stop, codes.count)
+            self.scan_in_float(start, stop, mask, codes.alive(first_page, last_page))
 
     def _scan(
         self, codes: Codes, first_page: int, last_page: int, first_row: int, mask: Tensor | None
@@ -102,7 +106,12 @@ class Int8Block:
         rows = pages.rows(page[pair], member, within[pair])
         values, slack = self._sieve(pages, queries, rows)
         self.candidates.add(queries, rows + first_row, values - slack, values + slack)
-        self.candidates.tighten(self.block.prototypes)
+        self.rows_seen += len(pages.codes)
+        if self.candidates.crowded():
+            self.candidates.tighten(self.block.prototypes)
+        elif self.rows_seen >= self.next_raise:
+            self.candidates.raise_threshold()
+            self.next_raise = _RAISE_AGAIN * self.rows_seen
         return True
 
     def _give_up(self, queries: Tensor, most: int) -> bool:

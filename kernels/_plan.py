@@ -11,7 +11,7 @@ WHOLE_ELEMENTS = 1 << 16
 CODED_SPAN = 1024
 """Rows of a page of codes."""
 
-CODED_PAIRS = 1 << 20
+CODED_PAIRS = 1 << 21
 """Products of codes at a time: 4 MiB, which stay in cache."""
 
 
@@ -54,8 +54,11 @@ def plan(
     chunk = chunk_rows or _chunk_rows(queries, k)
     chunk = _clamp(chunk, 1, min(rows, share // (8 * channels)))
     block = min(share // (48 * channels + 256 * k), share // (64 * chunk), 1024)
-    coded_rows = -(-chunk // CODED_SPAN) * CODED_SPAN
-    fits = 24 * CODED_SPAN * channels <= share  # a page in fp32, and copies
+    coded_rows = (
+        -(-min(_chunk_rows(queries, k) * CODED_PAIRS >> 20, rows) // CODED_SPAN) * CODED_SPAN
+    )
+    # For raw prototypes: a page in fp32, with copies of it; the codes, and their rows if copied.
+    fits = (24 * CODED_SPAN + 5 * coded_rows) * channels <= 2 * share
     coding_queries = _clamp(share // (48 * channels + 256 * k), 1, queries)
     return Plan(
         query_rows=_clamp(block, 1, queries),
