@@ -71,6 +71,6 @@ def _norm(integers: Sequence[int], unit: int) -> Fraction:
 def _fp32(x: Fraction) -> float:
     """Rounded to fp64, which every evaluation is, then to fp32. Both roundings are monotone."""
     try:
-        return torch.tensor(float(x), dtype=torch.float64).float().item() + 0.0
+        return torch.tensor(float(x), dtype=torch.float64).float().item()
     except OverflowError:
         return inf if x > 0 else -inf

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from fractions import Fraction
-from math import inf
+from math import inf, isqrt
 
 import pytest
 import torch
@@ -87,10 +87,20 @@ def test_where_every_order_is_exact_one_score_is_attainable() -> None:
     assert attainable([1, 2**12], [0, 0], "l2") == (-(2**24), -(2**24))
     assert attainable([0, 0], [0, 0], "cosine") == (0, 0)
     assert attainable([1, 2**60], [1, 1], "dot") == (2**60, 2**60)  # inexact, far from a boundary
-    assert attainable([1, 1, 1], [2**60, 1, -(2**60)], "dot") != (1, 1)  # 0 in some orders
+    assert attainable([1, 1, 1], [2**56, 1, -(2**56)], "dot") != (1, 1)  # 0 in some orders
 
 
 def test_either_side_of_a_boundary() -> None:
     """A hair above the midpoint of 1 and the next fp32; in fp64 the hair is lost."""
     assert attainable([1, 1, 1], [1, 2.0**-24, 2.0**-80], "dot") == (1, 1 + 2.0**-23)
     assert attainable([1, 1, 1], [1, 2.0**-24, 2.0**-40], "dot") == (1 + 2.0**-23, 1 + 2.0**-23)
+
+
+def test_a_cosine_is_inexact_even_where_its_products_are_exact() -> None:
+    """Of norm 2^25: the cosine with the first axis is a midpoint, but norms are rounded."""
+    prototype, rest = [2**24 + 1], 2**50 - (2**24 + 1) ** 2
+    while rest:
+        prototype.append(isqrt(rest))
+        rest -= prototype[-1] ** 2
+    query = [1] + [0] * (len(prototype) - 1)
+    assert attainable(query, prototype, "cosine") == (2**24 / 2**25, (2**24 + 2) / 2**25)

@@ -99,13 +99,26 @@ def test_minus_zero_is_zero() -> None:
     )
 
 
+def test_cosine_of_a_zero_vector_is_zero() -> None:
+    for queries, prototypes in ((0 * QUERIES, PROTOTYPES), (QUERIES, 0 * PROTOTYPES)):
+        scores, indices = torch.zeros(4, 2), torch.tensor([[0, 1]] * 4)
+        result = verify(queries, prototypes, (scores, indices))
+        assert result
+        assert result.largest_score_error == 0
+        result = verify(queries, prototypes, (scores, indices + 1))
+        assert result.wrong == 4
+        assert str(result.disagreements[0].expected_score) == "0.0"
+
+
 def test_scores_beyond_fp32_are_infinite_in_index_order() -> None:
     queries, prototypes = torch.full((1, 2), 1e30), torch.full((4, 2), 1e30)
     for metric, sign in (("dot", 1), ("dot", -1), ("l2", -1)):
         p = prototypes * sign
         scores, indices = torch.full((1, 4), sign * inf), torch.arange(4)[None]
-        assert verify(queries, p, (scores, indices), metric=metric)
-        assert not verify(queries, p, (scores, indices.flip(1)), metric=metric)
+        assert verify(queries, p, (scores, indices), metric=metric).largest_score_error == 0
+        result = verify(queries, p, (scores, indices.flip(1)), metric=metric)
+        assert not result
+        assert [d.apart for d in result.disagreements] == [0] * 4
         assert not verify(queries, p, (scores, indices - (indices == 3) * 4), metric=metric)
 
 
@@ -183,7 +196,9 @@ def test_ties_must_come_lowest_index_first(k: int, metric: str) -> None:
     problem = plain("identical", metric, 3, 60).replace(k=k)
     scores, indices = problem.oracle()
     assert checked(problem, (scores, indices))
-    assert checked(problem, (scores, indices + 1)).wrong == 3  # index 0 left out
+    result = checked(problem, (scores, indices + 1))  # index 0 left out
+    assert result.wrong == 3
+    assert [d.expected_index for d in result.disagreements[:k]] == list(range(k))
     skipping = torch.where(indices == k - 1, k, indices)
     assert checked(problem, (scores, skipping)).wrong == 3  # only the last rank is wrong
     if k > 1:
@@ -197,7 +212,9 @@ def test_ties_of_integers_are_exact_also_at_zero(metric: str) -> None:
     prototypes = prototypes if metric == "dot" else queries.repeat(2, 1)
     for index, right in ((0, True), (1, False)):
         matches = torch.zeros(1, 1), torch.tensor([[index]])
-        assert verify(queries, prototypes, matches, metric=metric).ok is right
+        result = verify(queries, prototypes, matches, metric=metric)
+        assert result.ok is right
+        assert right or "expected 0 with 0," in str(result)  # not -0
     tiny = torch.full((1, 1), 1e-20), torch.tensor([[0]])
     assert not verify(queries, prototypes, tiny, metric=metric)
 
@@ -247,7 +264,7 @@ def test_a_sample_is_deterministic_and_of_its_size() -> None:
     assert len({b - a for a, b in pairwise(found)}) > 1  # not evenly spaced
     result = checked(problem, (scores + 1, indices), sample=7)
     assert result.wrong == 7
-    assert sorted({d.query for d in result.disagreements}) == found
+    assert list(dict.fromkeys(d.query for d in result.disagreements)) == found
 
 
 def test_many_blocks_number_queries_and_prototypes_through(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,8 +276,10 @@ def test_many_blocks_number_queries_and_prototypes_through(monkeypatch: pytest.M
     scores, indices = problem.oracle()
     assert checked(problem, (scores, indices))
     indices[9, 3] = 299
+    scores[1, 0] += 100
     result = checked(problem, (scores, indices))
-    assert [d[:2] for d in result.disagreements] == [(9, 3)]
+    assert [d[:2] for d in result.disagreements] == [(1, 0), (9, 3)]
+    assert result.largest_score_error == pytest.approx(100)
 
 
 # Masks and vectors that are not finite
@@ -314,6 +333,8 @@ def test_vectors_that_are_not_finite_never_match(metric: str, bad: float) -> Non
 
 ABOVE_HALF = [1.0, 2.0**-24, 2.0**-80]
 """Sums to a hair above the midpoint of 1 and the next fp32. In fp64 the hair is lost: to even."""
+FURTHER_ABOVE = [1.0, 2.0**-24, 2.0**-80, 2.0**-52]
+"""Our own evaluation is above the midpoint, but another might not be."""
 
 
 @pytest.mark.parametrize(("steps", "right"), [(-1, False), (0, True), (1, True), (2, False)])
@@ -348,10 +369,19 @@ ONE, MORE = 1.0, 1 + 2.0**-23
         ([ONE], [1], False),  # 0 has ONE at least, and comes first
     ],
 )
-def test_order_across_a_boundary(scores: list, indices: list, right: bool) -> None:
-    queries, prototypes = torch.ones(1, 3), torch.tensor([ABOVE_HALF] * 2)
-    matches = torch.tensor([scores]), torch.tensor([indices])
+@pytest.mark.parametrize("row", [ABOVE_HALF, FURTHER_ABOVE])
+def test_order_across_a_boundary(
+    row: list, scores: list, indices: list, right: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries, prototypes = torch.zeros(3, len(row)), torch.tensor([row] * 2)
+    queries[2] = 1
+    matches = [topk(queries, prototypes, len(scores), metric="dot")[i].clone() for i in (0, 1)]
+    matches[0][2], matches[1][2] = torch.tensor(scores), torch.tensor(indices)
     assert verify(queries, prototypes, matches, metric="dot").ok is right
+    monkeypatch.setattr(MODULE, "_TABLE_ELEMENTS", 1)  # one query at a time
+    result = verify(queries, prototypes, matches, metric="dot")
+    assert result.ok is right
+    assert result.wrong == (not right)
 
 
 def test_one_certain_prototype_among_uncertain_ones_is_missed() -> None:
@@ -407,7 +437,9 @@ def test_matches_of_another_shape_of_tuple_and_other_chunks() -> None:
     assert verify(QUERIES, list(PROTOTYPES.split(2)), [scores, indices])
     assert verify(QUERIES, PROTOTYPES, topk(QUERIES, PROTOTYPES, 3))
     queries = QUERIES.clone().requires_grad_()
-    assert verify(queries, PROTOTYPES, topk(queries, PROTOTYPES, 3))
+    matches = topk(queries, PROTOTYPES, 3)
+    with torch.autograd.graph.saved_tensors_hooks(pytest.fail, pytest.fail):  # no graph
+        assert verify(queries, PROTOTYPES, matches)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert verify(QUERIES, PROTOTYPES, (scores, indices))
 
