@@ -8,6 +8,9 @@ TILE_ELEMENTS = 1 << 19
 WHOLE_ELEMENTS = 1 << 16
 """Up to so many scores and prototype elements together, calls cost more than fp64 arithmetic."""
 
+CODES_ELEMENTS = 1 << 21
+"""With fewer coordinates in a bank, calls cost more than arithmetic, and int8 takes more calls."""
+
 CODED_SPAN = 1024
 """Rows of a page of codes."""
 
@@ -24,8 +27,9 @@ class Plan:
     evaluates every score exactly, ``whole_rows`` prototypes at a time, which is cheaper where most
     are wanted or there are few.
 
-    ``coded`` says that coding raw prototypes in int8 pays, which is done once for each
-    ``coding_queries``; ``coded_rows`` codes are multiplied by ``coded_queries`` at a time.
+    ``codes_pay`` says that a bank's codes should be used, ``coded`` that raw prototypes should be
+    coded, which is done once for each ``coding_queries``; ``coded_rows`` codes are multiplied by
+    ``coded_queries`` at a time.
     """
 
     query_rows: int
@@ -34,6 +38,7 @@ class Plan:
     tile_rows: int
     group: int
     screened: bool
+    codes_pay: bool
     coded: bool
     coding_queries: int
     coded_queries: int
@@ -67,6 +72,7 @@ def plan(
         tile_rows=_clamp(TILE_ELEMENTS // channels, 256, chunk),
         group=_group(chunk, k),
         screened=screened,
+        codes_pay=screened and rows * channels >= CODES_ELEMENTS,
         coded=screened and coding_pays(coding_queries, rows, channels) and fits,
         coding_queries=coding_queries,
         coded_queries=_clamp(CODED_PAIRS // coded_rows, 16, 256),

@@ -17,7 +17,7 @@ def search(
 
     rows = collection.rows
     chosen = plan(len(queries), len(rows), rows.channels, k, WORKSPACE_BYTES, None)
-    if coder.codes is not None and chosen.screened:
+    if coder.codes is not None and chosen.codes_pay:
         by_row = None if mask is None else collection.mask_by_row(mask)
         return _int8_search.search(queries, coder.codes, rows, k, by_row, chosen)
     by_row = collection.mask_by_row(mask)

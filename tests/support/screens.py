@@ -16,6 +16,7 @@ def screen_in_pieces(patch: pytest.MonkeyPatch, rows: int = 2048, queries: int =
         return dataclasses.replace(
             chosen,
             screened=True,
+            codes_pay=True,
             chunk_rows=min(chosen.chunk_rows, rows),
             coded_rows=rows,
             coded_queries=queries,
