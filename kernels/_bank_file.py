@@ -26,6 +26,7 @@ def save(
         "ids": (ids.dtype, tuple(ids.shape), [ids]),
     }
     about: dict[str, object] = {"metric": metric, "nonfinite": nonfinite, "screen": coder.screen}
+    about["following_id"] = collection.ids.following
     codes = coder.codes
     if codes is not None and len(collection) == len(collection.ids):
         for name, tensor in codes.in_use().items():
@@ -51,6 +52,7 @@ def load(path: str | os.PathLike, device: torch.device) -> tuple[Collection, Cod
     vectors, ids = tensors.pop("prototypes"), tensors.pop("ids")
     collection = Collection(vectors.shape[1], vectors.dtype, device)
     collection.append([vectors], ids.clone())
+    collection.ids.following = about["following_id"]
     coder = Coder(collection, about["metric"], "float" if about["screen"] == "float" else "auto")
     layout = Layout(*about["layout"]) if "layout" in about else None
     if layout is None or layout != coder.layout:

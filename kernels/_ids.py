@@ -11,7 +11,7 @@ class Ids:
         self._ids = torch.empty(0, dtype=torch.int64)  # with room for more, as _present
         self._present = torch.empty(0, dtype=torch.bool)
         self._count = 0
-        self._next = 0  # above every id so far
+        self.following = 0  # above every id so far
         self._ascending = True
         self._sorted: tuple[Tensor, Tensor] | None = None  # if not: ids ascending, and their rows
 
@@ -34,7 +34,7 @@ class Ids:
         None makes them: 0, 1, 2, ..., never one that was there before.
         """
         if ids is None:
-            return torch.arange(self._next, self._next + count)
+            return torch.arange(self.following, self.following + count)
         ids = as_ids(ids)
         if len(ids) != count:
             raise ValueError(f"ids must have one id for each of {count} rows; got {len(ids)}")
@@ -51,13 +51,13 @@ class Ids:
         """Rows with checked ``ids`` (n,)."""
         if len(ids) == 0:
             return
-        self._ascending &= int(ids[0]) >= self._next and bool((ids.diff() > 0).all())
+        self._ascending &= int(ids[0]) >= self.following and bool((ids.diff() > 0).all())
         self._ids = _extended(self._ids, self._count, ids)
         self._present = _extended(
             self._present, self._count, torch.ones_like(ids, dtype=torch.bool)
         )
         self._count += len(ids)
-        self._next = max(self._next, int(ids.max()) + 1)
+        self.following = max(self.following, int(ids.max()) + 1)
         self._sorted = None
 
     def rows(self, ids: Tensor) -> Tensor:
@@ -82,10 +82,10 @@ class Ids:
 
     def compact(self) -> None:
         """Forget the rows that are not there."""
-        ids, following = self.by_row[self.present], self._next
+        ids, following = self.by_row[self.present], self.following
         self.__init__()
         self.append(ids)
-        self._next = following
+        self.following = following
 
 
 def _extended(buffer: Tensor, count: int, values: Tensor) -> Tensor:
