@@ -186,9 +186,9 @@ def group_upper_bounds(terms: Tensor, bounds: Tensor, maxima: Tensor, metric: st
     10^18, so |a s X.Y|, |b| and |c| are below 10^37 (where b of padding lies), or u is +inf.
 
     The score as the contract evaluates it, in fp64, may lie (C + 8) 2^-52 |x| (|o| + |y|) from the
-    real one (cosine, dot; for l2 that of (|x| + |y|)^2). |e| has counted (roundings + 16) u32
-    (|o| + |y|) where at most (roundings + 6) occur, which leaves 2^-21 |x| (|o| + |y|); for l2, the
-    slack above has |x|^2, and the raising of b, by 2^-21 |y|^2 at least, the last square.
+    real one (cosine, dot; for l2 that of (|x| + |y|)^2). |e| has counted (C + roundings + 16) u32
+    (|o| + |y|) where at most (C / 2 + roundings + 8) occur, which leaves 2^-21 |x| (|o| + |y|); for
+    l2, the slack of c has |x|^2, and the raising of b, by 2^-21 |y|^2 at least, the last square.
     """
     scale, error, size, bias = bounds.unbind(1)
     a, d, x, c = terms[:, :, None]

@@ -10,15 +10,15 @@ keys live in the output indices; nothing waits for the host before the end.
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
 from torch import Tensor
 
-from . import _bounds_fp16, _checks, _exact, _order
-from ._triton_kernels import repair_kernel, rescore_kernel, threshold_kernel
-from ._triton_plan import HIP, MAX_K, WIDTH, TritonPlan, choose_plan, pad
+from . import _bounds_fp16, _checks, _exact, _order, _triton_chip, _triton_exact
+from ._triton_kernels import threshold_kernel
+from ._triton_plan import MAX_K, WIDTH, TritonPlan, choose_plan, pad
 from ._triton_screen import (
     pack_mask_kernel,
     prepare_prototypes_kernel,
@@ -36,9 +36,7 @@ BAD_QUERIES, BAD_PROTOTYPES, REPAIRED = range(3)  # the flags
 class Chunk:
     """Some prototypes on the queries' device, prepared unless the screen is raw."""
 
-    first_row: int
-    rows: Tensor
-    mask: Tensor  # (Q, rows) uint8, with strides of 0 where it was given as less
+    originals: _triton_exact.Originals
     mask_ndim: int  # 0 none, 1 of rows, 2 of pairs
     unit: Tensor | None
     scale: Tensor | None
@@ -47,30 +45,20 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Block:
+class Block(_triton_exact.Queries):
     """Some queries, prepared."""
 
     first_row: int
     count: int
     unit: Tensor
-    exact: Tensor
-    norm: Tensor
     scale: Tensor
     bias: Tensor
 
 
 def supports(queries: Tensor, prototypes: list[Tensor], k: int, metric: str) -> bool:
-    """Whether this body takes the search; the torch body takes every one.
-
-    Chips: those that the compile matrix stands for, with TF32 (XF32) tensor cores.
-    """
-    if k > MAX_K or queries.shape[1] > _bounds_fp16.MAX_CHANNELS:
-        return False
-    if queries.device.type != "cuda":
-        return False
-    if torch.version.hip:
-        return "gfx942" in torch.cuda.get_device_properties(queries.device).gcnArchName
-    return _arch(queries.device) >= 80
+    """Whether this body takes the search; the torch body takes every one."""
+    small = k <= MAX_K and queries.shape[1] <= _bounds_fp16.MAX_CHANNELS
+    return small and _triton_chip.is_supported(queries.device)
 
 
 def search(
@@ -135,18 +123,11 @@ def plan_for(
         k,
         half=dtypes <= set(HALVES),
         raw=all(map(_is_raw, prototypes)),
-        arch=_arch(queries.device),
+        arch=_triton_chip.arch(queries.device),
         workspace=WORKSPACE_BYTES,
         chunk_rows=chunk_rows,
         streamed_bytes=max(away, default=0) * queries.shape[1],
     )
-
-
-def _arch(device: torch.device) -> int:
-    if torch.version.hip:
-        return HIP
-    major, minor = torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
-    return 10 * major + minor
 
 
 def _is_raw(rows: Tensor) -> bool:
@@ -180,7 +161,7 @@ def _prepare_queries(
         *rows.stride(), width,
         METRIC=metric, BLOCK_Q=block_q, **plan.row_options,
     )  # fmt: skip
-    return Block(first_row, count, unit, exact, norm, scale, bias)
+    return Block(exact, norm, first_row, count, unit, scale, bias)
 
 
 def _prepare_prototypes(
@@ -198,10 +179,10 @@ def _prepare_prototypes(
     mask_ndim = 0 if mask is None else mask.ndim
     every = flags.new_ones(1, dtype=torch.uint8).expand(count)
     own = every if mask is None else mask.view(torch.uint8)[..., first_row : first_row + count]
-    pairs = own.expand(len(queries), count)
+    originals = _triton_exact.Originals(first_row, rows, own.expand(len(queries), count))
     if plan.raw:
         group_norm = flags.new_empty(size // plan.group, dtype=torch.float32)
-        return Chunk(first_row, rows, pairs, mask_ndim, None, None, None, group_norm)
+        return Chunk(originals, mask_ndim, None, None, None, group_norm)
     by_row = own if mask_ndim == 1 else every
     unit = rows.new_empty((size, width), dtype=torch.float16)
     scale, bias, norm = rows.new_empty((3, size), dtype=torch.float32)
@@ -213,7 +194,7 @@ def _prepare_prototypes(
     )  # fmt: skip
     groups = plan.block_p // plan.group
     group_norm = norm.view(-1, plan.group, groups).amax(1).flatten()
-    return Chunk(first_row, rows, pairs, mask_ndim, unit, scale, bias, group_norm)
+    return Chunk(originals, mask_ndim, unit, scale, bias, group_norm)
 
 
 def _slack(channels: int, plan: TritonPlan) -> tuple[float, float]:
@@ -235,39 +216,26 @@ def _search_block(
 ) -> None:
     """Make ``keys`` (Q, k) the best of what they were and the chunk, proven."""
     count, k = keys.shape
-    rows, channels = chunk.rows.shape
-    mask = chunk.mask[block.first_row : block.first_row + count]
+    whole = chunk.originals
+    mask = whole.mask[block.first_row : block.first_row + count]
+    originals = replace(whole, mask=mask)
     bounds = _scan(block, chunk, mask, flags, metric, plan)
     n_groups = bounds.shape[1]
     kept = min(plan.kept, n_groups)
     best = torch.topk(bounds[:count], min(kept + 1, n_groups), dim=1)
-    slack = _slack(channels, plan)
     if kept >= k:
         threshold_kernel[(count,)](
             best.values, best.indices, chunk.group_norm, block.norm, thresholds,
-            k, best.values.stride(0), *slack,
+            k, best.values.stride(0), *_slack(whole.rows.shape[1], plan),
             METRIC=metric, BLOCK_K=plan.block_k, num_warps=1,
         )  # fmt: skip
-    pool = keys.new_empty((count, k + kept * plan.group))
-    pool[:, :k] = keys
-    packs = triton.cdiv(kept, plan.rescore_pack)
-    places = (
-        channels, block.exact.stride(0), *chunk.rows.stride(), *mask.stride(), bounds.stride(0)
+    _triton_exact.rescore(
+        block, originals, bounds, best.values[:, :kept], best.indices[:, :kept], thresholds, keys,
+        metric, plan, strips=kept,
     )  # fmt: skip
-    rescore_kernel[(count * packs,)](
-        block.exact, block.norm, chunk.rows, mask, bounds,
-        best.values, best.indices, thresholds, pool[:, k:],
-        rows, chunk.first_row, kept, packs, *places, best.values.stride(0), pool.stride(0),
-        METRIC=metric, BLOCK_P=plan.block_p, GROUP=plan.group, PACK=plan.rescore_pack, num_warps=4,
-    )  # fmt: skip
-    keys.copy_(torch.topk(pool, k, dim=1, sorted=False).values)
-    nothing = torch.full_like(best.values[:, :1], -torch.inf)
-    witness = best.values[:, kept:] if n_groups > kept else nothing
-    repair_kernel[(count,)](
-        block.exact, block.norm, chunk.rows, mask, bounds, witness, thresholds, keys, flags,
-        rows, chunk.first_row, n_groups, k, *places, witness.stride(0), keys.stride(0),
-        METRIC=metric, BLOCK_P=plan.block_p, GROUP=plan.group, BLOCK_G=plan.repair_groups,
-        BLOCK_K=plan.block_k, **plan.row_options,
+    witness = best.values[:, kept:]
+    _triton_exact.repair(
+        block, originals, bounds, witness, thresholds, keys, flags, metric, plan
     )  # fmt: skip
 
 
@@ -275,7 +243,8 @@ def _scan(
     block: Block, chunk: Chunk, mask: Tensor, flags: Tensor, metric: str, plan: TritonPlan
 ) -> Tensor:
     """(Qpad, groups) upper bounds of the best score in each group; -inf where nothing may match."""
-    rows, channels = chunk.rows.shape
+    prototypes = chunk.originals.rows
+    rows, channels = prototypes.shape
     tiles = triton.cdiv(rows, plan.block_p)
     groups = tiles * (plan.block_p // plan.group)
     bounds = block.scale.new_empty((len(block.unit), groups))
@@ -284,9 +253,9 @@ def _scan(
     delta, epsilon = _slack(channels, plan)
     if chunk.unit is None:
         scan_raw_kernel[(tiles,)](
-            block.unit, chunk.rows, block.scale, block.bias, mask, bounds, chunk.group_norm, flags,
+            block.unit, prototypes, block.scale, block.bias, mask, bounds, chunk.group_norm, flags,
             block.count, rows, channels, delta, epsilon,
-            block.unit.stride(0), *chunk.rows.stride(), *strides,
+            block.unit.stride(0), *prototypes.stride(), *strides,
             metric, chunk.mask_ndim > 0, *tile, **plan.scan_options,
         )  # fmt: skip
         return bounds

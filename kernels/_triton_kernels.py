@@ -137,52 +137,79 @@ def threshold_kernel(
     tl.store(thresholds + q, tl.maximum(tl.load(thresholds + q), lower))
 
 
-@triton.jit(do_not_specialize=[*CALL_SIZES, "n_kept", "n_packs"])
+@triton.jit(do_not_specialize=["k", "stride_kq"])
+def kth_kernel(keys, thresholds, k, stride_kq, BLOCK_K: tl.constexpr):
+    """One program raises the threshold of one query to the score of the last of its k keys."""
+    q = tl.program_id(0).to(tl.int64)
+    offs_k = tl.arange(0, BLOCK_K)
+    best = tl.load(keys + q * stride_kq + offs_k, mask=offs_k < k, other=LAST)
+    kth = scores_of(tl.min(best, axis=0))
+    tl.store(thresholds + q, tl.maximum(tl.load(thresholds + q), kth))
+
+
+@triton.jit(do_not_specialize=[*CALL_SIZES, "n_kept", "n_strips"])
 def rescore_kernel(
     exact, norm, prototypes, mask, bounds, kept_bounds, kept_groups, thresholds, keys,
-    n_prototypes, first_row, n_kept, n_packs, n_channels,
+    place, dead, n_prototypes, first_row, n_kept, n_strips, n_channels,
     stride_eq, stride_pp, stride_pc, stride_mq, stride_mp, stride_bq, stride_gq, stride_kq,
     METRIC: tl.constexpr, BLOCK_P: tl.constexpr, GROUP: tl.constexpr, PACK: tl.constexpr,
 ):  # fmt: skip
-    """One program rescores PACK kept groups of one query and writes PACK * GROUP keys.
+    """One program rescores every n_strips-th pack of PACK kept groups of one query.
 
-    A group whose bound is below the threshold is proven out: EMPTY. A rescored group's entry in
-    bounds (Q, G) becomes -inf, which tells repair_kernel that it is done.
+    It writes PACK * GROUP keys for each. A group whose bound is below the threshold is proven out:
+    EMPTY. A rescored group's entry in bounds (Q, G) becomes -inf, which tells repair_kernel that
+    it is done.
     """
-    q = tl.program_id(0).to(tl.int64) // n_packs
-    pack_of_q = tl.program_id(0) % n_packs
+    q = tl.program_id(0).to(tl.int64) // n_strips
+    strip = tl.program_id(0) % n_strips
     offs_r = tl.arange(0, PACK * GROUP)
-    rank = pack_of_q * PACK + offs_r // GROUP
-    mask_r = rank < n_kept
-    upper = tl.load(kept_bounds + q * stride_gq + rank, mask=mask_r, other=-INF)
-    live = (upper >= tl.load(thresholds + q)) & (upper > -INF)
-    out = keys + q * stride_kq + pack_of_q * (PACK * GROUP) + offs_r
-    if tl.max(live.to(tl.int32), axis=0) > 0:
-        group = tl.load(kept_groups + q * stride_gq + rank, mask=mask_r, other=0)
-        offs_p = row_of(group, offs_r % GROUP, BLOCK_P, GROUP)
-        alive = live & (offs_p < n_prototypes)
-        allowed = tl.load(mask + q * stride_mq + offs_p * stride_mp, mask=alive, other=0)
-        new = exact_keys(
-            exact + q * stride_eq, tl.load(norm + q), prototypes, offs_p, alive & (allowed != 0),
-            first_row, n_channels, stride_pp, stride_pc, METRIC, PACK * GROUP,
-        )  # fmt: skip
-        tl.store(bounds + q * stride_bq + group, -INF, mask=live & (offs_r % GROUP == 0))
-        tl.store(out, new, mask=mask_r)
-    else:
-        tl.store(out, tl.full((PACK * GROUP,), EMPTY, tl.int64), mask=mask_r)
+    threshold = tl.load(thresholds + q)
+    for first in range(strip * PACK, n_kept, n_strips * PACK):
+        rank = first + offs_r // GROUP
+        mask_r = rank < n_kept
+        upper = tl.load(kept_bounds + q * stride_gq + rank, mask=mask_r, other=-INF)
+        live = (upper >= threshold) & (upper > -INF)
+        out = keys + q * stride_kq + first * GROUP + offs_r
+        if tl.max(live.to(tl.int32), axis=0) > 0:
+            group = tl.load(kept_groups + q * stride_gq + rank, mask=mask_r, other=0)
+            offs_p, alive = members(
+                group, offs_r % GROUP, live, mask + q * stride_mq, place, dead,
+                n_prototypes, stride_mp, BLOCK_P, GROUP,
+            )  # fmt: skip
+            new = exact_keys(
+                exact + q * stride_eq, tl.load(norm + q), prototypes, offs_p, alive,
+                first_row, n_channels, stride_pp, stride_pc, METRIC, PACK * GROUP,
+            )  # fmt: skip
+            tl.store(bounds + q * stride_bq + group, -INF, mask=live & (offs_r % GROUP == 0))
+            tl.store(out, new, mask=mask_r)
+        else:
+            tl.store(out, tl.full((PACK * GROUP,), EMPTY, tl.int64), mask=mask_r)
 
 
 @triton.jit
-def row_of(group, member, BLOCK_P: tl.constexpr, GROUP: tl.constexpr):
-    """Row, in the chunk, of a member of a strided group (int64)."""
+def members(
+    group, member, alive, mask, place, dead, n_prototypes, stride_mp,
+    BLOCK_P: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    """Rows, in the chunk, of members of strided groups (int64), and which of them may match.
+
+    Codes lie in another order than the rows: a position leads to the row ``place`` of its page.
+    """
     GROUPS: tl.constexpr = BLOCK_P // GROUP
-    return group // GROUPS * BLOCK_P + group % GROUPS + member * GROUPS
+    offs_p = group // GROUPS * BLOCK_P + group % GROUPS + member * GROUPS
+    if place is not None:
+        alive &= tl.load(dead + offs_p, mask=alive, other=1) == 0
+        in_page = tl.load(place + offs_p, mask=alive, other=0)
+        offs_p = group // GROUPS * BLOCK_P + in_page.to(tl.int64)
+    alive &= offs_p < n_prototypes
+    allowed = tl.load(mask + offs_p * stride_mp, mask=alive, other=0)
+    return offs_p, alive & (allowed != 0)
 
 
 @triton.jit(do_not_specialize=[*CALL_SIZES, "n_groups", "k"])
 def repair_kernel(
     exact, norm, prototypes, mask, bounds, witness, thresholds, keys, flags,
-    n_prototypes, first_row, n_groups, k, n_channels,
+    place, dead, n_prototypes, first_row, n_groups, k, n_channels,
     stride_eq, stride_pp, stride_pc, stride_mq, stride_mp, stride_bq, stride_wq, stride_kq,
     METRIC: tl.constexpr, BLOCK_P: tl.constexpr, GROUP: tl.constexpr, BLOCK_G: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -212,13 +239,13 @@ def repair_kernel(
                 chosen = tl.min(tl.where(uppers == upper, offs_g, BLOCK_G), axis=0)
                 uppers = tl.where(offs_g == chosen, -INF, uppers)
                 upper = tl.max(uppers, axis=0)
-                offs_p = row_of((g + chosen).to(tl.int64), offs_r, BLOCK_P, GROUP)
-                alive = offs_p < n_prototypes
-                allowed = tl.load(mask + q * stride_mq + offs_p * stride_mp, mask=alive, other=0)
+                offs_p, alive = members(
+                    (g + chosen).to(tl.int64), offs_r, offs_r >= 0, mask + q * stride_mq, place,
+                    dead, n_prototypes, stride_mp, BLOCK_P, GROUP,
+                )  # fmt: skip
                 new = exact_keys(
-                    exact + q * stride_eq, tl.load(norm + q), prototypes, offs_p,
-                    alive & (allowed != 0), first_row, n_channels, stride_pp, stride_pc,
-                    METRIC, GROUP,
+                    exact + q * stride_eq, tl.load(norm + q), prototypes, offs_p, alive,
+                    first_row, n_channels, stride_pp, stride_pc, METRIC, GROUP,
                 )  # fmt: skip
                 top = tl.max(new, axis=0)
                 while top > worst:

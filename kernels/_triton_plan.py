@@ -1,19 +1,19 @@
 """Tiles, groups and chunk sizes of the Triton body: a pure function of shape, dtype and chip."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 MAX_K = 1024
 RAW_QUERIES = 16
 HIP = 0
 WIDTH = 64  # channels are padded to a multiple of this
+STRADDLING_PAGES = 16  # pages of rows copied together where they lie across chunks
 
 
 @dataclass(frozen=True)
-class TritonPlan:
-    """What a search launches: each value is a constexpr of a kernel or sizes a buffer."""
+class ScanPlan:
+    """What any search launches: each value is a constexpr of a kernel or sizes a buffer."""
 
-    raw: bool  # read the prototypes as given, once (few queries), instead of a prepared fp16 copy
-    half: bool  # every prototype fits TF32 exactly
     block_q: int
     block_p: int
     tile_c: int
@@ -21,14 +21,13 @@ class TritonPlan:
     warps: int
     stages: int
     query_rows: int  # queries per block, a multiple of block_q
-    chunk_rows: int  # prototypes per chunk
     kept: int  # groups rescored per query and chunk, where the chunk has as many
     block_k: int  # ranks held by the repair kernel
     scan_registers: int | None  # most per thread; None: the compiler's choice
     row_registers: int | None
 
     prepare_rows = 32  # rows per program of the prepare kernels
-    rescore_pack = 2  # groups per program of the rescoring kernel
+    rescore_pack = 2  # groups that a rescoring program takes together
     repair_groups = 256  # bounds a repair program looks at together
 
     @property
@@ -40,6 +39,25 @@ class TritonPlan:
     def row_options(self) -> dict[str, int]:
         """For kernels that hold fp64 rows and are rarely the bottleneck."""
         return {"num_warps": 4} | ({"maxnreg": self.row_registers} if self.row_registers else {})
+
+
+@dataclass(frozen=True)
+class TritonPlan(ScanPlan):
+    """A search of prototypes as given."""
+
+    raw: bool  # read the prototypes as given, once (few queries), instead of a prepared fp16 copy
+    half: bool  # every prototype fits TF32 exactly
+    chunk_rows: int  # prototypes per chunk
+
+
+@dataclass(frozen=True)
+class CodesPlan(ScanPlan):
+    """A search of int8 codes."""
+
+    few: bool  # few queries: the codes are read once
+    first: int  # of the kept groups, rescored before the others, which their scores exclude
+    strips: int  # programs per query that look at the others
+    chunk_pages: int
 
 
 def choose_plan(
@@ -77,14 +95,7 @@ def choose_plan(
         per_query = padded * 12 + groups * 4 + taken * 24 + keys * 8 + k * 40 + 64
         return pad(rows, block_p) * per_prototype + query_rows * per_query + groups * 4
 
-    # A tenth is left to torch.topk and the allocator's rounding.
-    while held(query_rows, rows) > workspace * 9 // 10:
-        if query_rows > 8 * block_q or (rows <= 4096 and query_rows > block_q):
-            query_rows = pad(query_rows // 2, block_q)
-        elif rows > block_p:
-            rows = pad(rows // 2, block_p)
-        else:
-            break
+    query_rows, rows = _shrunk(query_rows, rows, block_q, block_p, workspace, held)
     return TritonPlan(
         raw=raw,
         half=half,
@@ -97,12 +108,86 @@ def choose_plan(
         query_rows=query_rows,
         chunk_rows=rows,
         kept=kept,
-        block_k=next(b for b in (16, 128, MAX_K) if b >= k),
+        block_k=_block_k(k),
         # 255: ptxas otherwise spills a little to fit more programs. 128: two scans fit a
         # multiprocessor, without spilling; tcgen05's epilogue (100 and later) needs more.
         scan_registers=None if arch == HIP else (255 if raw else (128 if arch < 100 else None)),
         row_registers=None if arch == HIP else 255,
     )
+
+
+def choose_codes_plan(
+    queries: int, pages: int, channels: int, k: int, *, span: int, group: int, width: int,
+    arch: int, workspace: int,
+) -> CodesPlan:  # fmt: skip
+    """The plan within ``workspace`` bytes for codes (pages * span, width).
+
+    The int8 screen's slack is ten times that of fp16, so that many groups may reach a threshold
+    that few contain: ``first`` yields the threshold, and only what reaches it is rescored besides.
+    """
+    few = queries <= RAW_QUERIES
+    block_q = RAW_QUERIES if few else 128
+    first = k + max(8, k // 4)
+    kept = first + max(110, k)
+
+    def held(query_rows: int, rows: int) -> int:
+        """Coding the queries holds some seven fp64 copies of them; the search what follows."""
+        groups = rows // group
+        taken = min(kept + 1, groups)
+        keys = k + min(kept, groups) * group
+        search = groups * 4 + taken * 12 + keys * 8 + k * 40
+        straddling = min(STRADDLING_PAGES * span, rows) * channels * 8
+        per_query = 8 * pad(channels, WIDTH) + width + max(56 * channels, search) + 64
+        return query_rows * per_query + groups * 4 + straddling
+
+    query_rows, rows = _shrunk(
+        min(pad(queries, block_q), 8192), max(1, pages) * span, block_q, span, workspace, held
+    )
+    return CodesPlan(
+        few=few,
+        first=first,
+        # As many programs as fill a chip, and no fewer than hide one another's latency.
+        strips=max(4, 4096 // query_rows),
+        chunk_pages=rows // span,
+        block_q=block_q,
+        block_p=span,
+        # Few queries are bound by memory: smaller tiles, and more of them in flight.
+        tile_c=128 if width % 128 == 0 and arch >= 90 and not few else 64,
+        group=group,
+        warps=4 if few else 8,
+        stages=2 if arch == HIP else (4 if few or arch < 90 else 3),
+        query_rows=query_rows,
+        kept=kept,
+        block_k=_block_k(k),
+        scan_registers=None if arch == HIP or arch >= 100 else 128,
+        row_registers=None if arch == HIP else 255,
+    )
+
+
+def _shrunk(
+    query_rows: int,
+    rows: int,
+    block_q: int,
+    block_p: int,
+    workspace: int,
+    held: Callable[[int, int], int],
+) -> tuple[int, int]:
+    """Fewer queries, then fewer prototypes at a time, until ``held`` of both fits.
+
+    A tenth is left to torch.topk and the allocator's rounding.
+    """
+    while held(query_rows, rows) > workspace * 9 // 10:
+        if query_rows > 8 * block_q or (rows <= 4096 and query_rows > block_q):
+            query_rows = pad(query_rows // 2, block_q)
+        elif rows > block_p:
+            rows = pad(rows // 2, block_p)
+        else:
+            break
+    return query_rows, rows
+
+
+def _block_k(k: int) -> int:
+    return next(b for b in (16, 128, MAX_K) if b >= k)
 
 
 def pad(n: int, multiple: int) -> int:

@@ -19,13 +19,21 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from flashmatch.kernels import _triton
+from flashmatch.kernels import _triton, _triton_exact, _triton_int8
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-KERNELS = [name for name in vars(_triton) if name.endswith("_kernel")]
+LAUNCHERS = (_triton, _triton_exact, _triton_int8)
+KERNELS = {
+    name: (module, kernel)
+    for module in LAUNCHERS
+    for name, kernel in vars(module).items()
+    if name.endswith("_kernel")
+}
+COUNTED = "HMMA|HGMMA|UTCHMMA|IMMA|IGMMA|UTCIMMA|LDGSTS|SHFL|FMNMX|IMNMX|VIMNMX|VIMNMX3"
 POINTERS = {
     torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32",
     torch.float64: "*fp64", torch.int32: "*i32", torch.int64: "*i64", torch.uint8: "*u8",
+    torch.int8: "*i8", torch.int16: "*i16",
 }  # fmt: skip
 
 
@@ -70,8 +78,8 @@ def record(monkeypatch: Any, search: Callable[[], object]) -> set[Launch]:
                 _specialise(self.name, self.kernel, args, kwargs)
             )
 
-    for name in KERNELS:
-        monkeypatch.setattr(_triton, name, Recorder(name, getattr(_triton, name)))
+    for name, (module, kernel) in KERNELS.items():
+        monkeypatch.setattr(module, name, Recorder(name, kernel))
     search()
     monkeypatch.undo()
     return launches
@@ -90,8 +98,8 @@ def _specialise(name: str, kernel: Any, args: tuple, kwargs: dict[str, Any]) -> 
             divisible += [param.name] * (value.data_ptr() % 16 == 0)
         elif isinstance(value, float):
             signature.append((param.name, "fp32"))
-        elif value == 1 and not param.do_not_specialize:
-            constexprs.append((param.name, 1))
+        elif value is None or (value == 1 and not param.do_not_specialize):
+            constexprs.append((param.name, value))
         else:
             signature.append((param.name, "i32" if value < 2**31 else "i64"))
             divisible += [param.name] * (value % 16 == 0 and not param.do_not_specialize)
@@ -100,7 +108,7 @@ def _specialise(name: str, kernel: Any, args: tuple, kwargs: dict[str, Any]) -> 
 
 
 def compile_launch(launch: Launch, arch: int | str) -> Report:
-    kernel = getattr(_triton, launch.kernel)
+    _, kernel = KERNELS[launch.kernel]
     names = [p.name for p in kernel.params]
     constexprs = dict(launch.constexprs)
     signature = {n: dict(launch.signature).get(n, "constexpr") for n in names}
@@ -123,7 +131,8 @@ def _amd_report(assembly: str, shared: int) -> Report:
     (registers,) = map(int, re.findall(r"\.vgpr_count:\s+(\d+)", assembly))
     spills = map(int, re.findall(r"\.[sv]gpr_spill_count:\s+(\d+)", assembly))
     scratch = map(int, re.findall(r"\.private_segment_fixed_size:\s+(\d+)", assembly))
-    counts = {"MFMA": len(re.findall(r"^\s*v_mfma", assembly, re.M))}
+    kinds = re.findall(r"^\s*v_mfma_(f32|i32)", assembly, re.M)
+    counts = {"MFMA": kinds.count("f32"), "MFMA int8": kinds.count("i32")}
     return Report(registers, sum(spills) + sum(scratch), shared, counts)
 
 
@@ -134,7 +143,7 @@ def _nvidia_report(cubin: bytes, shared: int, disassemble: bool) -> Report:
         usage = _run("cuobjdump", "-res-usage", file.name)
         sass = _run("nvdisasm", file.name) if disassemble else ""
     ((registers, stack),) = re.findall(r"REG:(\d+) STACK:(\d+)", usage)
-    counts = Counter(re.findall(r"\b(HMMA|HGMMA|UTCHMMA|LDGSTS|SHFL|FMNMX)\b", sass))
+    counts = Counter(re.findall(rf"\b({COUNTED})\b", sass))
     return Report(int(registers), int(stack), shared, dict(counts))
 
 

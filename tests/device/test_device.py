@@ -100,7 +100,8 @@ def test_tensor_cores_stay_within_delta(channels: int, kind: str, raw: bool) -> 
     flags = torch.zeros(3, dtype=torch.int32, device="cuda")
     chunk = _triton._prepare_prototypes(p, 0, q, None, "cosine", plan, flags)
     block = _triton._prepare_queries(q, 0, "cosine", plan, flags)
-    bounds = _triton._scan(block, chunk, chunk.mask, flags, "cosine", plan)[: len(q)].cpu()
+    mask = chunk.originals.mask
+    bounds = _triton._scan(block, chunk, mask, flags, "cosine", plan)[: len(q)].cpu()
     groups = exact.view(len(q), -1, plan.group, plan.block_p // plan.group)
     best = groups.transpose(2, 3).flatten(1, 2).amax(2)
     delta, _ = _triton._slack(channels, plan)

@@ -10,7 +10,7 @@ import triton.language as tl
 from problems import KINDS, METRICS, vectors
 from torch import Tensor
 
-from flashmatch.kernels import _bounds_fp16, _order, _triton, _triton_kernels
+from flashmatch.kernels import _bounds_fp16, _order, _triton, _triton_exact, _triton_kernels
 from flashmatch.kernels._reference import scores as exact_scores
 from flashmatch.kernels._triton_plan import TritonPlan, choose_plan
 
@@ -115,7 +115,7 @@ def test_bounds_hold_and_are_tight(kind: str, metric: str, raw: bool) -> None:
     q, p = pair(kind)
     chosen = plan(raw)
     block, chunk, flags = prepared(q, p, metric, chosen)
-    bounds = _triton._scan(block, chunk, chunk.mask, flags, metric, chosen)[:4]
+    bounds = _triton._scan(block, chunk, chunk.originals.mask, flags, metric, chosen)[:4]
     best = grouped(exact_scores(q, p, metric), chosen, -torch.inf).amax(2)
     assert bounds.shape == best.shape
     assert (bounds >= best).all()
@@ -143,7 +143,7 @@ def test_norms_beyond_the_range_are_never_excluded(raw: bool) -> None:
     p[17] *= 1e25
     for metric, expected in (("cosine", raw), ("dot", True), ("l2", True)):
         block, chunk, flags = prepared(q, p, metric, plan(raw))
-        bounds = _triton._scan(block, chunk, chunk.mask, flags, metric, plan(raw))[:4]
+        bounds = _triton._scan(block, chunk, chunk.originals.mask, flags, metric, plan(raw))[:4]
         assert flags[1] == 0
         assert bool(bounds[:, 1].isposinf().all()) == expected  # row 17: group 1 of tile 0
         assert bounds[:, 2:].isfinite()[:, :6].all()
@@ -156,7 +156,7 @@ def test_masks_reach_the_bounds(raw: bool) -> None:
     chosen = plan(raw)
     for mask in (pairs, pairs[0], pairs.T.contiguous().T):
         block, chunk, flags = prepared(q, p, "cosine", chosen, mask)
-        bounds = _triton._scan(block, chunk, chunk.mask, flags, "cosine", chosen)[:4]
+        bounds = _triton._scan(block, chunk, chunk.originals.mask, flags, "cosine", chosen)[:4]
         table = exact_scores(q, p, "cosine").masked_fill(~mask, -torch.inf)
         best = grouped(table, chosen, -torch.inf).amax(2)
         assert (bounds >= best).all()
@@ -184,7 +184,7 @@ def test_thresholds_are_reached(kind: str, metric: str, raw: bool, monkeypatch) 
 
 def _spy(monkeypatch: pytest.MonkeyPatch, name: str, look: Callable) -> list:
     seen: list = []
-    kernel = getattr(_triton, name)
+    kernel = getattr(_triton_exact, name)
 
     class Spy:
         def __getitem__(self, grid: tuple) -> Callable:
@@ -194,7 +194,7 @@ def _spy(monkeypatch: pytest.MonkeyPatch, name: str, look: Callable) -> list:
 
             return launch
 
-    monkeypatch.setattr(_triton, name, Spy())
+    monkeypatch.setattr(_triton_exact, name, Spy())
     return seen
 
 
@@ -206,7 +206,7 @@ def test_repair_alone_is_a_search(metric: str, monkeypatch: pytest.MonkeyPatch) 
         def __getitem__(self, grid: tuple) -> Callable:
             return lambda *args, **kwargs: args[8].fill_(_order.EMPTY)  # the new keys
 
-    monkeypatch.setattr(_triton, "rescore_kernel", Skip())
+    monkeypatch.setattr(_triton_exact, "rescore_kernel", Skip())
     q, p = pair("sorted")
     chosen = plan(raw=False, kept=1)
     block, chunk, flags = prepared(q, p, metric, chosen)

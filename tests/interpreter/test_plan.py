@@ -2,7 +2,15 @@
 
 import pytest
 
-from flashmatch.kernels._triton_plan import HIP, MAX_K, TritonPlan, choose_plan, pad
+from flashmatch.kernels._triton_plan import (
+    HIP,
+    MAX_K,
+    CodesPlan,
+    TritonPlan,
+    choose_codes_plan,
+    choose_plan,
+    pad,
+)
 
 MIB = 2**20
 
@@ -43,3 +51,33 @@ def test_few_queries_read_prototypes_raw_where_they_may_be() -> None:
 def test_amd_takes_no_register_limit() -> None:
     assert plan(100, 1000, 64, 5, arch=HIP).row_options == {"num_warps": 4}
     assert plan(100, 1000, 64, 5).row_options == {"num_warps": 4, "maxnreg": 255}
+
+
+def codes_plan(queries: int, pages: int, channels: int, k: int, **changes: object) -> CodesPlan:
+    options = {"span": 128, "group": 16, "width": pad(channels, 64), "arch": 90, "workspace": 2**28}
+    return choose_codes_plan(queries, pages, channels, k, **(options | changes))
+
+
+@pytest.mark.parametrize("workspace", [16 * MIB, 256 * MIB])
+@pytest.mark.parametrize("k", [1, 10, MAX_K])
+@pytest.mark.parametrize("channels", [16, 768])
+@pytest.mark.parametrize("queries", [1, 1000, 10**6])
+def test_largest_buffers_of_codes_fit(queries: int, channels: int, k: int, workspace: int) -> None:
+    chosen = codes_plan(queries, 10**6, channels, k, workspace=workspace)
+    groups = chosen.chunk_pages * 8
+    bounds = chosen.query_rows * groups * 4
+    pool = chosen.query_rows * (k + min(chosen.kept, groups) * 16) * 8
+    block = chosen.query_rows * pad(channels, 64) * 9
+    if (chosen.query_rows, chosen.chunk_pages) != (chosen.block_q, 1):
+        assert bounds + pool + block <= workspace
+    assert chosen.query_rows % chosen.block_q == 0
+    assert chosen.block_k >= k
+    assert k <= chosen.first < chosen.kept
+
+
+def test_a_bank_that_fits_is_read_once() -> None:
+    """16 queries against 30 million codes: one launch."""
+    chosen = codes_plan(16, 30 * 10**6 // 128, 128, 10)
+    assert chosen.few
+    assert chosen.chunk_pages == 30 * 10**6 // 128
+    assert not codes_plan(17, 1000, 128, 10).few

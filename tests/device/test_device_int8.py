@@ -1,0 +1,175 @@
+"""Search of int8 codes on a real device."""
+
+import pytest
+import torch
+from torch import Tensor
+
+if not torch.cuda.is_available():
+    pytest.skip("needs a CUDA or ROCm device", allow_module_level=True)
+pytest.importorskip("triton")
+
+from coded import close, coded, on
+from problems import KINDS, METRICS, Problem, assert_exact, vectors
+
+from flashmatch import kernels
+from flashmatch.kernels import _triton_exact, _triton_int8
+from flashmatch.kernels._codes import Codes
+from flashmatch.kernels._rows import Rows
+
+pytestmark = pytest.mark.usefixtures("poisoned_empty")
+CASES = [(1, 129, 40), (16, 9001, 128), (17, 5000, 1), (300, 20011, 100), (1000, 3000, 769)]
+
+
+def drawn(kind: str, rows: int, channels: int, seed: int) -> Tensor:
+    return vectors(kind, rows, channels, torch.Generator().manual_seed(seed)).float()
+
+
+def built(problem: Problem) -> Codes:
+    return coded([p.cuda() for p in problem.prototypes], problem.metric, _triton_int8.LAYOUT)
+
+
+def run(problem: Problem, codes: Codes | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    queries, rows, mask = on("cuda", problem)
+    codes = codes or built(problem)
+    assert _triton_int8.supports(queries, codes, rows, problem.k)
+    exclude = problem.nonfinite == "exclude"
+    return _triton_int8.search(queries, rows, codes, problem.k, mask, exclude)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds(kind: str, metric: str) -> None:
+    for queries in (5, 200):
+        q, p = drawn(kind, queries, 72, 1), drawn(kind, 6000, 72, 2)
+        problem = Problem(q, [p[:4001], p[4001:]], 10, metric, None, "raise", None)
+        assert_exact(run(problem)[:2], problem)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(("queries", "rows", "channels"), CASES)
+def test_shapes_and_dtypes(
+    queries: int, rows: int, channels: int, dtype: torch.dtype, metric: str
+) -> None:
+    q, p = (drawn("gaussian", n, channels, n).to(dtype) for n in (queries, rows))
+    for k in (1, 10, 129):
+        problem = Problem(q, [p], k, metric, None, "raise", None)
+        assert_exact(run(problem)[:2], problem)
+
+
+@pytest.mark.parametrize("channels", [64, 1024, 2**15])
+@pytest.mark.parametrize("queries", [16, 128])
+def test_integer_units_are_exact(queries: int, channels: int) -> None:
+    """The one assumption about hardware: sums of products of codes, up to the largest, in int32."""
+    q, p = drawn("integers", queries, channels, 8), drawn("integers", 512, channels, 9)
+    q[0], p[0], p[1] = 1, 1, -1
+    codes = coded([p.cuda()], "dot", _triton_int8.LAYOUT)
+    codes.frame.origin.zero_()
+    codes.bounds.zero_()[:, 0] = 1  # what is left of the bounds is X.Y, up to their margin
+    plan = _triton_int8.plan_for(q.cuda(), codes, 1)
+    flags = torch.zeros(3, dtype=torch.int32, device="cuda")
+    block = _triton_int8._prepare(q.cuda(), codes.frame, plan, flags)
+    block.terms.zero_()[0] = 1
+    every = torch.ones(1, dtype=torch.uint8, device="cuda").expand(queries, 512)
+    originals = _triton_exact.Originals(
+        0, p.cuda(), every, codes.place, codes.dead.view(torch.uint8)
+    )
+    bounds = _triton_int8._scan(block, codes, slice(0, codes.pages), originals, 0, plan)
+    products = block.codes[:queries].cpu().long() @ codes.codes.cpu().long().T
+    best = products.view(queries, -1, 16, 8).amax(2).flatten(1)
+    margin = best.abs() * 2.0**-19 + 1e-30
+    assert (bounds[:queries].cpu() >= best).all()
+    assert (bounds[:queries].cpu().double() - best <= margin).all()
+
+
+@pytest.mark.parametrize("shape", [(9000,), (70, 9000)])
+def test_masks_and_dead_rows(shape: tuple[int, ...]) -> None:
+    q, p = drawn("gaussian", 70, 33, 5), drawn("gaussian", 9000, 33, 6)
+    generator = torch.Generator().manual_seed(7)
+    alive = torch.rand(9000, generator=generator) < 0.8
+    codes = coded([p.cuda()], "dot", _triton_int8.LAYOUT)
+    close(codes, alive.cuda())
+    for share in (0.001, 0.5):
+        mask = torch.rand(shape, generator=generator) < share
+        for few in (70, 4):
+            part = mask[:few] if mask.ndim == 2 else mask
+            problem = Problem(q[:few], [p], 30, "dot", part, "raise", None)
+            assert_exact(run(problem, codes)[:2], problem.replace(mask=part & alive))
+
+
+@pytest.mark.parametrize("kind", ["ulps", "identical"])
+def test_repair(kind: str) -> None:
+    p = drawn(kind, 20000, 64, 1)
+    for queries in (3, 40):
+        problem = Problem(p[:1].repeat(queries, 1), [p], 3, "cosine", None, "raise", None)
+        *matches, flags = run(problem)
+        assert_exact(tuple(matches), problem)
+        assert flags.tolist() == [0, 0, queries]
+
+
+def test_originals_in_pinned_host_memory() -> None:
+    q, p = drawn("gaussian", 40, 50, 3), drawn("gaussian", 9000, 50, 4)
+    problem = Problem(q, [p], 20, "l2", None, "raise", None)
+    codes, rows = built(problem), Rows([p[:4000].pin_memory(), p[4000:].pin_memory()])
+    assert _triton_int8.supports(q.cuda(), codes, rows, 20)
+    assert_exact(_triton_int8.search(q.cuda(), rows, codes, 20, None, True)[:2], problem)
+
+
+def test_supports() -> None:
+    p = torch.randn(200, 4)
+    codes, q = coded([p.cuda()], "dot", _triton_int8.LAYOUT), torch.ones(1, 4, device="cuda")
+    assert _triton_int8.supports(q, codes, Rows([p.cuda()]), 100)
+    assert not _triton_int8.supports(q, codes, Rows([p]), 100)  # not pinned
+    assert not _triton_int8.supports(q, codes, Rows([p.cuda()]), 1025)
+
+
+def test_exclude_never_waits_and_can_be_captured() -> None:
+    for queries in (8, 300):
+        q, p = drawn("gaussian", queries, 64, 10), drawn("gaussian", 7000, 64, 11)
+        p[::100, 3] = torch.nan
+        problem = Problem(q, [p], 9, "l2", None, "exclude", None)
+        codes, q, rows = built(problem), q.cuda(), Rows([p.cuda()])
+
+        def search(q: Tensor = q, rows: Rows = rows, codes: Codes = codes) -> tuple:
+            return _triton_int8.search(q, rows, codes, 9, None, True)[:2]
+
+        search()
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            assert_later = search()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert_exact(assert_later, problem)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = search()
+        q.copy_(q.flip(0))
+        graph.replay()
+        assert_exact(captured, problem.replace(queries=problem.queries.flip(0)))
+
+
+@pytest.mark.parametrize(("queries", "k"), [(9, 10), (20000, 10), (2000, 1000)])
+def test_workspace(queries: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = 64 * 2**20
+    monkeypatch.setattr(kernels, "WORKSPACE_BYTES", budget)
+    q, p = torch.randn(queries, 128, device="cuda"), torch.randn(300_000, 128, device="cuda")
+    codes, rows = coded([p], "cosine", _triton_int8.LAYOUT), Rows([p])
+    _triton_int8.search(q[:1], rows, codes, 1, None, True)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    _triton_int8.search(q, rows, codes, k, None, True)
+    held = torch.cuda.max_memory_allocated() - before - queries * k * 12
+    assert held <= budget
+
+
+def test_codes_beyond_two_gibibytes() -> None:
+    """Addresses need 64 bits; the best rows are the last."""
+    rows = 2**31 // 256 + 1000
+    p = torch.randn(rows, 256, device="cuda", dtype=torch.float16)
+    q = p[-40:].float()
+    codes = coded([p], "dot", _triton_int8.LAYOUT)
+    for few in (40, 3):
+        _, indices, _ = _triton_int8.search(q[-few:], Rows([p]), codes, 1, None, True)
+        assert indices[:, 0].tolist() == list(range(rows - few, rows))

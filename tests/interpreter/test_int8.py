@@ -1,0 +1,219 @@
+"""The Triton body for a bank of codes, interpreted, against the oracle."""
+
+import dataclasses
+
+import pytest
+import torch
+from coded import close, coded, on
+from drawn import problems
+from hypothesis import given
+from hypothesis import strategies as st
+from problems import KINDS, METRICS, Problem, assert_exact, vectors
+from torch import Tensor
+
+from flashmatch.kernels import _bounds_int8, _reference, _triton_exact, _triton_int8
+from flashmatch.kernels._codes import Codes
+from flashmatch.kernels._rows import Rows
+from flashmatch.kernels._triton_plan import CodesPlan
+
+pytestmark = pytest.mark.usefixtures("poisoned_empty")
+ALL_PATHS = {"first": 1, "kept": 8, "strips": 1}  # rescored twice, and the rest is repaired
+
+
+def run(problem: Problem, codes: Codes | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    codes = codes or coded(problem.prototypes, problem.metric, _triton_int8.LAYOUT)
+    queries, rows, mask = on("cpu", problem)
+    exclude = problem.nonfinite == "exclude"
+    return _triton_int8.search(queries, rows, codes, problem.k, mask, exclude)
+
+
+def small(queries: int) -> st.SearchStrategy[Problem]:
+    """Few enough queries to interpret."""
+
+    def cut(problem: Problem) -> Problem:
+        mask = problem.mask
+        mask = mask if mask is None or mask.ndim == 1 else mask[:queries]
+        return problem.replace(
+            queries=problem.queries[:queries], mask=mask, k=min(problem.k, 40)
+        )  # fmt: skip
+
+    return problems(largest=200).map(cut).filter(lambda problem: problem.k > 0)
+
+
+def replan(patch: pytest.MonkeyPatch, **changes: object) -> None:
+    choose = _triton_int8.choose_codes_plan
+
+    def chosen(*args, **kwargs) -> CodesPlan:
+        return dataclasses.replace(choose(*args, **kwargs), **changes)
+
+    patch.setattr(_triton_int8, "choose_codes_plan", chosen)
+
+
+def drawn(
+    kind: str, queries: int, rows: int, channels: int, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    q, p = (vectors(kind, n, channels, generator).float() for n in (queries, rows))
+    return q, p
+
+
+@given(small(8))
+def test_equals_the_oracle(problem: Problem) -> None:
+    assert_exact(run(problem)[:2], problem)
+
+
+@given(small(24))
+def test_equals_the_oracle_on_every_path(problem: Problem) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        replan(patch, **ALL_PATHS, chunk_pages=2)
+        assert_exact(run(problem)[:2], problem)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds(kind: str, metric: str) -> None:
+    q, p = drawn(kind, 3, 300, 70)
+    problem = Problem(q, [p], 2, metric, None, "raise", None)
+    assert_exact(run(problem)[:2], problem)
+
+
+@pytest.mark.parametrize(("queries", "rows", "channels", "k"), [(1, 1, 1, 1), (17, 129, 3, 129)])
+def test_awkward_shapes(queries: int, rows: int, channels: int, k: int) -> None:
+    q, p = drawn("integers", queries, rows, channels)
+    for metric in METRICS:
+        problem = Problem(q, [p], k, metric, None, "raise", None)
+        assert_exact(run(problem)[:2], problem)
+
+
+@pytest.mark.parametrize("queries", [2, 17])
+def test_repair_happens(queries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near-duplicates everywhere: no bound separates them, so kept groups cannot be proof."""
+    replan(monkeypatch, first=3, kept=5)
+    _, p = drawn("ulps", 1, 260, 64)
+    q = p[:1].expand(queries, -1)
+    for rows in (p, p[:1].expand(260, -1)):
+        problem = Problem(q, [rows], 3, "cosine", None, "raise", None)
+        *matches, flags = run(problem)
+        assert_exact(tuple(matches), problem)
+        assert flags.tolist() == [0, 0, queries]
+
+
+def test_easy_queries_need_no_repair() -> None:
+    q, p = drawn("gaussian", 2, 5000, 64)
+    p[:40] = torch.cat([q] * 20) + 0.1 * p[:40]
+    for metric in METRICS:
+        problem = Problem(q, [p], 2, metric, None, "raise", None)
+        *matches, flags = run(problem)
+        assert_exact(tuple(matches), problem)
+        assert flags.tolist() == [0, 0, 0]
+
+
+def test_heavy_coordinates_are_rotated_away() -> None:
+    q, p = drawn("gaussian", 3, 700, 100)
+    q[:, 7] *= 100
+    p[:, 7] *= 100
+    for metric in METRICS:
+        codes = coded([p], metric, _triton_int8.LAYOUT)
+        assert codes.frame.rotation
+        problem = Problem(q, [p], 5, metric, None, "raise", None)
+        assert_exact(run(problem, codes)[:2], problem)
+
+
+def test_all_scores_negative() -> None:
+    q, p = drawn("gaussian", 3, 300, 40)
+    problem = Problem(q.abs(), [-p.abs()], 4, "dot", None, "raise", None)
+    assert_exact(run(problem)[:2], problem)
+
+
+@pytest.mark.parametrize("queries", [3, 17])
+@pytest.mark.parametrize("share", [0.01, 0.5])
+def test_masks_and_dead_rows(share: float, queries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is removed never comes back, though its codes stay where they were."""
+    replan(monkeypatch, **ALL_PATHS)
+    generator = torch.Generator().manual_seed(1)
+    q, p = drawn("gaussian", queries, 300, 30)
+    codes = coded([p], "dot", _triton_int8.LAYOUT)
+    alive = torch.rand(300, generator=generator) < 0.7
+    close(codes, alive)
+    pairs = torch.rand(queries, 300, generator=generator) < share
+    for mask in (pairs, pairs[0], pairs.T.contiguous().T, None):
+        effective = alive if mask is None else mask & alive
+        problem = Problem(q, [p], 5, "dot", mask, "raise", None)
+        assert_exact(run(problem, codes)[:2], problem.replace(mask=effective))
+
+
+@pytest.mark.parametrize("sizes", [(300, 40), (128, 128, 84), (10, 9, 0, 300, 21)])
+def test_chunks_of_originals(sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages that lie across chunks, and chunks of other dtypes."""
+    monkeypatch.setattr(_triton_int8, "STRADDLING_PAGES", 1)
+    q, p = drawn("gaussian", 2, 340, 20)
+    dtypes = [torch.float32, torch.float64, torch.float16]
+    chunks = [x.to(dtypes[i % 3]) for i, x in enumerate(p.split(list(sizes)))]
+    problem = Problem(q, chunks, 6, "l2", None, "raise", None)
+    assert_exact(run(problem)[:2], problem)
+
+
+def test_runs_cover_every_page_once() -> None:
+    rows = Rows([torch.ones(n, 2) * n for n in (5, 0, 123, 300, 20, 1, 700)])
+    codes = coded(rows.chunks, "dot", _triton_int8.LAYOUT)
+    for most in (1, 2, 100):
+        page = 0
+        for pages, originals in _triton_int8._runs(rows, codes, most):
+            assert pages.start == page
+            assert page < pages.stop <= page + most
+            page = pages.stop
+            expected = rows.span(pages.start * 128, min(page * 128, codes.count), codes.device)
+            assert torch.equal(originals, expected)
+        assert page == codes.pages
+
+
+def test_a_tiny_workspace_only_cuts_the_search_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flashmatch.kernels.WORKSPACE_BYTES", 100_000)
+    q, p = drawn("gaussian", 130, 150, 20)
+    codes = coded([p], "dot", _triton_int8.LAYOUT)
+    plan = _triton_int8.plan_for(q, codes, 1)
+    assert plan.query_rows < len(q)
+    assert plan.chunk_pages < codes.pages
+    problem = Problem(q, [p], 1, "dot", None, "raise", None)
+    assert_exact(run(problem, codes)[:2], problem)
+
+
+@pytest.mark.parametrize("queries", [2, 17])
+def test_bad_queries_are_refused_or_match_nothing(queries: int) -> None:
+    q, p = drawn("gaussian", queries, 130, 5)
+    q[1, 4] = torch.nan
+    problem = Problem(q, [p], 1, "dot", None, "raise", None)
+    with pytest.raises(ValueError, match=r"queries must be finite.* row 1"):
+        run(problem)
+    problem = problem.replace(nonfinite="exclude")
+    *matches, flags = run(problem)
+    assert_exact(tuple(matches), problem)
+    assert flags[_triton_int8.BAD_QUERIES] == 1
+
+
+@pytest.mark.parametrize("queries", [3, 17])
+@pytest.mark.parametrize("metric", METRICS)
+def test_bounds_are_those_of_the_twin(metric: str, queries: int) -> None:
+    q, p = drawn("offset", queries, 300, 70)
+    p[5] *= 1e25
+    mask = torch.rand(queries, 300, generator=torch.Generator().manual_seed(2)) < 0.05
+    codes = coded([p], metric, _triton_int8.LAYOUT)
+    flags = torch.zeros(3, dtype=torch.int32)
+    plan = _triton_int8.plan_for(q, codes, 1)
+    block = _triton_int8._prepare(q, codes.frame, plan, flags)
+    originals = _triton_exact.Originals(
+        0, p, mask.view(torch.uint8), codes.place, codes.dead.view(torch.uint8)
+    )
+    bounds = _triton_int8._scan(block, codes, slice(0, codes.pages), originals, 2, plan)[:queries]
+
+    products = (block.codes[:queries].long() @ codes.codes.long().T).int()
+    slots = codes.slots(torch.arange(len(codes.codes))).clamp(max=299)
+    allowed = mask[:, slots] & ~codes.dead
+    exact = _reference.scores(q, p, metric)[:, slots].masked_fill(~allowed, -torch.inf)
+    products = products.masked_fill(~allowed, _bounds_int8.LOWEST)
+    maxima, best = (x.view(queries, -1, 16, 8).amax(2).flatten(1) for x in (products, exact))
+    twin = _bounds_int8.group_upper_bounds(block.terms[:, :queries], codes.bounds, maxima, metric)
+    assert torch.allclose(bounds, twin, rtol=2**-18)
+    assert (bounds >= best).all()
+    assert torch.equal(bounds.isneginf(), best.isneginf())
+    assert metric == "cosine" or bounds.isposinf().any()

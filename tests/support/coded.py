@@ -1,0 +1,30 @@
+"""Problems as a bank would hand them to a body: finite rows coded, the others closed."""
+
+import torch
+from problems import Problem
+from torch import Tensor
+
+from flashmatch.kernels import _exact
+from flashmatch.kernels._codes import Codes, Layout, fitted_frame, screen_norms
+from flashmatch.kernels._rows import Rows
+
+
+def coded(prototypes: list[Tensor], metric: str, layout: Layout) -> Codes:
+    """Codes of all rows, of which those that are not finite are dead."""
+    whole = torch.cat(prototypes)
+    finite = _exact.norms(whole).isfinite()
+    whole = whole.where(finite[:, None], 0)
+    codes = Codes(fitted_frame(whole, metric), layout, len(whole), whole.shape[1])
+    codes.write(0, whole, screen_norms(whole))
+    close(codes, finite)
+    return codes
+
+
+def close(codes: Codes, alive: Tensor) -> None:
+    codes.close(torch.arange(codes.pages, device=alive.device), alive)
+
+
+def on(device: str, problem: Problem) -> tuple[Tensor, Rows, Tensor | None]:
+    """Queries, prototypes and mask there."""
+    mask = None if problem.mask is None else problem.mask.to(device)
+    return problem.queries.to(device), Rows([p.to(device) for p in problem.prototypes]), mask

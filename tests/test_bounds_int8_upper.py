@@ -1,0 +1,120 @@
+"""The fp32 bounds of groups of codes: never below a score, and close where they can be."""
+
+import pytest
+import torch
+from coded import close, coded
+from drawn import problems
+from hypothesis import given
+from hypothesis import strategies as st
+from problems import KINDS, METRICS, Problem, vectors
+from torch import Tensor
+
+from flashmatch.kernels import _bounds_int8, _exact
+from flashmatch.kernels._bounds_int8 import LOWEST
+from flashmatch.kernels._codes import Codes, Frame, Layout, screen_norms
+
+LAYOUT = Layout(span=128, group=16, width_multiple=64)
+
+
+def grouped(table: Tensor) -> Tensor:
+    """The largest of each group of (Q, positions) -> (Q, G)."""
+    return table.view(len(table), -1, LAYOUT.group, LAYOUT.groups).amax(2).flatten(1)
+
+
+def bounds_and_best(
+    queries: Tensor, prototypes: Tensor, codes: Codes, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """(Q, G) bounds, and the best score of each group in fp64; -inf where nothing may match."""
+    metric, norms = codes.frame.metric, _exact.norms(queries)
+    queries = queries.double().where(norms.isfinite()[:, None], 0)
+    block = codes.frame.queries(queries, norms.where(norms.isfinite(), 0))
+    slots = codes.slots(torch.arange(len(codes.codes))).clamp(max=len(prototypes) - 1)
+    allowed = ~codes.dead[None] if mask is None else ~codes.dead & mask[:, slots]
+    products = block.codes.long() @ codes.codes[:, : codes.channels].long().T
+    maxima = grouped(products.int().masked_fill(~allowed, LOWEST))
+    terms = _bounds_int8.query_terms(block, norms, codes.frame.origin_norm, metric)
+    upper = _bounds_int8.group_upper_bounds(terms, codes.bounds, maxima, metric)
+    scores = in_fp64(queries, prototypes.double().nan_to_num(0, 0, 0), metric)[:, slots]
+    alive = allowed & norms.isfinite()[:, None]
+    return upper, grouped(scores.masked_fill(~alive, -torch.inf))
+
+
+def in_fp64(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
+    if metric == "l2":
+        return -(queries[:, None] - prototypes).square().sum(2)
+    if metric == "cosine":
+        queries = queries / _exact.norms(queries).clamp(min=1e-8)[:, None]
+        prototypes = prototypes / _exact.norms(prototypes).clamp(min=1e-8)[:, None]
+    return queries @ prototypes.T
+
+
+def assert_bounded(upper: Tensor, best: Tensor) -> None:
+    assert upper.dtype == torch.float32
+    assert not upper.isnan().any()
+    assert (upper.double() >= best).all(), (best - upper).max()
+    assert torch.equal(upper == -torch.inf, best == -torch.inf)
+
+
+@given(problems(largest=300), st.integers(0, 2**32))
+def test_no_score_lies_above(problem: Problem, seed: int) -> None:
+    prototypes = torch.cat(problem.prototypes)
+    if len(prototypes) == 0:
+        return
+    codes = coded(problem.prototypes, problem.metric, LAYOUT)
+    kept = torch.rand(len(prototypes), generator=torch.Generator().manual_seed(seed)) < 0.9
+    close(codes, kept & _exact.norms(prototypes).isfinite())
+    mask = problem.mask if problem.mask is None or problem.mask.ndim == 2 else problem.mask[None]
+    assert_bounded(*bounds_and_best(problem.queries, prototypes, codes, mask))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_queries_that_aim_at_the_error(kind: str, metric: str) -> None:
+    """Along a prototype's own coding error, Cauchy-Schwarz is attained; along it, nearly."""
+    p = vectors(kind, 256, 96, torch.Generator().manual_seed(5)).float()
+    frame = Frame(metric, torch.zeros(96), None)
+    codes = Codes(frame, LAYOUT, 256, 96)
+    codes.write(0, p, screen_norms(p))
+    scale = codes.bounds[:, 0].view(-1, 1, LAYOUT.groups).expand(-1, LAYOUT.group, -1).flatten()
+    decoded = codes.codes[:, :96].double() * scale[:, None].double()
+    error = frame.prototypes(p, screen_norms(p))[codes.slots(torch.arange(256))].double() - decoded
+    for q in (error, 1e6 * error, decoded, p.double(), -p.double()):
+        assert_bounded(*bounds_and_best(q[:50], p, codes))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("exponent", [-45, -30, -18, 17, 19, 100, 160])
+def test_norms_at_the_ends_of_the_range(exponent: int, metric: str) -> None:
+    """Queries of any norm; prototypes of norms that can be coded."""
+    generator = torch.Generator().manual_seed(6)
+    x, y = (vectors("gaussian", n, 24, generator) for n in (20, 200))
+    tame = 10.0 ** min(exponent, 16)
+    for q, p in ((x * 10.0**exponent, y), (x, y * tame), (x * tame, y * tame), (x, y)):
+        p = p.clone()
+        p[3] *= 1e16 / tame if exponent > 0 else 1e3
+        assert_bounded(*bounds_and_best(q, p, coded([p], metric, LAYOUT)))
+
+
+def test_every_product_of_codes_is_reached() -> None:
+    """The largest sums that int32 has to hold, of the most channels."""
+    channels = _bounds_int8.MAX_CHANNELS
+    p = torch.ones(2, channels)
+    p[1] = -1
+    codes = Codes(coded([p], "dot", LAYOUT).frame, LAYOUT, 2, channels)
+    codes.frame.origin.zero_()
+    codes.write(0, p, screen_norms(p))
+    upper, best = bounds_and_best(p, p, codes)
+    assert_bounded(upper, best)
+    assert best.max() == channels
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_bounds_are_close(metric: str) -> None:
+    """Each side's error is half a step of 1/127 of its largest coordinate; l2 adds unlike norms."""
+    generator = torch.Generator().manual_seed(7)
+    q, p = (vectors("gaussian", n, 128, generator) for n in (20, 2000))
+    upper, best = bounds_and_best(q, p, coded([p], metric, LAYOUT))
+    reach = 1.0 if metric == "cosine" else float(_exact.norms(q).max() * _exact.norms(p).max())
+    slack = (upper - best)[best > -torch.inf] / reach
+    assert slack.max() <= (0.3 if metric == "l2" else 0.025)
+    assert slack.median() <= (0.07 if metric == "l2" else 0.015)
