@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from . import _bounds_int8, _checks, _exact, _int8
+from . import _bounds_int8, _checks, _exact, _int8, _products
 from ._codes import Codes, Frame, Layout, fitted_frame, is_tame, screen_norms
 from ._collection import Collection
 
@@ -107,9 +107,9 @@ def layout_for(device: torch.device, channels: int, screen: str) -> Layout | Non
     Raises ValueError where int8 is demanded but cannot be had exactly.
     """
     fits = channels <= _bounds_int8.MAX_CHANNELS
-    if screen == "float" or (screen == "auto" and not (fits and _int8.is_fast(device.type))):
+    if screen == "float" or (screen == "auto" and not (fits and _products.is_fast(device.type))):
         return None
-    if not (fits and _int8.is_exact(device.type)):
+    if not (fits and _products.is_exact(device.type)):
         raise ValueError(
             f"screen must not be 'int8' where integer products are not exact, nor beyond "
             f"{_bounds_int8.MAX_CHANNELS} channels; got {channels} channels on {device}"

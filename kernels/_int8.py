@@ -8,18 +8,13 @@ rescore  what is left in the end, in fp64 (_candidates.py, _exact.py)
 Where too many members reach the threshold for this to pay, the float screen takes the pages.
 """
 
-# torch._int_mm is the one product of int8 matrices that torch has.
-# pyright: reportPrivateImportUsage=false
-
-import functools
-import warnings
-
 import torch
 from torch import Tensor
 
 from . import _bounds, _bounds_int8
 from ._codes import Codes, Frame, Layout
 from ._plan import CODED_SPAN
+from ._products import chosen_dots, multiply_codes
 from ._torch import Block
 
 LAYOUT = Layout(CODED_SPAN, group=16)
@@ -32,24 +27,6 @@ _RAISE_AGAIN = 1.25
 
 _GATHER_ELEMENTS = 1 << 22
 """Prototypes gathered for the sieve at a time: 16 MiB."""
-
-
-@functools.cache
-def is_exact(device_type: str) -> bool:
-    """Whether torch multiplies int8 matrices without loss here, even the largest codes.
-
-    Without VNNI, x86 units add pairs of products in int16, which saturates.
-    """
-    if device_type != "cpu":
-        return False
-    most = torch.full((32, 512), _bounds_int8.LARGEST_CODE, dtype=torch.int8)
-    return bool((torch._int_mm(most, -most.T) == -512 * _bounds_int8.LARGEST_CODE**2).all())
-
-
-@functools.cache
-def is_fast(device_type: str) -> bool:
-    """Whether there are units for it: VNNI, which AMX implies."""
-    return getattr(torch.cpu, "_is_vnni_supported", lambda: False)() and is_exact(device_type)
 
 
 class Int8Block:
@@ -139,7 +116,7 @@ class Int8Block:
         """(Q, P) int32 products of codes, LOWEST where a prototype may not match."""
         count = len(pages.codes) * len(self.coded.codes)
         products = self.products[:count].view(len(self.coded.codes), -1)
-        torch._int_mm(self.coded.codes, pages.codes.T, out=products)
+        products = multiply_codes(self.coded.codes, pages.codes, out=products)
         closed = pages.dead if bool(pages.dead.any()) else None
         if mask is not None:
             closed = pages.dead | ~mask[..., pages.rows_of_all()]
@@ -184,7 +161,7 @@ class Int8Block:
                 gathered, at = pages.gathered(self.block, rows[part])
             else:
                 gathered, at = direct, rows[part] - pages.first
-            values[part] = _dots(self.block.floats, gathered, queries[part], at)
+            values[part] = chosen_dots(self.block.floats, gathered, queries[part], at)
         if metric == "cosine":
             values /= norms.clamp(min=_bounds.COSINE_EPS)
             one = torch.ones(1, device=values.device)
@@ -236,30 +213,3 @@ class _Pages:
         needed, at = rows.unique(return_inverse=True)
         out = block.floats.new_empty(len(needed), self.channels)
         return block.prototypes.take(needed + self.first_row, out), at
-
-
-def _dots(queries: Tensor, prototypes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """fp32 scalar products (n,) of pairs, ``rows`` ascending; read in place, nothing gathered."""
-    _quiet_csr()
-    bounds = torch.arange(len(queries) + 1, device=rows.device)
-    starts = torch.searchsorted(rows.contiguous(), bounds)
-    pairs = torch.sparse_csr_tensor(
-        starts,
-        columns,
-        queries.new_zeros(len(columns)),
-        size=(len(queries), len(prototypes)),
-        check_invariants=False,
-    )
-    return torch.sparse.sampled_addmm(pairs, queries, prototypes.T, beta=0.0).values()
-
-
-@functools.cache
-def _quiet_csr() -> None:
-    """Make torch say now, unheard, that its CSR tensors are in beta; it says so once."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.sparse_csr_tensor([0, 0], [], [], size=(1, 1), dtype=torch.float32)
-
-
-def _step(block: Block) -> int:
-    return block.plan.chunk_rows

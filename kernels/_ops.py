@@ -7,7 +7,7 @@ selected pairs. Both are opaque to torch.compile, which sees their shapes only.
 import torch
 from torch import Tensor
 
-from . import _gradient, _int8, _int8_search, _torch
+from . import _gradient, _int8_search, _products, _torch
 from ._plan import plan
 
 
@@ -33,7 +33,7 @@ def _search(
 
     rows = sum(len(chunk) for chunk in prototypes)
     chosen = plan(len(queries), rows, queries.shape[1], k, WORKSPACE_BYTES, chunk_rows)
-    is_coded = chosen.coded and _int8.is_fast(queries.device.type)
+    is_coded = chosen.coded and _products.is_fast(queries.device.type)
     body = _int8_search.search_raw if is_coded else _torch.search
     return body(queries, prototypes, k, metric, mask, exclude, chosen)
 

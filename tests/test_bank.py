@@ -11,11 +11,11 @@ from screens import screen_in_pieces
 from torch import Tensor
 
 from flashmatch import topk
-from flashmatch.kernels import BankStats, PrototypeBank, _int8
+from flashmatch.kernels import BankStats, PrototypeBank, _int8, _products
 from flashmatch.kernels._bounds import LARGEST_TAME_NORM
 
 SPAN = _int8.LAYOUT.span
-needs_int8 = pytest.mark.skipif(not _int8.is_exact("cpu"), reason="int8 products saturate here")
+needs_int8 = pytest.mark.skipif(not _products.is_exact("cpu"), reason="int8 products saturate here")
 pytestmark = [pytest.mark.usefixtures("poisoned_empty"), needs_int8]
 
 
