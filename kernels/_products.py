@@ -1,0 +1,86 @@
+"""The two products that the int8 screen is made of: of int8 matrices, and of chosen fp32 rows."""
+
+# torch._int_mm is the one product of int8 matrices that torch has.
+# pyright: reportPrivateImportUsage=false
+
+import functools
+import warnings
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ._bounds_int8 import LARGEST_CODE
+
+_PAIR_ELEMENTS = 1 << 22
+"""Elements of chosen rows gathered at a time where they cannot be read in place."""
+
+
+@functools.cache
+def is_exact(device_type: str) -> bool:
+    """Whether torch multiplies int8 matrices without loss here, even the largest codes.
+
+    Without VNNI, x86 units add pairs of products in int16, which saturates. Tensor cores add in
+    int32.
+    """
+    if device_type != "cpu":
+        return device_type == "cuda"
+    most = torch.full((32, 512), LARGEST_CODE, dtype=torch.int8)
+    return bool((torch._int_mm(most, -most.T) == -512 * LARGEST_CODE**2).all())
+
+
+@functools.cache
+def is_fast(device_type: str) -> bool:
+    """Whether this CPU has units for it: VNNI, which AMX implies."""
+    has_units = getattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    return device_type == "cpu" and has_units() and is_exact(device_type)
+
+
+def multiply_codes(queries: Tensor, prototypes: Tensor, out: Tensor) -> Tensor:
+    """(Q, C) and (P, W >= C) int8 -> (Q, P) int32, on a CPU written to ``out``.
+
+    cuBLAS wants more than 16 queries, and multiples of 8: ``Layout.width_multiple`` sees to W.
+    """
+    width = prototypes.shape[1] - queries.shape[1]
+    if width:
+        queries = pad(queries, (0, width))
+    if queries.device.type == "cpu":
+        return torch._int_mm(queries, prototypes.T, out=out)
+    missing = max(32 - len(queries), -len(queries) % 8)
+    return torch._int_mm(pad(queries, (0, 0, 0, missing)), prototypes.T)[: len(queries)]
+
+
+def chosen_dots(queries: Tensor, prototypes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """fp32 products (n,) of queries[rows[i]] and prototypes[columns[i]]; ``rows`` ascend.
+
+    On a CPU, both are read in place, nothing is gathered: a CSR pattern says which pairs.
+    """
+    if queries.device.type != "cpu":
+        return _gathered_dots(queries, prototypes, rows, columns)
+    _quiet_csr()
+    bounds = torch.arange(len(queries) + 1)
+    pairs = torch.sparse_csr_tensor(
+        torch.searchsorted(rows.contiguous(), bounds),
+        columns,
+        queries.new_zeros(len(columns)),
+        size=(len(queries), len(prototypes)),
+        check_invariants=False,
+    )
+    return torch.sparse.sampled_addmm(pairs, queries, prototypes.T, beta=0.0).values()
+
+
+def _gathered_dots(queries: Tensor, prototypes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    step = max(1, _PAIR_ELEMENTS // queries.shape[1])
+    parts = [
+        (queries[r] * prototypes[c]).sum(1)
+        for r, c in zip(rows.split(step), columns.split(step), strict=True)
+    ]
+    return torch.cat(parts) if parts else queries.new_empty(0)
+
+
+@functools.cache
+def _quiet_csr() -> None:
+    """Make torch say now, unheard, that its CSR tensors are in beta; it says so once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor([0, 0], [], [], size=(1, 1), dtype=torch.float32)
