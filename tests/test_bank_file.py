@@ -14,12 +14,12 @@ from screens import screen_in_pieces
 from torch import Tensor
 
 from flashmatch import topk
-from flashmatch.kernels import PrototypeBank, _bank_file, _int8, _store
+from flashmatch.kernels import PrototypeBank, _bank_file, _products, _store
 from flashmatch.kernels._codes import Codes
 
-INT8 = _int8.is_exact("cpu")
+INT8 = _products.is_exact("cpu")
 SCREENS = ["float", "int8"] if INT8 else ["float"]
-needs_fast = pytest.mark.skipif(not _int8.is_fast("cpu"), reason="loads as float here")
+needs_fast = pytest.mark.skipif(not _products.is_fast("cpu"), reason="loads as float here")
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
 

@@ -11,10 +11,10 @@ from screens import screen_in_pieces
 from torch import Tensor
 
 from flashmatch import topk
-from flashmatch.kernels import PrototypeBank, _int8
+from flashmatch.kernels import PrototypeBank, _int8, _products
 from flashmatch.kernels._codes import Codes
 
-SCREENS = ["float", "int8"] if _int8.is_exact("cpu") else ["float"]
+SCREENS = ["float", "int8"] if _products.is_exact("cpu") else ["float"]
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
 

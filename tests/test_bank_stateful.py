@@ -14,9 +14,9 @@ from screens import screen_in_pieces
 from torch import Tensor
 
 from flashmatch import topk
-from flashmatch.kernels import PrototypeBank, _int8
+from flashmatch.kernels import PrototypeBank, _products
 
-SCREENS = ("int8", "int8", "float") if _int8.is_exact("cpu") else ("float",)
+SCREENS = ("int8", "int8", "float") if _products.is_exact("cpu") else ("float",)
 KINDS = ("gaussian", "integers", "heavy", "clustered", "identical", "zeros")
 SIZES = st.one_of(st.integers(0, 3), st.integers(0, 40), st.integers(0, 1500))
 
@@ -110,7 +110,7 @@ class BankMachine(RuleBasedStateMachine):
         self.bank.save(path)
         before = self.bank
         self.bank = PrototypeBank.load(path)
-        assert self.bank.screen == before.screen or not _int8.is_fast("cpu")
+        assert self.bank.screen == before.screen or not _products.is_fast("cpu")
         assert (self.bank.dtype, self.bank.metric) == (before.dtype, before.metric)
 
     @invariant()
