@@ -2,7 +2,7 @@
 
 Codes lie in pages of ``span`` rows. Within a page they are sorted by size, so that the ``group``
 neighbours that share a scale and an error bound are alike, and laid out so that group g holds
-positions g, g + groups, g + 2 groups, ... of its page: its maximum is taken across contiguous
+positions g, g + groups, g + 2 groups, ... of its tile: its maximum is taken across contiguous
 scores. ``place`` leads back from a position to the row.
 """
 
@@ -23,15 +23,29 @@ _ROTATION_PAYS = 0.7
 
 @dataclass(frozen=True)
 class Layout:
-    """Rows of a page, rows that share a maximum, and what the width is padded to a multiple of."""
+    """Rows of a page, rows that share a maximum, and what the width is padded to a multiple of.
+
+    Groups are laid out within tiles of a page; it is one tile unless ``tile_span`` says otherwise.
+    """
 
     span: int
     group: int
     width_multiple: int = 1
+    tile_span: int = 0
 
     @property
     def groups(self) -> int:
+        """Per page."""
         return self.span // self.group
+
+    @property
+    def tile(self) -> int:
+        """Rows of a tile."""
+        return self.tile_span or self.span
+
+    @property
+    def tile_groups(self) -> int:
+        return self.tile // self.group
 
     def width(self, channels: int) -> int:
         return -(-channels // self.width_multiple) * self.width_multiple
@@ -176,7 +190,7 @@ class Codes:
         self.dead.view(-1, span)[pages] = ~here.gather(1, self.place.view(-1, span)[pages].long())
 
     def _write(self, page: int, rows: Tensor, norms: Tensor) -> None:
-        span, group, groups = self.layout.span, self.layout.group, self.layout.groups
+        span, group, groups = self.layout.span, self.layout.group, self.layout.tile_groups
         count = -(-len(rows) // span)
         vectors = self.frame.prototypes(rows, norms)
         padded = torch.nn.functional.pad
@@ -186,27 +200,30 @@ class Codes:
             size = torch.linalg.vector_norm(vectors, dim=1)
         missing = count * span - len(rows)
         rank = padded(size, (0, missing), value=torch.inf).view(count, span)
-        order = rank.argsort(1).view(count, groups, group).transpose(1, 2).reshape(count, span)
+        order = rank.argsort(1).view(-1, groups, group).transpose(1, 2).reshape(count, span)
         base = torch.arange(0, count * span, span, device=rows.device)[:, None]
         source = (order + base).flatten()
         dead = source >= len(rows)
         if missing:
             vectors, largest = padded(vectors, (0, 0, 0, missing)), padded(largest, (0, missing))
         vectors, largest = vectors.index_select(0, source), largest[source]
-        scale = _bounds.scale_of(largest.view(count, group, groups).amax(1))
-        by_row = scale[:, None].expand(count, group, groups).reshape(-1)
+        scale = _bounds.scale_of(largest.view(-1, group, groups).amax(1))
+        by_row = scale[:, None].expand(-1, group, groups).reshape(-1)
         coded = _bounds.code_prototypes(
             vectors, by_row, self.frame.origin_norm, self.frame.roundings, self.frame.metric
         )
-        at, at_groups = slice(page * span, (page + count) * span), slice(page * groups, None)
+        at, at_groups = (
+            slice(page * span, (page + count) * span),
+            slice(page * self.layout.groups, None),
+        )
         self.codes[at, : self.channels] = coded.codes
         self.place[at], self.dead[at] = order.flatten().short(), dead
         error, size, bias = (
-            values.masked_fill(dead, lowest).view(count, group, groups).amax(1).flatten()
+            values.masked_fill(dead, lowest).view(-1, group, groups).amax(1).flatten()
             for values, lowest in ((coded.error, 0), (coded.size, 0), (coded.bias, -torch.inf))
         )
         bias = bias.clamp(min=-1e37)  # a group of padding
-        self.bounds[at_groups][: count * groups] = _bounds.group_bounds(
+        self.bounds[at_groups][: len(scale.flatten())] = _bounds.group_bounds(
             scale.flatten(), error, size, bias
         )
 
