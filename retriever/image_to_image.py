@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import require_features, require_options, require_topk
-from .encoders import EncoderSpec, build_encoder
+from .encoders import EncoderSpec, build_encoder, last_features
 from .heads import build_head
+from .kept_bank import KeptBank
 from .modes import evaluating
 from .preprocess import as_batch, build_preprocessor
 from .prototypes import PrototypeSource, dump_prototypes, obtain_prototypes, require_prototype
@@ -50,7 +51,9 @@ class ImageToImageRetriever(nn.Module):
 
     Attributes:
         prototype_vecs: (M, C), once prepared; on the encoder's device and in its dtype, now and
-            after ``.to()`` and ``.half()``. Not in the state dict.
+            after ``.to()`` and ``.half()``. Not in the state dict. With ``topk=k`` and a named
+            similarity, large ones are searched through a bank that is made when it is needed and
+            whenever they change: a byte more per coordinate. See ``KeptBank``.
         prototype_ids: (M,) int64; the ``sample_idx`` of each row (or its number, without any).
         prototype_inited: whether they are up to date with ``prototype``. Assigning ``prototype``
             makes them stale, and they are prepared again on next use. Training the encoder does
@@ -94,6 +97,7 @@ class ImageToImageRetriever(nn.Module):
         self.autocast = autocast
         self.similarity_chunk_rows = similarity_chunk_rows
         self.progress = progress
+        self._bank = KeptBank()
         self.register_buffer("_anchor", torch.empty(0), persistent=False)
         self.register_buffer("prototype_vecs", None, persistent=False)
         self.register_buffer("prototype_ids", None, persistent=False)
@@ -205,7 +209,7 @@ class ImageToImageRetriever(nn.Module):
             return {"score": score, "pred_label": pred_label, "pred_score": pred_score}
         k = min(self.topk, len(prototypes))
         pred_score, pred_label = best_scores(
-            inputs, prototypes, k, self.similarity, self.similarity_chunk_rows
+            inputs, prototypes, k, self.similarity, self.similarity_chunk_rows, self._bank.topk
         )
         return {"score": pred_score, "pred_label": pred_label, "pred_score": pred_score}
 
@@ -235,7 +239,7 @@ class ImageToImageRetriever(nn.Module):
             self.prepare_prototype()
         with evaluating(self):
             with torch.inference_mode():
-                features = _last(self.extract_feat(inputs))
+                features = last_features(self.extract_feat(inputs))
             # Outside inference mode, whose tensors (as labels, say) no later graph could use.
             result = self.matching(features)
         labels, scores = result["pred_label"], result["score"]
@@ -262,6 +266,7 @@ class ImageToImageRetriever(nn.Module):
             vectors, ids = obtain_prototypes(
                 self.prototype, self._encode, self._reference(), self.progress
             )
+        self._bank.forget()
         self.prototype_vecs = vectors
         self.prototype_ids = ids
         self.prototype_inited = True
@@ -274,7 +279,7 @@ class ImageToImageRetriever(nn.Module):
 
     @torch.inference_mode()
     def _encode(self, batch: dict[str, Any]) -> Tensor:
-        features = _last(self.extract_feat(self._preprocess(batch)["inputs"]))
+        features = last_features(self.extract_feat(self._preprocess(batch)["inputs"]))
         require_features(features)
         return features
 
@@ -292,7 +297,3 @@ class ImageToImageRetriever(nn.Module):
         """A tensor with the encoder's device and dtype, or the retriever's if it has no weights."""
         own = chain(self.image_encoder.parameters(), self.image_encoder.buffers(), self.buffers())
         return next(tensor for tensor in own if tensor.is_floating_point())
-
-
-def _last(features: Any) -> Any:
-    return features[-1] if isinstance(features, (tuple, list)) else features

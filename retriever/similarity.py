@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..kernels import topk
+from ..kernels import Matches, topk
 
 Similarity = str | Callable[[Tensor, Tensor], Tensor]
 
@@ -56,11 +56,15 @@ def best_scores(
     k: int,
     similarity: Similarity,
     chunk_rows: int | None = None,
+    search: Callable[..., Matches] = topk,
 ) -> tuple[Tensor, Tensor]:
-    """(N, k) scores and indices: score descending, then index ascending."""
+    """(N, k) scores and indices: score descending, then index ascending.
+
+    ``search`` is ``flashmatch.topk``, or what gives the same; the named similarities use it.
+    """
     if callable(similarity):
         return _best_called(queries, prototypes, k, similarity, chunk_rows)
-    scores, indices = topk(queries, prototypes, k, metric=METRICS[similarity])
+    scores, indices = search(queries, prototypes, k, metric=METRICS[similarity])
     if similarity == "euclidean_distance":
         apart = scores < 0  # the root has no slope at 0, where cdist takes 0 for one
         scores = torch.where(apart, -(-scores).where(apart, 1).sqrt(), 0)
