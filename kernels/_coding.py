@@ -107,6 +107,10 @@ def layout_for(device: torch.device, channels: int, screen: str) -> Layout | Non
     Raises ValueError where int8 is demanded but cannot be had exactly.
     """
     fits = channels <= _bounds_int8.MAX_CHANNELS
+    if screen != "float" and fits and device.type == "cuda":
+        layout = _layout_on_cuda(device)
+        if layout is not None:
+            return layout
     if screen == "float" or (screen == "auto" and not (fits and _products.is_fast(device.type))):
         return None
     if not (fits and _products.is_exact(device.type)):
@@ -114,4 +118,12 @@ def layout_for(device: torch.device, channels: int, screen: str) -> Layout | Non
             f"screen must not be 'int8' where integer products are not exact, nor beyond "
             f"{_bounds_int8.MAX_CHANNELS} channels; got {channels} channels on {device}"
         )
-    return _int8.LAYOUT
+    return _int8.LAYOUT if device.type == "cpu" else _int8.LAYOUT_CUDA
+
+
+def _layout_on_cuda(device: torch.device) -> Layout | None:
+    try:
+        from . import _triton_chip, _triton_int8
+    except ImportError:  # no triton for this platform
+        return None
+    return _triton_int8.LAYOUT if _triton_chip.is_supported(device) else None

@@ -18,6 +18,8 @@ from ._products import chosen_dots, multiply_codes
 from ._torch import Block
 
 LAYOUT = Layout(CODED_SPAN, group=16)
+LAYOUT_CUDA = Layout(CODED_SPAN, group=16, width_multiple=16)
+"""Without the Triton body, where torch's product on CUDA wants multiples."""
 
 _CROWDED_SHARE = 1 / 8
 """Above this share of a block's pairs, a product in fp32 costs less than looking at survivors."""
@@ -63,10 +65,10 @@ class Int8Block:
         """Whether the pages were dealt with: False where too many members are left."""
         pages = _Pages(codes, first_page, last_page, first_row)
         products = self._multiply(pages, mask)
-        members = products.view(len(products), -1, codes.layout.group, codes.layout.groups)
-        maxima = members.amax(2).flatten(1)
+        shape = (len(products), -1, codes.layout.group, codes.layout.tile_groups)
+        maxima = products.view(shape).amax(2).flatten(1)
         if not self.candidates.full:
-            self._raise_early(pages, members, maxima)
+            self._raise_early(pages, products, maxima)
         # An excluded query's is inf, from which no integer can be computed.
         threshold = self.candidates.threshold.clamp(max=torch.finfo(torch.float32).max)
         thresholds = _bounds_int8.integer_thresholds(self.coded, pages.bounds, threshold)
@@ -74,13 +76,13 @@ class Int8Block:
         most = _CROWDED_SHARE * products.numel()
         if len(queries) * codes.layout.group > 4 * most:
             return self._give_up(queries, maxima.shape[1] // 2)
-        page, within = groups // codes.layout.groups, groups % codes.layout.groups
-        reached = members[queries, page, :, within] >= thresholds[queries, groups][:, None]
+        positions = pages.positions(groups)
+        reached = products[queries[:, None], positions] >= thresholds[queries, groups][:, None]
         pair, member = reached.nonzero(as_tuple=True)
         queries = queries[pair]
         if len(queries) > most:
             return self._give_up(queries, products.shape[1] // 8)
-        rows = pages.rows(page[pair], member, within[pair])
+        rows = pages.rows(positions[pair, member])
         values, slack = self._sieve(pages, queries, rows)
         self.candidates.add(queries, rows + first_row, values - slack, values + slack)
         self.rows_seen += len(pages.codes)
@@ -122,7 +124,7 @@ class Int8Block:
             closed = pages.dead | ~mask[..., pages.rows_of_all()]
         return products if closed is None else products.masked_fill_(closed, _bounds_int8.LOWEST)
 
-    def _raise_early(self, pages: "_Pages", members: Tensor, maxima: Tensor) -> None:
+    def _raise_early(self, pages: "_Pages", products: Tensor, maxima: Tensor) -> None:
         """A threshold from the k members that look best, before anything is excluded by one."""
         k, layout = self.candidates.k, pages.layout
         best = min(k, maxima.shape[1])
@@ -131,16 +133,15 @@ class Int8Block:
         scale, _, _, bias = pages.bounds.unbind(1)
         guess = maxima * (scale * self.coded.scale.float()[:, None]) + bias
         groups = guess.topk(best, 1).indices
-        page, within = groups // layout.groups, groups % layout.groups
-        each = torch.arange(len(members), device=members.device)[:, None]
-        products = members[each, page, :, within]  # (Q, best, group)
-        guess = products * (scale[groups] * self.coded.scale.float()[:, None])[..., None]
+        positions = pages.positions(groups).flatten(1)  # (Q, best x group)
+        members = products.gather(1, positions).view(len(products), best, -1)
+        guess = members * (scale[groups] * self.coded.scale.float()[:, None])[..., None]
         guess += bias[groups][..., None]
-        guess.masked_fill_(products == _bounds_int8.LOWEST, -torch.inf)
+        guess.masked_fill_(members == _bounds_int8.LOWEST, -torch.inf)
         value, chosen = guess.flatten(1).topk(k, 1)
-        nth, member = chosen // layout.group, chosen % layout.group
-        rows = pages.rows(page.gather(1, nth), member, within.gather(1, nth))
+        rows = pages.rows(positions.gather(1, chosen))
         may = value > -torch.inf  # the others may be padding, which has no row
+        each = torch.arange(len(products), device=products.device)[:, None]
         values, slack = self._sieve(pages, each.expand(-1, k)[may], rows[may])
         lower = value.new_full(value.shape, -torch.inf)
         lower[may] = values - slack
@@ -181,23 +182,23 @@ class _Pages:
         self.last = min(last_page * codes.layout.span, codes.count)
         at = slice(self.first, last_page * codes.layout.span)
         self.codes, self.dead, self.place = codes.codes[at], codes.dead[at], codes.place[at]
-        self.bounds = codes.bounds[first_page * codes.layout.groups :][: len(self._groups())]
-        self.norms = codes.norms
+        groups = slice(first_page * codes.layout.groups, last_page * codes.layout.groups)
+        self.bounds, self.norms = codes.bounds[groups], codes.norms
 
-    def _groups(self) -> range:
-        return range(len(self.codes) // self.layout.group)
+    def positions(self, groups: Tensor) -> Tensor:
+        """(..., group) int64: where among these codes the members of ``groups`` (...) lie."""
+        each, tile = self.layout.tile_groups, self.layout.tile
+        member = torch.arange(0, tile, each, device=groups.device)
+        return (groups // each * tile + groups % each)[..., None] + member
 
-    def rows(self, page: Tensor, member: Tensor, within: Tensor) -> Tensor:
-        """Rows of codes, from where they lie: page (of these), member and group, int64."""
-        start = page * self.layout.span
-        return self.first + start + self.place[start + member * self.layout.groups + within]
+    def rows(self, positions: Tensor) -> Tensor:
+        """Rows of codes, int64, that lie at ``positions`` among these."""
+        return self.first + positions - positions % self.layout.span + self.place[positions]
 
     def rows_of_all(self) -> Tensor:
         """The row among all prototypes of each position; any row where there is none."""
-        position = torch.arange(len(self.codes), device=self.codes.device)
-        start = position - position % self.layout.span
-        rows = (self.first + start + self.place).clamp_(max=self.last - 1)
-        return rows + self.first_row
+        rows = self.rows(torch.arange(len(self.codes), device=self.codes.device))
+        return rows.clamp_(max=self.last - 1) + self.first_row
 
     def floats(self, block: Block) -> Tensor | None:
         """The rows as given, if they lie in one piece as the sieve can read them."""

@@ -23,8 +23,8 @@ class Found(NamedTuple):
     """(Q, k) fp32"""
     rows: Tensor
     """(Q, k) int64, -1 where none"""
-    repaired: int
-    """Queries that the float screen had to help with."""
+    repaired: int | Tensor
+    """Queries that needed a wider search; a tensor where reading it would wait for the device."""
     rescored: int
     """Pairs evaluated in fp64."""
     screened: int

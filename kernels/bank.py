@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class BankStats:
     repaired: int = 0
     """Queries for which it left too much, so that a wider search was needed."""
     rows_rescored: int = 0
-    """Pairs of a query and a prototype evaluated in fp64 after an int8 screen."""
+    """Pairs evaluated in fp64 after an int8 screen; not counted on CUDA."""
     bytes_screened: int = 0
     """Bytes of codes read, or of vectors where the screen is ``"float"``."""
 
@@ -75,6 +75,7 @@ class PrototypeBank:
         chunks = [chunk.detach() for chunk in _checks.require_prototypes(prototypes)]
         place = chunks[0].device if device is None else torch.empty(0, device=device).device
         self._metric, self._nonfinite, self._stats = metric, nonfinite, BankStats()
+        self._repaired = _counter(place)
         self._rows = Collection(chunks[0].shape[1], chunks[0].dtype, place)
         self._rows.append(chunks, self._rows.ids.checked(ids, sum(map(len, chunks))))
         self._coder = _coding.Coder(self._rows, metric, screen)
@@ -171,6 +172,7 @@ class PrototypeBank:
         opened = _bank_file.load(path, torch.empty(0, device=device or "cpu").device)
         bank._rows, bank._coder, bank._metric, bank._nonfinite = opened
         bank._mapped, bank._stats = True, BankStats()
+        bank._repaired = _counter(bank.device)
         return bank
 
     def __len__(self) -> int:
@@ -218,8 +220,10 @@ class PrototypeBank:
 
     @property
     def stats(self) -> BankStats:
-        """What searches took since the bank was made."""
-        return self._stats
+        """What searches took since the bank was made. Reading it waits for the device."""
+        repaired = int(self._repaired)
+        certified = self._stats.queries - repaired
+        return replace(self._stats, certified=certified, repaired=repaired)
 
     def _require_channels(self, name: str, value: Tensor) -> None:
         if value.shape[1] != self.dim:
@@ -233,15 +237,20 @@ class PrototypeBank:
             _checks.refuse_nonfinite("queries", ~_exact.norms(queries).isfinite())
         mask = mask if mask is None else mask.to(self.device)
         found = _searches.search(queries.to(self.device), self._rows, self._coder, k, mask)
+        self._repaired += found.repaired  # unread, so that nothing waits for the device
         counts = self._stats
         self._stats = BankStats(
-            counts.queries + len(queries),
-            counts.certified + len(queries) - found.repaired,
-            counts.repaired + found.repaired,
-            counts.rows_rescored + found.rescored,
-            counts.bytes_screened + found.screened,
+            queries=counts.queries + len(queries),
+            rows_rescored=counts.rows_rescored + found.rescored,
+            bytes_screened=counts.bytes_screened + found.screened,
         )
         return found.scores.to(queries.device), found.rows
+
+
+def _counter(device: torch.device) -> Tensor:
+    """Zero; one that may be added to in and out of inference mode."""
+    with torch.inference_mode(False):
+        return torch.zeros((), dtype=torch.int64, device=device)
 
 
 class _Scores(torch.autograd.Function):
