@@ -260,18 +260,18 @@ class _Scores(torch.autograd.Function):
     def forward(ctx, queries, bank, k, mask):
         scores, rows = bank._search(queries, k, mask)
         positions = bank._rows.positions(rows).to(queries.device)
-        ctx.save_for_backward(queries, rows)
-        ctx.chunks, ctx.metric = bank._rows.rows.chunks, bank.metric
+        ctx.save_for_backward(queries, rows, *bank._rows.rows.chunks)
+        ctx.metric = bank.metric
         ctx.mark_non_differentiable(positions)
         return scores, positions
 
     @staticmethod
     def backward(ctx, *grads):
-        queries, rows = ctx.saved_tensors
+        queries, rows, *chunks = ctx.saved_tensors
         rows = rows.to(queries.device)
         return (
             *_gradient.of_selected(
-                grads[0], queries, ctx.chunks, rows, ctx.metric, of_prototypes=False
+                grads[0], queries, chunks, rows, ctx.metric, of_prototypes=False
             ),
             None,
             None,
