@@ -6,13 +6,14 @@ import threading
 import pytest
 import torch
 from features import features
-from problems import DTYPES, METRICS, Problem, assert_exact
+from problems import DTYPES, METRICS, Problem, assert_exact, vectors
 from screens import screen_in_pieces
 from torch import Tensor
 
 from flashmatch import topk
 from flashmatch.kernels import BankStats, PrototypeBank, _int8, _products
 from flashmatch.kernels._bounds import LARGEST_TAME_NORM
+from flashmatch.kernels._codes import Layout
 
 SPAN = _int8.LAYOUT.span
 needs_int8 = pytest.mark.skipif(not _products.is_exact("cpu"), reason="int8 products saturate here")
@@ -469,3 +470,21 @@ def test_refusals_of_a_search() -> None:
 
 def test_wide_vectors_are_searched_in_float_unless_int8_is_demanded() -> None:
     assert PrototypeBank(torch.ones(2, 40_000)).screen == "float"
+
+
+@needs_int8
+@pytest.mark.parametrize("metric", METRICS)
+def test_codes_laid_out_for_a_device_are_searched_alike(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where that device's own body cannot read the vectors, the torch body searches its codes."""
+    monkeypatch.setattr(_int8, "LAYOUT", Layout(SPAN, 16, width_multiple=64, tile_span=128))
+    generator = torch.Generator().manual_seed(1)
+    for kind in ("gaussian", "identical"):
+        q, p = (vectors(kind, n, 37, generator).float() for n in (20, 3 * SPAN + 5))
+        bank = PrototypeBank(p, metric=metric, screen="int8")
+        problem = Problem(q, [p], 10, metric, None, "raise", None)
+        assert_exact(bank.topk(q, 10), problem)
+        bank.remove(torch.arange(0, 100))
+        problem = problem.replace(prototypes=[p[100:]])
+        assert_exact(bank.topk(q, 10), problem)
