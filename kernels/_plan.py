@@ -52,16 +52,16 @@ def plan(
 
     What is held, in bytes: per query 48 C (the block in fp64, and copies) and 256 k (keys being
     merged, candidates); per row of a chunk 8 C if it is copied, 32 C if it is scored as a whole;
-    per pair of a block 64. Each gets a share.
+    per pair of a block 64, of a block and codes 32. Each gets a share.
     """
     share = workspace // 4
     screened = (queries + channels) * rows > WHOLE_ELEMENTS and 4 * k <= rows
     chunk = chunk_rows or _chunk_rows(queries, k)
     chunk = _clamp(chunk, 1, min(rows, share // (8 * channels)))
     block = min(share // (48 * channels + 256 * k), share // (64 * chunk), 1024)
-    coded_rows = (
-        -(-min(_chunk_rows(queries, k) * CODED_PAIRS >> 20, rows) // CODED_SPAN) * CODED_SPAN
-    )
+    pairs = min(CODED_PAIRS, share // 32)
+    coded_rows = -(-min(_chunk_rows(queries, k) * pairs >> 20, rows) // CODED_SPAN) * CODED_SPAN
+    coded_queries = min(-(-pairs // coded_rows), share // (48 * channels + 256 * k), 256)
     # For raw prototypes: a page in fp32, with copies of it; the codes, and their rows if copied.
     fits = (24 * CODED_SPAN + 5 * coded_rows) * channels <= 2 * share
     coding_queries = _clamp(share // (48 * channels + 256 * k), 1, queries)
@@ -75,7 +75,7 @@ def plan(
         codes_pay=screened and rows * channels >= CODES_ELEMENTS,
         coded=screened and coding_pays(coding_queries, rows, channels) and fits,
         coding_queries=coding_queries,
-        coded_queries=_clamp(CODED_PAIRS // coded_rows, 16, 256),
+        coded_queries=max(coded_queries, 1),
         coded_rows=coded_rows,
     )
 
