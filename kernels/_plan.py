@@ -60,7 +60,8 @@ def plan(
     chunk = _clamp(chunk, 1, min(rows, share // (8 * channels)))
     block = min(share // (48 * channels + 256 * k), share // (64 * chunk), 1024)
     pairs = min(CODED_PAIRS, share // 32)
-    coded_rows = -(-min(_chunk_rows(queries, k) * pairs >> 20, rows) // CODED_SPAN) * CODED_SPAN
+    coded_rows = min(max(_chunk_rows(queries, k) * pairs >> 20, 32 * k), rows)
+    coded_rows = -(-coded_rows // CODED_SPAN) * CODED_SPAN
     coded_queries = min(-(-pairs // coded_rows), share // (48 * channels + 256 * k), 256)
     # For raw prototypes: a page in fp32, with copies of it; the codes, and their rows if copied.
     fits = (24 * CODED_SPAN + 5 * coded_rows) * channels <= 2 * share
