@@ -10,7 +10,7 @@ from problems import METRICS
 from screens import screen_in_pieces
 from torch import Tensor
 
-from flashmatch import topk
+from flashmatch import kernels, topk
 from flashmatch.kernels import PrototypeBank, _int8, _products
 from flashmatch.kernels._codes import Codes
 
@@ -293,3 +293,19 @@ def test_a_growing_bank_codes_each_row_a_few_times(coded_rows: list[int]) -> Non
         bank.add(part)
     assert sum(coded_rows) < 4 * 20_000
     assert_same(bank, rows, list(range(20_000)))
+
+
+def test_a_mask_for_each_query_is_brought_in_batches(
+    screen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where rows are gone, a mask by row has to be made, which may not fit into the workspace."""
+    rows = rows_of(3000)
+    bank = PrototypeBank(rows, screen=screen)
+    bank.remove([0, 1500])
+    kept = torch.cat([torch.arange(1, 1500), torch.arange(1501, 3000)])
+    queries = rows_of(23, seed=1)
+    mask = torch.rand(23, 2998, generator=torch.Generator().manual_seed(0)) < 0.5
+    expected = topk(queries, rows[kept], 7, mask=mask)
+    monkeypatch.setattr(kernels, "WORKSPACE_BYTES", 8 * 5 * 3000)
+    assert all(map(torch.equal, bank.topk(queries, 7, mask=mask), expected))
+    assert bank.stats.queries == bank.stats.certified + bank.stats.repaired == 23

@@ -2,26 +2,12 @@
 
 import pytest
 import torch
+from allocations import peak_bytes
 from problems import vectors
 
 from flashmatch import kernels, topk
 
 MIB = 2**20
-
-
-def peak_bytes(call) -> int:
-    """The most memory torch's CPU allocator held at once beyond what it held before ``call``."""
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profile:
-        call()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    assert events
-    held = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
 
 
 def test_peak_bytes_sees_a_temporary() -> None:
