@@ -28,8 +28,9 @@ class Originals:
     first_row: int  # of all prototypes
     rows: Tensor  # (rows, C), readable by kernels on the queries' device
     mask: Tensor  # (Q, rows) uint8, with strides of 0 where it was given as less
-    place: Tensor | None = None  # int16 by position: row within the tile; None: the position's own
+    place: Tensor | None = None  # int16 by position: row within the page; None: the position's own
     dead: Tensor | None = None  # uint8 by position: may never match
+    span: int = 1  # rows of a page
 
 
 def rescore(
@@ -60,7 +61,8 @@ def rescore(
         originals.place, originals.dead, len(rows), originals.first_row, kept, strips,
         rows.shape[1], queries.exact.stride(0), *rows.stride(), *mask.stride(), bounds.stride(0),
         upper.stride(0), pool.stride(0),
-        METRIC=metric, BLOCK_P=plan.block_p, GROUP=plan.group, PACK=plan.rescore_pack, **options,
+        METRIC=metric, BLOCK_P=plan.block_p, SPAN=originals.span, GROUP=plan.group,
+        PACK=plan.rescore_pack, **options,
     )  # fmt: skip
     keys.copy_(torch.topk(pool, k, dim=1, sorted=False).values)
 
@@ -96,6 +98,6 @@ def repair(
         originals.place, originals.dead, len(rows), originals.first_row, bounds.shape[1], k,
         rows.shape[1], queries.exact.stride(0), *rows.stride(), *mask.stride(), bounds.stride(0),
         witness.stride(0), keys.stride(0),
-        METRIC=metric, BLOCK_P=plan.block_p, GROUP=plan.group, BLOCK_G=plan.repair_groups,
-        BLOCK_K=plan.block_k, **plan.row_options,
+        METRIC=metric, BLOCK_P=plan.block_p, SPAN=originals.span, GROUP=plan.group,
+        BLOCK_G=plan.repair_groups, BLOCK_K=plan.block_k, **plan.row_options,
     )  # fmt: skip

@@ -28,7 +28,7 @@ from ._triton_int8_kernels import (
 )
 from ._triton_plan import MAX_K, STRADDLING_PAGES, WIDTH, CodesPlan, choose_codes_plan, pad
 
-LAYOUT = Layout(span=128, group=16, width_multiple=64)
+LAYOUT = Layout(span=1024, group=16, width_multiple=64, tile_span=128)
 BAD_QUERIES, _, REPAIRED = range(3)  # the flags, numbered as in _triton
 
 
@@ -81,6 +81,7 @@ def plan_for(queries: Tensor, codes: Codes, k: int) -> CodesPlan:
         codes.channels,
         k,
         span=codes.layout.span,
+        tile=codes.layout.tile,
         group=codes.layout.group,
         width=codes.codes.shape[1],
         arch=_triton_chip.arch(queries.device),
@@ -177,12 +178,12 @@ def _search_run(
     those that reach it.
     """
     count, span, metric = len(keys), codes.layout.span, codes.frame.metric
-    first_row, at = run.start * span, slice(run.start * span, run.stop * span)
+    first_row, at = run.start * span, _positions(codes, run)
     every = flags.new_ones(1, dtype=torch.uint8).expand(len(rows))
     own = every if mask is None else mask.view(torch.uint8)[..., first_row : first_row + len(rows)]
     originals = _triton_exact.Originals(
         first_row, rows, own.expand(count, len(rows)),
-        codes.place[at], codes.dead.view(torch.uint8)[at],
+        codes.place[at], codes.dead.view(torch.uint8)[at], span,
     )  # fmt: skip
     bounds = _scan(block, codes, run, originals, 0 if mask is None else mask.ndim, plan)
     kept, first = min(plan.kept, bounds.shape[1]), min(plan.first, bounds.shape[1])
@@ -202,6 +203,12 @@ def _search_run(
     )
 
 
+def _positions(codes: Codes, run: slice) -> slice:
+    """Of the tiles of some pages. The last page's padding lies behind all else: left out."""
+    stop = min(run.stop * codes.layout.span, pad(codes.count, codes.layout.tile))
+    return slice(run.start * codes.layout.span, stop)
+
+
 def _scan(
     block: Block,
     codes: Codes,
@@ -212,28 +219,30 @@ def _scan(
 ) -> Tensor:
     """(Qpad, groups) upper bounds of the best score in each group; -inf where nothing may match."""
     layout, metric = codes.layout, codes.frame.metric
-    pages, pairs = run.stop - run.start, mask_ndim == 2
-    some = codes.codes[run.start * layout.span : run.stop * layout.span]
-    group_terms = codes.bounds[run.start * layout.groups : run.stop * layout.groups]
+    pairs, at = mask_ndim == 2, _positions(codes, run)
+    some = codes.codes[at]
+    group_terms = codes.bounds[at.start // layout.group : at.stop // layout.group]
     bounds = block.terms.new_empty((len(block.codes), len(group_terms)))
     # Each program of the scan reads its words, then overwrites them with bounds.
     words = bounds if pairs else bounds.new_empty((1, len(group_terms)))
     words, rows_q = words.view(torch.int32), len(originals.mask) if pairs else 1
-    block_q, tile_p = (plan.prepare_rows, layout.span) if pairs else (1, 8 * layout.span)
-    pack_alive_kernel[(triton.cdiv(len(some), tile_p), triton.cdiv(rows_q, block_q))](
+    block_q, tiles = (plan.prepare_rows, 1) if pairs else (1, 8)
+    p_tiles = len(some) // layout.tile
+    pack_alive_kernel[(triton.cdiv(p_tiles, tiles), triton.cdiv(rows_q, block_q))](
         originals.mask if mask_ndim else None, originals.place, originals.dead, words,
         rows_q, len(some), *originals.mask.stride(), words.stride(0),
-        BLOCK_Q=block_q, BLOCK_P=tile_p, SPAN=layout.span, GROUP=layout.group, num_warps=4,
+        BLOCK_Q=block_q, TILES=tiles, BLOCK_P=layout.tile, SPAN=layout.span, GROUP=layout.group,
+        num_warps=4,
     )  # fmt: skip
     tensors = (block.codes, some, block.terms, group_terms, words, bounds)
     stride_w = words.stride(0) if pairs else 0
     strides = (block.terms.stride(0), stride_w, bounds.stride(0), some.stride(0))
-    tile = (plan.block_q, layout.span, plan.tile_c, layout.group)
+    tile = (plan.block_q, layout.tile, plan.tile_c, layout.group)
     if plan.few:
-        scan_few_codes_kernel[(pages,)](*tensors, *strides, metric, *tile, **plan.scan_options)
+        scan_few_codes_kernel[(p_tiles,)](*tensors, *strides, metric, *tile, **plan.scan_options)
         return bounds
     q_tiles = len(block.codes) // plan.block_q
-    scan_codes_kernel[(q_tiles * pages,)](
+    scan_codes_kernel[(q_tiles * p_tiles,)](
         *tensors, q_tiles, *strides, metric, pairs, *tile, **plan.scan_options
     )
     return bounds

@@ -1,9 +1,9 @@
 """Device code of the int8 screen: one upper bound per query and group of prototype codes.
 
-Axes: q queries, p prototypes, c channels, g groups. The proofs are in _bounds_int8.py. A page of
-SPAN codes holds SPAN / GROUP groups; group i of a page is its positions i, i + SPAN / GROUP, ...,
-so that on tensor-core layouts one thread holds a whole group. Scores are integers until the
-maximum of their group is taken.
+Axes: q queries, p prototypes, c channels, g groups. The proofs are in _bounds_int8.py. A tile of
+BLOCK_P codes holds BLOCK_P / GROUP groups; group i of a tile is its positions
+i, i + BLOCK_P / GROUP, ..., so that on tensor-core layouts one thread holds a whole group. Scores
+are integers until the maximum of their group is taken.
 """
 
 import triton
@@ -46,16 +46,18 @@ def widen_queries_kernel(
 @triton.jit(do_not_specialize=["n_queries", "n_positions", "stride_mq", "stride_wq"])
 def pack_alive_kernel(
     mask, place, dead, words, n_queries, n_positions, stride_mq, stride_mp, stride_wq,
-    BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr, SPAN: tl.constexpr, GROUP: tl.constexpr,
+    BLOCK_Q: tl.constexpr, TILES: tl.constexpr, BLOCK_P: tl.constexpr, SPAN: tl.constexpr,
+    GROUP: tl.constexpr,
 ):  # fmt: skip
-    """One program packs BLOCK_Q x BLOCK_P positions: bit j of a word is member j of a group.
+    """One program packs BLOCK_Q x TILES * BLOCK_P positions: bit j of a word is a group's member j.
 
     mask (Q, M) by row, or None; place, dead (Mpad,) by position. words (Q, Mpad / GROUP) int32: a
     bit is set where the member may match.
     """
+    GROUPS: tl.constexpr = BLOCK_P // GROUP
     offs_q = tl.program_id(1).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    tile_p = tl.program_id(0).to(tl.int64)
-    offs_p = tile_p * BLOCK_P + tl.arange(0, BLOCK_P)
+    first = tl.program_id(0).to(tl.int64) * TILES
+    offs_p = first * BLOCK_P + tl.arange(0, TILES * BLOCK_P)
     alive = tl.load(dead + offs_p, mask=offs_p < n_positions, other=1) == 0
     mask_q = offs_q < n_queries
     allowed = mask_q[:, None] & alive[None, :]
@@ -63,12 +65,10 @@ def pack_alive_kernel(
         row = offs_p // SPAN * SPAN + tl.load(place + offs_p, mask=alive, other=0).to(tl.int64)
         at = mask + offs_q[:, None] * stride_mq + row[None, :] * stride_mp
         allowed = tl.load(at, mask=allowed, other=0) != 0
-    PAGES: tl.constexpr = BLOCK_P // SPAN
-    GROUPS: tl.constexpr = SPAN // GROUP
-    member = (tl.arange(0, BLOCK_P) % SPAN // GROUPS)[None, :]
-    bits = tl.reshape(allowed.to(tl.int32) << member, (BLOCK_Q, PAGES, GROUP, GROUPS))
-    packed = tl.reshape(tl.sum(bits, axis=2), (BLOCK_Q, PAGES * GROUPS))
-    offs_g = tile_p * (PAGES * GROUPS) + tl.arange(0, PAGES * GROUPS)
+    member = (tl.arange(0, TILES * BLOCK_P) % BLOCK_P // GROUPS)[None, :]
+    bits = tl.reshape(allowed.to(tl.int32) << member, (BLOCK_Q, TILES, GROUP, GROUPS))
+    packed = tl.reshape(tl.sum(bits, axis=2), (BLOCK_Q, TILES * GROUPS))
+    offs_g = first * GROUPS + tl.arange(0, TILES * GROUPS)
     mask_qg = mask_q[:, None] & (offs_g * GROUP < n_positions)[None, :]
     tl.store(words + offs_q[:, None] * stride_wq + offs_g[None, :], packed, mask=mask_qg)
 
@@ -99,25 +99,25 @@ def group_upper_bounds(best, q_terms, group_terms, stride_t, METRIC: tl.constexp
 def scan_codes_kernel(
     query_codes, codes, terms, group_terms, words, bounds, q_tiles,
     stride_t, stride_wq, stride_bq, stride_c,
-    METRIC: tl.constexpr, HAS_PAIRS: tl.constexpr, BLOCK_Q: tl.constexpr, SPAN: tl.constexpr,
+    METRIC: tl.constexpr, HAS_PAIRS: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr,
     TILE_C: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """One program bounds BLOCK_Q queries against the groups of one page.
+    """One program bounds BLOCK_Q queries against the groups of one tile.
 
     query_codes (Qpad, Cpad), codes (Mpad, Cpad) int8, contiguous, padded to whole tiles.
     words (1 or Qpad, Mpad / GROUP) of pack_alive_kernel; those of pairs lie where bounds will.
     bounds (Qpad, Mpad / GROUP). Tiles that share prototypes run together.
     """
-    GROUPS: tl.constexpr = SPAN // GROUP
+    GROUPS: tl.constexpr = BLOCK_P // GROUP
     tile_q = tl.program_id(0) % q_tiles
-    page = (tl.program_id(0) // q_tiles).to(tl.int64)
+    tile_p = (tl.program_id(0) // q_tiles).to(tl.int64)
     offs_q = tile_q.to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    offs_p = page * SPAN + tl.arange(0, SPAN)
-    offs_g = page * GROUPS + tl.arange(0, GROUPS)
+    offs_p = tile_p * BLOCK_P + tl.arange(0, BLOCK_P)
+    offs_g = tile_p * GROUPS + tl.arange(0, GROUPS)
     offs_c = tl.arange(0, TILE_C)
     q_ptrs = query_codes + offs_q[:, None] * stride_c + offs_c[None, :]
     p_ptrs = codes + offs_p[:, None] * stride_c + offs_c[None, :]
-    acc = tl.zeros((BLOCK_Q, SPAN), tl.int32)
+    acc = tl.zeros((BLOCK_Q, BLOCK_P), tl.int32)
     for _ in range(0, stride_c, TILE_C):
         acc = tl.dot(tl.load(q_ptrs), tl.trans(tl.load(p_ptrs)), acc)
         q_ptrs += TILE_C
@@ -131,7 +131,7 @@ def scan_codes_kernel(
         acc = tl.where((alive & 1) != 0, acc, LOWEST)
     else:
         packed = tl.load(words + offs_g)
-        if tl.min(packed, axis=0) != 2**GROUP - 1:  # few pages have dead codes
+        if tl.min(packed, axis=0) != 2**GROUP - 1:  # few tiles have dead codes
             acc = tl.where(((packed[None, None, :] >> bit) & 1) != 0, acc, LOWEST)
     best = tl.max(acc, axis=1)
     if HAS_PAIRS:
@@ -146,23 +146,23 @@ def scan_codes_kernel(
 def scan_few_codes_kernel(
     query_codes, codes, terms, group_terms, words, bounds,
     stride_t, stride_wq, stride_bq, stride_c,
-    METRIC: tl.constexpr, BLOCK_Q: tl.constexpr, SPAN: tl.constexpr, TILE_C: tl.constexpr,
+    METRIC: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr, TILE_C: tl.constexpr,
     GROUP: tl.constexpr,
 ):  # fmt: skip
-    """One program reads the codes of one page for at most BLOCK_Q queries.
+    """One program reads the codes of one tile for at most BLOCK_Q queries.
 
     As scan_codes_kernel, with the codes for the M side of the product. words are read with a stride
     of 0 where they are not of pairs.
     """
-    GROUPS: tl.constexpr = SPAN // GROUP
-    page = tl.program_id(0).to(tl.int64)
+    GROUPS: tl.constexpr = BLOCK_P // GROUP
+    tile_p = tl.program_id(0).to(tl.int64)
     offs_q = tl.arange(0, BLOCK_Q)
-    offs_p = page * SPAN + tl.arange(0, SPAN)
-    offs_g = page * GROUPS + tl.arange(0, GROUPS)
+    offs_p = tile_p * BLOCK_P + tl.arange(0, BLOCK_P)
+    offs_g = tile_p * GROUPS + tl.arange(0, GROUPS)
     offs_c = tl.arange(0, TILE_C)
     q_ptrs = query_codes + offs_q[None, :] * stride_c + offs_c[:, None]
     p_ptrs = codes + offs_p[:, None] * stride_c + offs_c[None, :]
-    acc = tl.zeros((SPAN, BLOCK_Q), tl.int32)
+    acc = tl.zeros((BLOCK_P, BLOCK_Q), tl.int32)
     for _ in range(0, stride_c, TILE_C):
         acc = tl.dot(tl.load(p_ptrs), tl.load(q_ptrs), acc)
         q_ptrs += TILE_C

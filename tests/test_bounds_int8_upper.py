@@ -13,12 +13,12 @@ from flashmatch.kernels import _bounds_int8, _exact
 from flashmatch.kernels._bounds_int8 import LOWEST
 from flashmatch.kernels._codes import Codes, Frame, Layout, screen_norms
 
-LAYOUT = Layout(span=128, group=16, width_multiple=64)
+LAYOUT = Layout(span=256, group=16, width_multiple=64, tile_span=128)
 
 
 def grouped(table: Tensor) -> Tensor:
     """The largest of each group of (Q, positions) -> (Q, G)."""
-    return table.view(len(table), -1, LAYOUT.group, LAYOUT.groups).amax(2).flatten(1)
+    return table.view(len(table), -1, LAYOUT.group, LAYOUT.tile_groups).amax(2).flatten(1)
 
 
 def bounds_and_best(
@@ -75,7 +75,9 @@ def test_queries_that_aim_at_the_error(kind: str, metric: str) -> None:
     frame = Frame(metric, torch.zeros(96), None)
     codes = Codes(frame, LAYOUT, 256, 96)
     codes.write(0, p, screen_norms(p))
-    scale = codes.bounds[:, 0].view(-1, 1, LAYOUT.groups).expand(-1, LAYOUT.group, -1).flatten()
+    scale = (
+        codes.bounds[:, 0].view(-1, 1, LAYOUT.tile_groups).expand(-1, LAYOUT.group, -1).flatten()
+    )
     decoded = codes.codes[:, :96].double() * scale[:, None].double()
     error = frame.prototypes(p, screen_norms(p))[codes.slots(torch.arange(256))].double() - decoded
     for q in (error, 1e6 * error, decoded, p.double(), -p.double()):

@@ -72,7 +72,7 @@ def test_integer_units_are_exact(queries: int, channels: int) -> None:
     block.terms.zero_()[0] = 1
     every = torch.ones(1, dtype=torch.uint8, device="cuda").expand(queries, 512)
     originals = _triton_exact.Originals(
-        0, p.cuda(), every, codes.place, codes.dead.view(torch.uint8)
+        0, p.cuda(), every, codes.place, codes.dead.view(torch.uint8), codes.layout.span
     )
     bounds = _triton_int8._scan(block, codes, slice(0, codes.pages), originals, 0, plan)
     products = block.codes[:queries].cpu().long() @ codes.codes.cpu().long().T

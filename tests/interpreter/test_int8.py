@@ -17,11 +17,12 @@ from flashmatch.kernels._rows import Rows
 from flashmatch.kernels._triton_plan import CodesPlan
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
+LAYOUT = dataclasses.replace(_triton_int8.LAYOUT, span=256)  # more pages, of two tiles
 ALL_PATHS = {"first": 1, "kept": 8, "strips": 1}  # rescored twice, and the rest is repaired
 
 
 def run(problem: Problem, codes: Codes | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    codes = codes or coded(problem.prototypes, problem.metric, _triton_int8.LAYOUT)
+    codes = codes or coded(problem.prototypes, problem.metric, LAYOUT)
     queries, rows, mask = on("cpu", problem)
     exclude = problem.nonfinite == "exclude"
     return _triton_int8.search(queries, rows, codes, problem.k, mask, exclude)
@@ -65,7 +66,7 @@ def test_equals_the_oracle(problem: Problem) -> None:
 @given(small(24))
 def test_equals_the_oracle_on_every_path(problem: Problem) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        replan(patch, **ALL_PATHS, chunk_pages=2)
+        replan(patch, **ALL_PATHS, chunk_pages=1)
         assert_exact(run(problem)[:2], problem)
 
 
@@ -99,11 +100,11 @@ def test_repair_happens(queries: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_easy_queries_need_no_repair() -> None:
-    q, p = drawn("gaussian", 2, 5000, 64)
+    q, p = drawn("gaussian", 2, 9000, 64)
     p[:40] = torch.cat([q] * 20) + 0.1 * p[:40]
     for metric in METRICS:
         problem = Problem(q, [p], 2, metric, None, "raise", None)
-        *matches, flags = run(problem)
+        *matches, flags = run(problem, coded([p], metric, _triton_int8.LAYOUT))
         assert_exact(tuple(matches), problem)
         assert flags.tolist() == [0, 0, 0]
 
@@ -113,7 +114,7 @@ def test_heavy_coordinates_are_rotated_away() -> None:
     q[:, 7] *= 100
     p[:, 7] *= 100
     for metric in METRICS:
-        codes = coded([p], metric, _triton_int8.LAYOUT)
+        codes = coded([p], metric, LAYOUT)
         assert codes.frame.rotation
         problem = Problem(q, [p], 5, metric, None, "raise", None)
         assert_exact(run(problem, codes)[:2], problem)
@@ -132,7 +133,7 @@ def test_masks_and_dead_rows(share: float, queries: int, monkeypatch: pytest.Mon
     replan(monkeypatch, **ALL_PATHS)
     generator = torch.Generator().manual_seed(1)
     q, p = drawn("gaussian", queries, 300, 30)
-    codes = coded([p], "dot", _triton_int8.LAYOUT)
+    codes = coded([p], "dot", LAYOUT)
     alive = torch.rand(300, generator=generator) < 0.7
     close(codes, alive)
     pairs = torch.rand(queries, 300, generator=generator) < share
@@ -142,11 +143,11 @@ def test_masks_and_dead_rows(share: float, queries: int, monkeypatch: pytest.Mon
         assert_exact(run(problem, codes)[:2], problem.replace(mask=effective))
 
 
-@pytest.mark.parametrize("sizes", [(300, 40), (128, 128, 84), (10, 9, 0, 300, 21)])
+@pytest.mark.parametrize("sizes", [(600, 40), (256, 256, 128), (10, 9, 0, 600, 21)])
 def test_chunks_of_originals(sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages that lie across chunks, and chunks of other dtypes."""
     monkeypatch.setattr(_triton_int8, "STRADDLING_PAGES", 1)
-    q, p = drawn("gaussian", 2, 340, 20)
+    q, p = drawn("gaussian", 2, 640, 20)
     dtypes = [torch.float32, torch.float64, torch.float16]
     chunks = [x.to(dtypes[i % 3]) for i, x in enumerate(p.split(list(sizes)))]
     problem = Problem(q, chunks, 6, "l2", None, "raise", None)
@@ -154,23 +155,23 @@ def test_chunks_of_originals(sizes: tuple[int, ...], monkeypatch: pytest.MonkeyP
 
 
 def test_runs_cover_every_page_once() -> None:
-    rows = Rows([torch.ones(n, 2) * n for n in (5, 0, 123, 300, 20, 1, 700)])
-    codes = coded(rows.chunks, "dot", _triton_int8.LAYOUT)
+    rows = Rows([torch.ones(n, 2) * n for n in (5, 0, 251, 600, 40, 1, 1400)])
+    codes = coded(rows.chunks, "dot", LAYOUT)
     for most in (1, 2, 100):
         page = 0
         for pages, originals in _triton_int8._runs(rows, codes, most):
             assert pages.start == page
             assert page < pages.stop <= page + most
             page = pages.stop
-            expected = rows.span(pages.start * 128, min(page * 128, codes.count), codes.device)
+            expected = rows.span(pages.start * 256, min(page * 256, codes.count), codes.device)
             assert torch.equal(originals, expected)
         assert page == codes.pages
 
 
 def test_a_tiny_workspace_only_cuts_the_search_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flashmatch.kernels.WORKSPACE_BYTES", 100_000)
-    q, p = drawn("gaussian", 130, 150, 20)
-    codes = coded([p], "dot", _triton_int8.LAYOUT)
+    q, p = drawn("gaussian", 130, 260, 20)
+    codes = coded([p], "dot", LAYOUT)
     plan = _triton_int8.plan_for(q, codes, 1)
     assert plan.query_rows < len(q)
     assert plan.chunk_pages < codes.pages
@@ -197,22 +198,24 @@ def test_bounds_are_those_of_the_twin(metric: str, queries: int) -> None:
     q, p = drawn("offset", queries, 300, 70)
     p[5] *= 1e25
     mask = torch.rand(queries, 300, generator=torch.Generator().manual_seed(2)) < 0.05
-    codes = coded([p], metric, _triton_int8.LAYOUT)
+    codes = coded([p], metric, LAYOUT)
     flags = torch.zeros(3, dtype=torch.int32)
     plan = _triton_int8.plan_for(q, codes, 1)
     block = _triton_int8._prepare(q, codes.frame, plan, flags)
     originals = _triton_exact.Originals(
-        0, p, mask.view(torch.uint8), codes.place, codes.dead.view(torch.uint8)
+        0, p, mask.view(torch.uint8), codes.place, codes.dead.view(torch.uint8), 256
     )
     bounds = _triton_int8._scan(block, codes, slice(0, codes.pages), originals, 2, plan)[:queries]
 
-    products = (block.codes[:queries].long() @ codes.codes.long().T).int()
-    slots = codes.slots(torch.arange(len(codes.codes))).clamp(max=299)
-    allowed = mask[:, slots] & ~codes.dead
+    slots = codes.slots(torch.arange(384)).clamp(max=299)  # the tiles in use
+    products = (block.codes[:queries].long() @ codes.codes[:384].long().T).int()
+    allowed = mask[:, slots] & ~codes.dead[:384]
     exact = _reference.scores(q, p, metric)[:, slots].masked_fill(~allowed, -torch.inf)
     products = products.masked_fill(~allowed, _bounds_int8.LOWEST)
     maxima, best = (x.view(queries, -1, 16, 8).amax(2).flatten(1) for x in (products, exact))
-    twin = _bounds_int8.group_upper_bounds(block.terms[:, :queries], codes.bounds, maxima, metric)
+    twin = _bounds_int8.group_upper_bounds(
+        block.terms[:, :queries], codes.bounds[:24], maxima, metric
+    )
     assert torch.allclose(bounds, twin, rtol=2**-18)
     assert (bounds >= best).all()
     assert torch.equal(bounds.isneginf(), best.isneginf())

@@ -54,7 +54,8 @@ def test_amd_takes_no_register_limit() -> None:
 
 
 def codes_plan(queries: int, pages: int, channels: int, k: int, **changes: object) -> CodesPlan:
-    options = {"span": 128, "group": 16, "width": pad(channels, 64), "arch": 90, "workspace": 2**28}
+    layout = {"span": 1024, "tile": 128, "group": 16, "width": pad(channels, 64)}
+    options = {**layout, "arch": 90, "workspace": 2**28}
     return choose_codes_plan(queries, pages, channels, k, **(options | changes))
 
 
@@ -63,8 +64,8 @@ def codes_plan(queries: int, pages: int, channels: int, k: int, **changes: objec
 @pytest.mark.parametrize("channels", [16, 768])
 @pytest.mark.parametrize("queries", [1, 1000, 10**6])
 def test_largest_buffers_of_codes_fit(queries: int, channels: int, k: int, workspace: int) -> None:
-    chosen = codes_plan(queries, 10**6, channels, k, workspace=workspace)
-    groups = chosen.chunk_pages * 8
+    chosen = codes_plan(queries, 10**5, channels, k, workspace=workspace)
+    groups = chosen.chunk_pages * 64
     bounds = chosen.query_rows * groups * 4
     pool = chosen.query_rows * (k + min(chosen.kept, groups) * 16) * 8
     block = chosen.query_rows * pad(channels, 64) * 9
@@ -77,7 +78,7 @@ def test_largest_buffers_of_codes_fit(queries: int, channels: int, k: int, works
 
 def test_a_bank_that_fits_is_read_once() -> None:
     """16 queries against 30 million codes: one launch."""
-    chosen = codes_plan(16, 30 * 10**6 // 128, 128, 10)
+    chosen = codes_plan(16, 30 * 10**6 // 1024, 128, 10)
     assert chosen.few
-    assert chosen.chunk_pages == 30 * 10**6 // 128
+    assert chosen.chunk_pages == 30 * 10**6 // 1024
     assert not codes_plan(17, 1000, 128, 10).few
