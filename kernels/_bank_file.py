@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import astuple
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ def save(
         nonfinite_rows = collection.nonfinite
         parts["nonfinite"] = (torch.int64, tuple(nonfinite_rows.shape), [nonfinite_rows])
         about["seed"] = None if rotation is None else rotation.seed
-        about["layout"] = [codes.layout.span, codes.layout.group, codes.layout.width_multiple]
+        about["layout"] = astuple(codes.layout)
         about["fitted_on"] = coder.fitted_on
     _store.write(path, parts, {"format": FORMAT, "bank": json.dumps(about)})
 

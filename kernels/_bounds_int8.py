@@ -121,7 +121,7 @@ def code_queries(vectors: Tensor, origin_norm: float, shift: Tensor) -> CodedQue
         scale=scale[:, 0],
         error=residual * _RAISE + computed + _TINY,
         norm=norm * _RAISE + computed + _TINY,
-        shift=shift + computed * reach,
+        shift=shift + 2 * computed * reach,  # two sums of C, up to reach^2 and half
     )
 
 

@@ -20,7 +20,8 @@ class BankStats:
     certified: int = 0
     """Queries whose first screen was proof enough."""
     repaired: int = 0
-    """Queries for which it left too much, so that a wider search was needed."""
+    """Queries for which it left too much, so that a wider search was needed; on CUDA counted once
+    for each run of pages that needed it."""
     rows_rescored: int = 0
     """Pairs evaluated in fp64 after an int8 screen; not counted on CUDA."""
     bytes_screened: int = 0
@@ -222,7 +223,7 @@ class PrototypeBank:
     def stats(self) -> BankStats:
         """What searches took since the bank was made. Reading it waits for the device."""
         repaired = int(self._repaired)
-        certified = self._stats.queries - repaired
+        certified = max(0, self._stats.queries - repaired)
         return replace(self._stats, certified=certified, repaired=repaired)
 
     def _require_channels(self, name: str, value: Tensor) -> None:
