@@ -309,3 +309,10 @@ def test_a_mask_for_each_query_is_brought_in_batches(
     monkeypatch.setattr(kernels, "WORKSPACE_BYTES", 8 * 5 * 3000)
     assert all(map(torch.equal, bank.topk(queries, 7, mask=mask), expected))
     assert bank.stats.queries == bank.stats.certified + bank.stats.repaired == 23
+
+
+@pytest.mark.xfail(strict=True, reason="torch's RuntimeError about int64 comes through")
+def test_no_id_is_left_above_the_largest(screen: str) -> None:
+    bank = PrototypeBank(rows_of(1), ids=2**63 - 1, screen=screen)
+    with pytest.raises(ValueError, match="ids"):
+        bank.add(rows_of(1))
