@@ -108,9 +108,11 @@ def fitted_frame(sample: Tensor, metric: str, seed: int = 0) -> Frame:
 
 
 def _typical_error(vectors: Tensor) -> float:
-    """The mean step of int8 codes of (n, C) with a scale each, relative to their norms."""
+    """The mean error of int8 codes of (n, C) with a scale each, relative to their norms."""
     norms = torch.linalg.vector_norm(vectors, dim=1).clamp(min=COSINE_EPS)
-    return float((vectors.abs().amax(1) / norms).mean())
+    scale = _bounds.scale_of(vectors.abs().amax(1))[:, None]
+    residual = vectors - (vectors / scale).round_() * scale
+    return float((torch.linalg.vector_norm(residual, dim=1) / norms).mean())
 
 
 def screen_norms(vectors: Tensor) -> Tensor:

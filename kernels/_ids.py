@@ -34,6 +34,8 @@ class Ids:
         None makes them: 0, 1, 2, ..., never one that was there before.
         """
         if ids is None:
+            if self.following + count > torch.iinfo(torch.int64).max:
+                raise ValueError(f"ids must be given: none are left above {self.following - 1}")
             return torch.arange(self.following, self.following + count)
         ids = as_ids(ids)
         if len(ids) != count:

@@ -311,7 +311,6 @@ def test_a_mask_for_each_query_is_brought_in_batches(
     assert bank.stats.queries == bank.stats.certified + bank.stats.repaired == 23
 
 
-@pytest.mark.xfail(strict=True, reason="torch's RuntimeError about int64 comes through")
 def test_no_id_is_left_above_the_largest(screen: str) -> None:
     bank = PrototypeBank(rows_of(1), ids=2**63 - 1, screen=screen)
     with pytest.raises(ValueError, match="ids"):

@@ -338,7 +338,6 @@ def test_a_rotation_is_used_where_it_pays(kind: str, pays: bool, metric: str) ->
         assert errors[0] < _codes._ROTATION_PAYS * errors[1]
 
 
-@pytest.mark.xfail(strict=True, reason="the statistic is the step of the codes, not their error")
 def test_what_codes_hold_exactly_is_not_rotated(metric: str) -> None:
     prototypes = features("onehot", 1000, 256, torch.Generator().manual_seed(0)).float()
     frame = fitted_frame(prototypes, metric)
