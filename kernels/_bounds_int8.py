@@ -142,8 +142,8 @@ def integer_thresholds(queries: CodedQueries, bounds: Tensor, threshold: Tensor)
     left = torch.stack([t, -queries.error, -queries.norm, torch.full_like(t, -1)], 1)
     right = torch.stack([torch.ones_like(scale), size, error, bias])
     products = (left / queries.scale[:, None]) @ (right / scale)
-    lowest = LOWEST + 1
-    return products.nan_to_num_(nan=lowest).clamp_(lowest, -lowest).floor_().int()
+    # Casting rounds towards zero: up, by less than one, where negative.
+    return products.sub_(1).clamp_(LOWEST + 1, -LOWEST - 1).int()
 
 
 UPPER_MARGIN = 2.0**-20

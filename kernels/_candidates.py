@@ -56,6 +56,8 @@ class Candidates:
         """Raise the threshold by what came in."""
         if self.fresh:
             queries, lower = _joined(self.fresh)
+            may_raise = lower >= self.threshold[queries]
+            queries, lower = queries[may_raise], lower[may_raise]
             for block in _blocks(queries, lower, len(self.queries), -torch.inf):
                 self.lower = torch.cat([self.lower, block], 1).topk(self.k).values
             self.fresh = []

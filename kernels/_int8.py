@@ -24,7 +24,7 @@ LAYOUT_CUDA = Layout(CODED_SPAN, group=16, width_multiple=16)
 _CROWDED_SHARE = 1 / 8
 """Above this share of a block's pairs, a product in fp32 costs less than looking at survivors."""
 
-_RAISE_AGAIN = 1.25
+_RAISE_AGAIN = 1.5
 """The threshold is raised again after so many times the rows: it rises ever more slowly."""
 
 _GATHER_ELEMENTS = 1 << 22
