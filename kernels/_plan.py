@@ -11,6 +11,9 @@ WHOLE_ELEMENTS = 1 << 16
 CODES_ELEMENTS = 1 << 21
 """With fewer coordinates in a bank, calls cost more than arithmetic, and int8 takes more calls."""
 
+CODES_ROWS = 200
+"""With fewer rows for each of the k, too many reach the threshold to be looked at one by one."""
+
 CODED_SPAN = 1024
 """Rows of a page of codes."""
 
@@ -73,7 +76,7 @@ def plan(
         tile_rows=_clamp(TILE_ELEMENTS // channels, 256, chunk),
         group=_group(chunk, k),
         screened=screened,
-        codes_pay=screened and rows * channels >= CODES_ELEMENTS,
+        codes_pay=screened and rows * channels >= CODES_ELEMENTS and rows >= CODES_ROWS * k,
         coded=screened and coding_pays(coding_queries, rows, channels) and fits,
         coding_queries=coding_queries,
         coded_queries=max(coded_queries, 1),
