@@ -1,7 +1,7 @@
 """The build's file has the neighbours it says, and its memory is what the process alone holds."""
 
 import csv
-import mmap
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 
 import bank_build
 import flashmatch
+import memory
 from flashmatch.kernels import _reference
-from memory import MIB, PrivatePeak, reset_resident_peak
+from memory import MIB, reset_resident_peak
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -34,24 +35,39 @@ def test_verdict(private: float, verdict: str) -> None:
     assert bank_build.verdict(private, codes_mib=100.0) == verdict
 
 
+def measured(body: str) -> tuple[float, float]:
+    """Private and resident MiB of ``body`` in a process that has done nothing before."""
+    script = f"""
+import mmap, os, sys
+sys.path.insert(0, {str(Path(memory.__file__).parent)!r})
+import numpy as np, torch
+from memory import PrivatePeak
+with PrivatePeak() as peak:
+    {body}
+print(peak.private_mib, peak.resident_mib)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    private, resident = map(float, run.stdout.split())
+    return private, resident
+
+
 @LINUX
 def test_private_peak_sees_what_is_freed_before_the_end() -> None:
-    with PrivatePeak() as peak:
-        for _ in range(20):
-            torch.ones(12 * MIB).sum()  # 48 MiB of float32
-    assert 47 < peak.private_mib < 64
+    private, _ = measured("[float(torch.ones(12 * 2**20).sum()) for _ in range(20)]  # 48 MiB each")
+    assert 47 < private < 64
 
 
 @LINUX
 def test_private_peak_does_not_count_mapped_files(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(48 * MIB))
-    with PrivatePeak() as peak, path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        np.frombuffer(mapped, np.uint8).max()
-    assert peak.private_mib < 16
+    file = f"os.open({str(path)!r}, os.O_RDONLY)"
+    private, resident = measured(
+        f"np.frombuffer(mmap.mmap({file}, 0, access=mmap.ACCESS_READ), np.uint8).max()"
+    )
+    assert private < 16
     if reset_resident_peak():
-        assert peak.resident_mib > 47
+        assert resident > 47
 
 
 @LINUX
