@@ -17,7 +17,8 @@ from ._plan import CODED_SPAN
 from ._products import chosen_dots, multiply_codes
 from ._torch import Block
 
-LAYOUT = Layout(CODED_SPAN, group=16)
+LAYOUT = Layout(CODED_SPAN, group=16, width_multiple=4)
+"""Four codes are what VNNI adds at a time, and torch 2.11 leaves a product of width 1 unwritten."""
 LAYOUT_CUDA = Layout(CODED_SPAN, group=16, width_multiple=16)
 """Without the Triton body, where torch's product on CUDA wants multiples."""
 

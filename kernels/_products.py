@@ -25,8 +25,12 @@ def is_exact(device_type: str) -> bool:
     """
     if device_type != "cpu":
         return device_type == "cuda"
-    most = torch.full((32, 512), LARGEST_CODE, dtype=torch.int8)
-    return bool((torch._int_mm(most, -most.T) == -512 * LARGEST_CODE**2).all())
+    for count, width in ((1, 4), (32, 512), (33, 1000)):
+        most = torch.full((count, width), LARGEST_CODE, dtype=torch.int8)
+        out = torch.zeros(count, count, dtype=torch.int32)
+        if not bool((torch._int_mm(most, -most.T, out=out) == -width * LARGEST_CODE**2).all()):
+            return False
+    return True
 
 
 @functools.cache

@@ -70,7 +70,8 @@ def check(it: Problem, **options: object) -> PrototypeBank:
     if bank.screen == "int8":
         batches = -(-len(it.queries) // 16)
         pages = -(-it.rows // SPAN)
-        assert bank.stats.bytes_screened == batches * pages * SPAN * it.queries.shape[1]
+        width = _int8.LAYOUT.width(it.queries.shape[1])
+        assert bank.stats.bytes_screened == batches * pages * SPAN * width
     return bank
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from screens import screen_in_pieces
 from torch import Tensor
 
 from flashmatch import topk
-from flashmatch.kernels import PrototypeBank, _bank_file, _products, _store
+from flashmatch.kernels import PrototypeBank, _bank_file, _int8, _products, _store
 from flashmatch.kernels._codes import Codes
 
 INT8 = _products.is_exact("cpu")
@@ -107,9 +108,9 @@ def test_codes_laid_out_otherwise_are_made_again(
     bank.save(path)
     del coded_rows[:]
     text = path.read_bytes()
-    layout = json.dumps([1024, 16, 1])[1:-1].encode()
+    layout = json.dumps(astuple(_int8.LAYOUT))[1:-1].encode()
     assert text.count(layout) == 1
-    path.write_bytes(text.replace(layout, layout.replace(b"16", b"32")))
+    path.write_bytes(text.replace(layout, layout.replace(b" 16", b" 32")))
     assert_equal_banks(PrototypeBank.load(path), bank)
     assert sum(coded_rows) == 2500
 

@@ -22,7 +22,7 @@ def _every_route(request: pytest.FixtureRequest) -> None:
     if request.param == "coded":
         patch.setattr(_plan, "coding_pays", lambda queries, rows, channels: True)
         patch.setattr(_plan, "CODED_SPAN", 32)
-        patch.setattr(_int8_search, "LAYOUT", Layout(32, 4))
+        patch.setattr(_int8_search, "LAYOUT", Layout(32, 4, width_multiple=4))
     yield
     patch.undo()
 
