@@ -13,6 +13,7 @@ N_INTERPRETER ?= 150
 help:
 	@echo "make demo    find photographs in a gallery of photographs; writes demo-out/"
 	@echo "make test    the torch leg, the Triton interpreter leg, the compile matrix"
+	@echo "make test-dropin  the adapters against the libraries they stand in for, installed for real"
 	@echo "make lint    ruff check, ruff format --check, pyright"
 	@echo "make bench   the CPU benchmark and its bars, gated by the oracle; appends to bench/results/"
 	@echo "make gpu     correctness, memcheck and benchmark on a CUDA device"
@@ -25,13 +26,18 @@ demo: $(VENV)/.installed-demo
 test: test-torch test-interpreter test-compile
 
 test-torch: $(VENV)/.installed-dev
-	$(BIN)/pytest tests --ignore=tests/compile
+	$(BIN)/pytest tests --ignore=tests/compile --ignore=tests/dropin
 
 test-interpreter: $(VENV)/.installed-dev
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/interpreter
 
 test-compile: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/compile
+
+test-dropin: test-libraries
+
+test-libraries: $(VENV)-dropin/.installed-dropin
+	$(VENV)-dropin/bin/pytest tests/dropin --ignore=tests/dropin/mmpretrain
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -40,7 +46,8 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/pyright
 
 fuzz: $(VENV)/.installed-dev
-	FLASHMATCH_EXAMPLES=$(N) $(BIN)/pytest -m hypothesis tests --ignore=tests/compile
+	FLASHMATCH_EXAMPLES=$(N) $(BIN)/pytest -m hypothesis tests --ignore=tests/compile \
+		--ignore=tests/dropin
 	FLASHMATCH_EXAMPLES=$(N_INTERPRETER) TRITON_INTERPRET=1 OMP_NUM_THREADS=1 \
 		$(BIN)/pytest -m hypothesis tests/interpreter
 
@@ -51,24 +58,33 @@ gpu: $(VENV)/.installed-dev
 	$(BIN)/python bench gpu
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks demo-out
+	rm -rf $(VENV) $(VENV)-* build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks demo-out
 
-$(BIN)/python:
+%/bin/python:
 ifdef UV
-	uv venv $(VENV)
+	uv venv $*
 else
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet uv || echo "no uv: pip it is"
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install --quiet uv || echo "no uv: pip it is"
+endif
+
+# $(call install,environment,extra)
+ifdef UV
+install = uv pip install --python $(1)/bin/python --editable ".[$(2)]"
+else
+install = if [ -x $(1)/bin/uv ]; then \
+	$(1)/bin/uv pip install --python $(1)/bin/python --editable ".[$(2)]"; \
+	else $(1)/bin/python -m pip install --editable ".[$(2)]"; fi
 endif
 
 $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
-ifdef UV
-	uv pip install --python $(BIN)/python --editable ".[$*]"
-else
-	if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --python $(BIN)/python --editable ".[$*]"; \
-	else $(BIN)/python -m pip install --editable ".[$*]"; fi
-endif
+	$(call install,$(VENV),$*)
 	touch $@
 
+$(VENV)-dropin/.installed-%: pyproject.toml | $(VENV)-dropin/bin/python
+	$(call install,$(VENV)-dropin,$*)
+	touch $@
+
+.PRECIOUS: %/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-torch test-interpreter test-compile lint fuzz bench gpu clean
+.PHONY: help demo test test-dropin test-libraries test-torch test-interpreter test-compile lint fuzz bench gpu clean

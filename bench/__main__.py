@@ -1,4 +1,4 @@
-"""``python bench run | bars | growth | build | gpu | probe | link``; see CONTRIBUTING.md.
+"""``python bench run | bars | growth | build | dropin | gpu | probe | link``; see CONTRIBUTING.md.
 
 Run as a folder, so that bench/ and not the checkout's root is on the import path.
 """
@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     bars = commands.add_parser("bars", help="the shapes with bars, timed for longer")
     growth = commands.add_parser("growth", help="time and memory as prototypes and queries grow")
     build = commands.add_parser("build", help="a bank from a file larger than it may hold")
+    dropin = commands.add_parser("dropin", help="each adapter beside the library it stands in for")
     gpu = commands.add_parser("gpu", help="correctness, memcheck, benchmark on a CUDA device")
     gpu.add_argument("--part", choices=("correctness", "memcheck", "bench"), action="append")
     commands.add_parser("probe", help="small searches on a CUDA device, for memcheck")
@@ -40,13 +41,13 @@ def _parser() -> argparse.ArgumentParser:
     for sub in (run, gpu):
         sub.add_argument("--shapes", nargs="+", metavar="QxMxC[/k[/metric[/dtype]]]", default=[])
         sub.add_argument("--quick", action="store_true", help="a few small shapes, not recorded")
-    for sub in (run, bars, gpu):
+    for sub in (run, bars, dropin, gpu):
         sub.add_argument("--providers", nargs="+", metavar="PART_OF_NAME", default=[])
     for sub in (run, bars, growth, gpu):
         sub.add_argument("--minutes", type=float, default=11.0, help="begin no shape after this")
-    for sub in (run, bars, growth, build, gpu):
+    for sub in (run, bars, growth, build, dropin, gpu):
         sub.add_argument("--results", type=Path, help="folder of the ledger; bench/results")
-    for sub in (run, bars, build, gpu):
+    for sub in (run, bars, build, dropin, gpu):
         sub.add_argument("--dry-run", action="store_true", help="print only")
     growth.add_argument("--prototypes", nargs="*", type=int, help="the sizes that grow")
     growth.add_argument("--queries", nargs="*", type=int, help="the sizes that grow")

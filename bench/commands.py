@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 
 import bank_build
+import dropin
 import gpu
 import growth
 import ledger
@@ -76,6 +77,11 @@ def _build(arguments: Namespace) -> int:
     return bank_build.run(arguments.rows, arguments.channels, arguments.folder, results)
 
 
+def _dropin(arguments: Namespace) -> int:
+    results = None if arguments.dry_run else arguments.results or ledger.RESULTS
+    return dropin.run(arguments.providers, results)
+
+
 def _gpu(arguments: Namespace) -> int:
     if reason := gpu.no_device():
         print(reason)
@@ -102,6 +108,7 @@ COMMANDS = {
     "bars": _bars,
     "growth": _growth,
     "build": _build,
+    "dropin": _dropin,
     "gpu": _gpu,
     "probe": _probe,
 }

@@ -23,13 +23,14 @@ __version__ = version("flashmatch")
 
 
 def link() -> Path:
-    """Make the tree anew and return it; without the retriever where its dependencies are absent."""
+    """Make the tree anew and return it; kernels alone where what the rest needs is absent."""
     package = TREE / "flashmatch"
     shutil.rmtree(TREE, ignore_errors=True)
     package.mkdir(parents=True)
     (package / "kernels").symlink_to(ROOT / "kernels")
     if all(map(find_spec, RETRIEVER_NEEDS)):
-        (package / "retriever").symlink_to(ROOT / "retriever")
+        for folder in ("retriever", "adapters"):
+            (package / folder).symlink_to(ROOT / folder)
         for source in (ROOT / "src" / "flashmatch").iterdir():
             if source.name != "__pycache__":
                 (package / source.name).symlink_to(source)

@@ -18,10 +18,21 @@ FOLDERS = {
     "src/flashmatch": "flashmatch",
     "kernels": "flashmatch/kernels",
     "retriever": "flashmatch/retriever",
+    "adapters": "flashmatch/adapters",
 }
-HEAVY = ("triton", "torchvision", "mmengine", "mmpretrain", "sklearn", "skimage", "matplotlib")
+BARE = ("kernels", "retriever", "adapters")
+HEAVY = (
+    "triton",
+    "torchvision",
+    "faiss",
+    "mmengine",
+    "mmpretrain",
+    "sklearn",
+    "skimage",
+    "matplotlib",
+)
 IMPORT_ALL = """
-    import flashmatch, flashmatch.kernels, flashmatch.retriever
+    import flashmatch, flashmatch.adapters, flashmatch.kernels, flashmatch.retriever
     print(flashmatch.__file__)
 """
 
@@ -116,13 +127,13 @@ def test_editable_install_sees_edits_and_new_files(tmp_path: Path) -> None:
 
 def top_level_names(python: Path | str, cwd: Path) -> str:
     """Our folders' bare names, as far as an interpreter can find them."""
-    taken = [name for name in ("kernels", "retriever") if find_spec(name)]  # someone else's
+    taken = [name for name in BARE if find_spec(name)]  # someone else's
     return run(
         python,
         f"""
         import flashmatch
         from importlib.util import find_spec
-        names = {{"kernels", "retriever"}} - set({taken!r})
+        names = set({BARE!r}) - set({taken!r})
         print(*(name for name in names if find_spec(name)))
         """,
         cwd,
@@ -138,7 +149,7 @@ def test_safe_path_hides_the_folders_even_in_the_checkout(monkeypatch) -> None:
 def test_this_very_run_has_no_top_level_names() -> None:
     ours = [
         name
-        for name in ("kernels", "retriever")
+        for name in BARE
         if name in sys.modules and str(ROOT) in str(sys.modules[name].__file__)
     ]
     assert not ours
