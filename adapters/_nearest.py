@@ -1,0 +1,119 @@
+"""The k nearest rows, ordered by the very distances that are returned.
+
+A bank orders by scores rounded to fp32, which are equal for many distances that fp64 tells apart:
+1 - cos = 1e-9 and 2e-9, for instance. So it is asked for a few rows more than k, these are ordered
+by distances evaluated in fp64 from the vectors, and what was left out is excluded by a bound. A
+query whose bound does not exclude is searched again, for four times as many.
+"""
+
+import torch
+from torch import Tensor
+
+from flashmatch.kernels import PrototypeBank
+
+SPARE = 8
+"""Rows beyond k that are asked for at first: about 1 us of rescoring each."""
+
+_COSINE_EPS = 1e-8  # the contract's, of torch.cosine_similarity: shorter norms count as this
+_PAIR_ELEMENTS = 1 << 18  # gathered at a time: 2 MiB in fp64 of either side, in cache
+_FOUND_ELEMENTS = 1 << 22  # candidates at a time: 32 MiB of indices
+
+
+class NearestRows:
+    """Rows prepared for exact search by distance.
+
+    Args:
+        rows: (M, C) float32 or float64 tensor on the device that searches; referred to, not copied,
+            and to be left unchanged.
+        distance: ``"euclidean"``, ``"sqeuclidean"`` or ``"cosine"`` (1 - cos, in 0..2).
+
+    Raises:
+        ValueError: rows that are not finite, or whose norm is beyond fp64.
+    """
+
+    def __init__(self, rows: Tensor, distance: str) -> None:
+        self._rows, self._distance = rows, distance
+        metric = "cosine" if distance == "cosine" else "l2"
+        self._bank = PrototypeBank(rows, metric=metric, progress=False)
+
+    def search(self, queries: Tensor, k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Distances (Q, k) in ``dtype`` and indices (Q, k) int64: the nearest, and in order.
+
+        Args:
+            queries: (Q, C) float32 or float64, on the rows' device.
+            k: 1 <= k <= M.
+            dtype: of the distances, which are evaluated in fp64 and rounded once. Their order is
+                distance ascending, then index ascending.
+
+        Time is O(Q M C). Where more than k + ``SPARE`` rows tie for the k-th place, a query costs
+        several searches, the last one for all that tie.
+        """
+        distances = queries.new_empty(len(queries), k, dtype=dtype)
+        indices = queries.new_empty(len(queries), k, dtype=torch.int64)
+        pending, width = torch.arange(len(queries), device=queries.device), k + SPARE
+        while len(pending):
+            width = min(width, len(self._rows))
+            unproven = []
+            for part in pending.split(max(1, _FOUND_ELEMENTS // width)):
+                found = self._among(queries[part], k, width, dtype)
+                distances[part], indices[part], proven = found
+                unproven.append(part[~proven])
+            pending, width = torch.cat(unproven), 4 * width
+        return distances, indices
+
+    def _among(
+        self, queries: Tensor, k: int, width: int, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The k nearest of the ``width`` best by score, and whether no other row can be one (Q,).
+
+        A row left out scores at most the last score L, rounded: less than the next fp32 above. The
+        one after that leaves room for what fp64 evaluations are off, except around a cosine of 0,
+        where fp32 is finer than fp64 is around a distance of 1; ``slack`` is for those. k zeros
+        need no proof: rows equal to the query tie in score as well, and come by index.
+        """
+        scores, candidates = self._bank.topk(queries, width)
+        candidates = candidates.sort(dim=1).values
+        distances = self._evaluated(queries, candidates).to(dtype)
+        distances, order = distances.sort(dim=1, stable=True)
+        kth = distances[:, k - 1]
+        above = scores[:, -1]
+        for _ in range(2):
+            above = above.nextafter(above.new_tensor(torch.inf))
+        slack = 1 - self._rows.shape[1] * 2.0**-50
+        left_out = (self._of_scores(above.double()) * slack).to(dtype)
+        proven = (left_out > kth) | (kth == 0) | (width == len(self._rows))
+        return distances[:, :k], candidates.gather(1, order[:, :k]), proven
+
+    def _of_scores(self, scores: Tensor) -> Tensor:
+        if self._distance == "cosine":
+            return 1 - scores
+        squares = scores.neg().clamp(min=0)
+        return squares if self._distance == "sqeuclidean" else squares.sqrt()
+
+    def _evaluated(self, queries: Tensor, candidates: Tensor) -> Tensor:
+        """fp64 distances (Q, width) to the rows that ``candidates`` (Q, width) names."""
+        flat = candidates.flatten()
+        owners = torch.arange(len(flat), device=flat.device) // candidates.shape[1]
+        out = torch.empty(len(flat), dtype=torch.float64, device=flat.device)
+        step = max(1, _PAIR_ELEMENTS // queries.shape[1])
+        for part in (slice(start, start + step) for start in range(0, len(flat), step)):
+            q, p = queries[owners[part]].double(), self._rows[flat[part]].double()
+            out[part] = _cosine_distance(q, p) if self._distance == "cosine" else _squares(q, p)
+        return (out.sqrt() if self._distance == "euclidean" else out).view_as(candidates)
+
+
+def _squares(q: Tensor, p: Tensor) -> Tensor:
+    return (q - p).square().sum(dim=1)
+
+
+def _cosine_distance(q: Tensor, p: Tensor) -> Tensor:
+    """1 - cos of the pairs (n, C) fp64, without cancellation where cos is near 1.
+
+    For unit vectors 1 - cos = |q - p|^2 / 2, which is 0 for equal vectors, where the subtraction
+    would leave 1e-16. For norms below 1e-8, and for distant vectors, the subtraction is right.
+    """
+    q_norms, p_norms = (torch.linalg.vector_norm(v, dim=1, keepdim=True) for v in (q, p))
+    q, p = q / q_norms.clamp(min=_COSINE_EPS), p / p_norms.clamp(min=_COSINE_EPS)
+    cosines = (q * p).sum(dim=1)
+    unit = torch.minimum(q_norms, p_norms)[:, 0] >= _COSINE_EPS
+    return torch.where(unit & (cosines > 0.5), _squares(q, p) / 2, 1 - cosines).clamp(0, 2)
