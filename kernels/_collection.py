@@ -69,11 +69,14 @@ class Collection:
         """(rows,) bool on the device; None where every row may match."""
         if not self._some_closed:
             return None
-        if self._matchable is None:
-            matchable = self.ids.present.clone()
-            matchable[self.nonfinite] = False
-            self._matchable = matchable.to(self.device)
-        return self._matchable
+        if self._matchable is not None:
+            return self._matchable
+        matchable = self.ids.present.clone()
+        matchable[self.nonfinite] = False
+        matchable = matchable.to(self.device)
+        if type(matchable) is Tensor:  # a tracer's has no numbers to keep
+            self._matchable = matchable
+        return matchable
 
     def mask_by_row(self, mask: Tensor | None) -> Tensor | None:
         """A mask by position, (M,) or (Q, M), or None, as one by row that spares what is closed."""
@@ -88,9 +91,12 @@ class Collection:
         """Positions of rows (-1 stays -1)."""
         if self._length == len(self.ids):
             return rows
-        if self._positions is None:
-            self._positions = (self.ids.present.cumsum(0) - 1).to(self.device)
-        return torch.where(rows < 0, rows, self._positions[rows.clamp(min=0)])
+        positions = self._positions
+        if positions is None:
+            positions = (self.ids.present.cumsum(0) - 1).to(self.device)
+            if type(positions) is Tensor:  # as above
+                self._positions = positions
+        return torch.where(rows < 0, rows, positions[rows.clamp(min=0)])
 
     def present_pieces(self) -> Iterator[Tensor]:
         """The vectors that are there, in order, piece by piece."""

@@ -1,14 +1,39 @@
-"""The search as torch operators: CPU, CUDA, fake, vmap and autograd for each.
+"""The search as torch operators: CPU, CUDA, fake and autograd for each; _transforms.py has vmap.
 
 ``flashmatch::topk`` searches; ``flashmatch::topk_backward`` carries gradients of the scores to the
 selected pairs. Both are opaque to torch.compile, which sees their shapes only.
 """
+
+import secrets
+from collections.abc import Callable
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor
 
 from . import _gradient, _int8_search, _products, _torch
 from ._plan import plan
+
+BankSearch = Callable[[Tensor, int, Tensor | None], tuple[Tensor, Tensor]]
+"""Queries, k and mask by position -> scores and rows (Q, k): a method of a bank."""
+
+_bank_searches: dict[int, WeakMethod[BankSearch]] = {}
+
+
+def enter(bank_search: BankSearch) -> int:
+    """A number by which operators know a bank. Random: another process has no such bank."""
+    handle = secrets.randbits(62)
+    _bank_searches[handle] = WeakMethod(bank_search, lambda _: _bank_searches.pop(handle, None))
+    return handle
+
+
+def _search_bank(bank: int, queries: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    bank_search = _bank_searches[bank]() if bank in _bank_searches else None
+    if bank_search is None:
+        raise RuntimeError(
+            "a graph that searches a PrototypeBank must run where that bank is; it is gone"
+        )
+    return bank_search(queries, k, mask)
 
 
 def _search(
@@ -19,8 +44,14 @@ def _search(
     mask: Tensor | None,
     chunk_rows: int | None,
     exclude: bool,
+    bank: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Scores (Q, k) fp32 and indices (Q, k) int64 of checked arguments, by the body that fits."""
+    """Scores (Q, k) fp32 and indices (Q, k) int64 of checked arguments, by the body that fits.
+
+    With a ``bank``, which says the rest, ``prototypes`` are its chunks and indices its rows.
+    """
+    if bank is not None:
+        return _search_bank(bank, queries, k, mask)
     if queries.is_cuda:
         try:
             from . import _triton
@@ -49,21 +80,21 @@ def search(
     mask: Tensor | None,
     chunk_rows: int | None,
     exclude: bool,
+    bank: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``topk`` where something has to see an operator; the body itself otherwise.
 
     The operator costs 34 microseconds a call, and its first call imports torch's compiler, which
     takes seconds.
     """
-    arguments = (queries, prototypes, k, metric, mask, chunk_rows, exclude)
+    arguments = (queries, prototypes, k, metric, mask, chunk_rows, exclude, bank)
     return (topk if _is_observed([queries, *prototypes]) else _search)(*arguments)
 
 
 def _is_observed(tensors: list[Tensor]) -> bool:
-    """Whether autograd, a compiler, a transform, a mode or a tensor subclass looks on."""
+    """Whether autograd, a compiler, a mode or a tensor subclass looks on."""
     return (
         torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack() > 0
         or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
         or any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors)
@@ -79,44 +110,13 @@ def _(
     mask: Tensor | None,
     chunk_rows: int | None,
     exclude: bool,
+    bank: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     shape = (queries.shape[0], k)
     return (
         queries.new_empty(shape, dtype=torch.float32),
         queries.new_empty(shape, dtype=torch.int64),
     )
-
-
-@topk.register_vmap
-def _(info, in_dims, queries, prototypes, k, metric, mask, chunk_rows, exclude):
-    """Batched queries and masks become one search; batched prototypes one search each."""
-    query_dim, prototype_dims, _, _, mask_dim, _, _ = in_dims
-    batch = info.batch_size
-
-    def item(tensor: Tensor, dim: int | None, b: int) -> Tensor:
-        return tensor if dim is None else tensor.select(dim, b)
-
-    rest = (chunk_rows, exclude)
-    if all(dim is None for dim in prototype_dims) and mask_dim is None:
-        queries = queries.movedim(query_dim, 0)
-        if mask is not None and mask.ndim == 2:
-            mask = mask.expand(batch, *mask.shape).flatten(0, 1)
-        scores, indices = topk(queries.flatten(0, 1), prototypes, k, metric, mask, *rest)
-        shape = (batch, queries.shape[1], k)
-        return (scores.view(shape), indices.view(shape)), (0, 0)
-    results = [
-        topk(
-            item(queries, query_dim, b),
-            [item(p, dim, b) for p, dim in zip(prototypes, prototype_dims, strict=True)],
-            k,
-            metric,
-            None if mask is None else item(mask, mask_dim, b),
-            *rest,
-        )
-        for b in range(batch)
-    ]
-    scores, indices = zip(*results, strict=True)
-    return (torch.stack(scores), torch.stack(indices)), (0, 0)
 
 
 @torch.library.custom_op("flashmatch::topk_backward", mutates_args=())
@@ -158,7 +158,7 @@ def _backward(ctx, grad_scores, _grad_indices):
     queries, indices, *prototypes = ctx.saved_tensors
     grads = topk_backward(grad_scores, queries, prototypes, indices, ctx.metric, ctx.of_prototypes)
     of_prototypes = grads[1:] if ctx.of_prototypes else [None] * len(prototypes)
-    return grads[0], of_prototypes, None, None, None, None, None
+    return grads[0], of_prototypes, *[None] * 6
 
 
 topk.register_autograd(_backward, setup_context=_setup_context)

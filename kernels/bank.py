@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from . import _bank_file, _checks, _coding, _exact, _gradient, _searches, _store
+from . import _bank_file, _checks, _coding, _exact, _ops, _searches, _store, _transforms
 from ._collection import Collection
 from .topk import Matches
 
@@ -81,6 +81,7 @@ class PrototypeBank:
         self._rows.append(chunks, self._rows.ids.checked(ids, sum(map(len, chunks))))
         self._coder = _coding.Coder(self._rows, metric, screen)
         self._coder.code(0, nonfinite == "exclude", progress)
+        self._handle = _ops.enter(self._search)
 
     def topk(self, queries: Tensor, k: int, *, mask: Tensor | None = None) -> Matches:
         """The k most similar prototypes of each query, exactly: as ``flashmatch.topk``.
@@ -103,14 +104,20 @@ class PrototypeBank:
         _checks.require_vectors("queries", queries)
         self._require_channels("queries", queries)
         k = _checks.require_k(k, len(self))
-        _checks.require_mask(mask, len(queries), len(self), queries.device)
-        if len(queries) == 0 or k == 0:
-            empty = queries.new_empty(len(queries), k, dtype=torch.float32)
+        count = queries.shape[0]  # len() is no symbol
+        _checks.require_mask(mask, count, len(self), queries.device)
+        if count == 0 or k == 0:
+            empty = queries.new_empty(count, k, dtype=torch.float32)
             return Matches(empty, empty.long())
-        if torch.is_grad_enabled() and queries.requires_grad:
-            return Matches(*_Scores.apply(queries, self, k, mask))
-        scores, rows = self._search(queries, k, mask)
-        return Matches(scores, self._rows.positions(rows).to(queries.device))
+        bank, place = self._handle, queries.device
+        if torch.compiler.is_exporting():  # the program outlives this bank: it keeps the vectors
+            bank, mask = None, self._rows.mask_by_row(mask)
+            mask = mask if mask is None else mask.to(place)
+        chunks, exclude = self._rows.rows.chunks, self._nonfinite == "exclude"
+        scores, rows = _transforms.search(
+            queries, chunks, k, self._metric, mask, None, exclude, bank
+        )
+        return Matches(scores, self._rows.positions(rows.to(self.device)).to(place))
 
     def add(self, prototypes: Tensor | Sequence[Tensor], ids: object = None) -> Tensor:
         """Append prototypes (m, C), or chunks of them, and return their ids (m,).
@@ -174,7 +181,13 @@ class PrototypeBank:
         bank._rows, bank._coder, bank._metric, bank._nonfinite = opened
         bank._mapped, bank._stats = True, BankStats()
         bank._repaired = _counter(bank.device)
+        bank._handle = _ops.enter(bank._search)
         return bank
+
+    def __setstate__(self, state: dict) -> None:
+        """A copy, also one unpickled, is another bank to the operators."""
+        self.__dict__.update(state)
+        self._handle = _ops.enter(self._search)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -245,36 +258,10 @@ class PrototypeBank:
             rows_rescored=counts.rows_rescored + found.rescored,
             bytes_screened=counts.bytes_screened + found.screened,
         )
-        return found.scores.to(queries.device), found.rows
+        return found.scores.to(queries.device), found.rows.to(queries.device)
 
 
 def _counter(device: torch.device) -> Tensor:
     """Zero; one that may be added to in and out of inference mode."""
     with torch.inference_mode(False):
         return torch.zeros((), dtype=torch.int64, device=device)
-
-
-class _Scores(torch.autograd.Function):
-    """``PrototypeBank.topk`` with a gradient for the queries."""
-
-    @staticmethod
-    def forward(ctx, queries, bank, k, mask):
-        scores, rows = bank._search(queries, k, mask)
-        positions = bank._rows.positions(rows).to(queries.device)
-        ctx.save_for_backward(queries, rows, *bank._rows.rows.chunks)
-        ctx.metric = bank.metric
-        ctx.mark_non_differentiable(positions)
-        return scores, positions
-
-    @staticmethod
-    def backward(ctx, *grads):
-        queries, rows, *chunks = ctx.saved_tensors
-        rows = rows.to(queries.device)
-        return (
-            *_gradient.of_selected(
-                grads[0], queries, chunks, rows, ctx.metric, of_prototypes=False
-            ),
-            None,
-            None,
-            None,
-        )

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree
 
-from . import _checks, _ops
+from . import _checks, _transforms
 
 
 class Matches(NamedTuple):
@@ -16,6 +17,10 @@ class Matches(NamedTuple):
     """(Q, k) float32; larger is more similar; -inf where nothing may match."""
     indices: Tensor
     """(Q, k) int64 rows of the prototypes, numbered through all chunks; -1 where none."""
+
+
+# So that torch.export can save a program that returns one; torch offers no public way.
+_pytree._register_namedtuple(Matches, serialized_type_name="flashmatch.Matches")
 
 
 def topk(
@@ -61,18 +66,18 @@ def topk(
     _checks.require_vectors("queries", queries)
     chunks = _checks.require_prototypes(prototypes)
     _checks.require_same_channels(queries, chunks)
-    rows = sum(len(chunk) for chunk in chunks)
+    count, rows = queries.shape[0], sum(chunk.shape[0] for chunk in chunks)  # len() is no symbol
     k = _checks.require_k(k, rows)
     _checks.require_choice("metric", metric, _checks.METRICS)
     _checks.require_choice("nonfinite", nonfinite, _checks.NONFINITE)
-    _checks.require_mask(mask, len(queries), rows, queries.device)
+    _checks.require_mask(mask, count, rows, queries.device)
     _checks.require_positive("chunk_rows", chunk_rows)
-    if len(queries) == 0 or k == 0:
+    if count == 0 or k == 0:
         return Matches(
-            queries.new_empty(len(queries), k, dtype=torch.float32),
-            queries.new_empty(len(queries), k, dtype=torch.int64),
+            queries.new_empty(count, k, dtype=torch.float32),
+            queries.new_empty(count, k, dtype=torch.int64),
         )
-    scores, indices = _ops.search(
+    scores, indices = _transforms.search(
         queries, chunks, k, metric, mask, chunk_rows, nonfinite == "exclude"
     )
     return Matches(scores, indices)
