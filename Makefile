@@ -34,10 +34,16 @@ test-interpreter: $(VENV)/.installed-dev
 test-compile: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/compile
 
-test-dropin: test-libraries
+test-dropin: test-libraries test-mmpretrain test-onedl
 
 test-libraries: $(VENV)-dropin/.installed-dropin
 	$(VENV)-dropin/bin/pytest tests/dropin --ignore=tests/dropin/mmpretrain
+
+test-mmpretrain: $(VENV)-mmpretrain/.installed-dropin-mmpretrain
+	$(VENV)-mmpretrain/bin/pytest tests/dropin/mmpretrain
+
+test-onedl: $(VENV)-onedl/.installed-dropin-onedl
+	$(VENV)-onedl/bin/pytest tests/dropin/mmpretrain
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -85,6 +91,16 @@ $(VENV)-dropin/.installed-%: pyproject.toml | $(VENV)-dropin/bin/python
 	$(call install,$(VENV)-dropin,$*)
 	touch $@
 
+$(VENV)-mmpretrain/.installed-%: pyproject.toml | $(VENV)-mmpretrain/bin/python
+	$(call install,$(VENV)-mmpretrain,$*)
+	touch $@
+
+# Without its compiled operators mmcv is mmcv-lite.
+$(VENV)-onedl/.installed-%: export MMCV_WITH_OPS := 0
+$(VENV)-onedl/.installed-%: pyproject.toml | $(VENV)-onedl/bin/python
+	$(call install,$(VENV)-onedl,$*)
+	touch $@
+
 .PRECIOUS: %/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-dropin test-libraries test-torch test-interpreter test-compile lint fuzz bench gpu clean
+.PHONY: help demo test test-dropin test-libraries test-mmpretrain test-onedl test-torch test-interpreter test-compile lint fuzz bench gpu clean

@@ -95,13 +95,13 @@ def obtain_prototypes(
     if isinstance(vectors, nn.Parameter) or vectors.requires_grad:
         vectors = vectors.detach()
     vectors = vectors.to(like.device, like.dtype)
-    _require_finite(vectors)
+    require_finite(vectors)
     if ids is None:
         ids = torch.arange(len(vectors))
     return vectors, ids.to(like.device)
 
 
-def _require_finite(vectors: Tensor) -> None:
+def require_finite(vectors: Tensor) -> None:
     bad = ~vectors.isfinite().all(dim=1)
     if bad.any():
         rows = bad.nonzero()[:5, 0].tolist()
@@ -120,7 +120,11 @@ def load_prototypes(path: str | Path) -> tuple[Tensor, Tensor | None]:
     Raises:
         FileNotFoundError, ValueError: no such file, nothing readable, or no such matrix in it.
     """
-    path = require_file(path, "prototype")
+    return read_prototypes(require_file(path, "prototype"))
+
+
+def read_prototypes(path: Path) -> tuple[Tensor, Tensor | None]:
+    """As ``load_prototypes``, from a file of any name: torch's unless it ends in .safetensors."""
     content = read_file(path, "prototype")
     if isinstance(content, Tensor):
         require_matrix(content)
@@ -152,6 +156,11 @@ def dump_prototypes(path: str | Path, vectors: Tensor, ids: Tensor) -> None:
     """
     path = Path(path)
     require_suffix(path, "path")
+    write_prototypes(path, vectors, ids)
+
+
+def write_prototypes(path: Path, vectors: Tensor, ids: Tensor) -> None:
+    """As ``dump_prototypes``, under any name: torch's format unless it ends in .safetensors."""
     vectors = vectors.detach().cpu().contiguous()
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
