@@ -1,0 +1,109 @@
+"""Indexes in files, and indexes of FAISS's own."""
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...kernels import PrototypeBank, _store
+from .arrays import METRIC_INNER_PRODUCT, METRIC_L2, METRICS
+from .flat import IndexFlat, IndexFlatIP, IndexFlatL2
+from .id_map import IndexIDMap, IndexIDMap2
+from .index import Index
+
+_FLAT = {METRIC_INNER_PRODUCT: IndexFlatIP, METRIC_L2: IndexFlatL2}
+_WITH_IDS = {"IndexIDMap": IndexIDMap, "IndexIDMap2": IndexIDMap2}
+_ID_MAP = "id_map"
+
+
+def write_index(index: Index, fname: str | os.PathLike) -> None:
+    """Write an index to a safetensors file, which appears whole or not at all.
+
+    It is the file of a ``PrototypeBank``, which can load it, with the ids of an ``IndexIDMap`` as
+    tensor "id_map". FAISS cannot read it.
+    """
+    if not isinstance(index, Index):
+        raise TypeError(f"index must be an index of this module; got {type(index).__name__}")
+    path, bank = Path(fname), index._flat._prepared()
+    if not isinstance(index, IndexIDMap):
+        bank.save(path)
+        return
+    without_ids = path.with_name(f".{path.name}.{os.getpid()}.bank")
+    try:
+        bank.save(without_ids)
+        tensors, metadata = _store.open_mapped(without_ids)
+        tensors[_ID_MAP] = torch.from_numpy(index.id_map)
+        parts: dict[str, _store.Part] = {
+            name: (x.dtype, tuple(x.shape), [x]) for name, x in tensors.items()
+        }
+        _store.write(path, parts, metadata | {"index": type(index).__name__})
+    finally:
+        without_ids.unlink(missing_ok=True)
+
+
+def read_index(fname: str | os.PathLike, *, device: torch.device | str | None = None) -> Index:
+    """The index that ``write_index`` wrote, its vectors memory-mapped; or, with FAISS installed,
+    a flat index that FAISS wrote.
+
+    As FAISS does, an ``IndexFlat`` comes back as ``IndexFlatIP`` or ``IndexFlatL2``.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or not the file of such an index.
+    """
+    path = Path(fname)
+    if not path.is_file():
+        raise FileNotFoundError(f"fname must be the file of an index; got {str(path)!r}")
+    if _is_faiss(path):
+        return from_faiss(_faiss().read_index(str(path)), device=device)
+    bank = PrototypeBank.load(path, device)
+    metrics = {name: metric for metric, name in METRICS.items()}
+    if bank.metric not in metrics:
+        raise ValueError(f"fname must hold a bank for 'dot' or 'l2'; got {bank.metric!r}")
+    flat = _FLAT[metrics[bank.metric]](bank.dim, device=device)
+    tensors, metadata = _store.open_mapped(path)
+    wrapped = _WITH_IDS[metadata["index"]](flat) if "index" in metadata else flat
+    flat._bank = bank
+    if isinstance(wrapped, IndexIDMap):
+        wrapped._changed([tensors[_ID_MAP].numpy().copy()])
+    return wrapped
+
+
+def from_faiss(index: Any, *, device: torch.device | str | None = None) -> Index:
+    """A copy of an index of FAISS's own: flat, by scalar product or L2, with or without ids."""
+    faiss = _faiss()
+    index = faiss.downcast_index(index)
+    kind = _WITH_IDS.get(type(index).__name__)
+    inside = index if kind is None else faiss.downcast_index(index.index)
+    name, d, metric = type(inside).__name__, inside.d, inside.metric_type
+    if name not in ("IndexFlat", "IndexFlatIP", "IndexFlatL2") or metric not in METRICS:
+        raise ValueError(
+            "index must be an IndexFlat by scalar product or L2, or an IndexIDMap of one; got "
+            f"{name} with metric {metric}"
+        )
+    vectors = inside.reconstruct_n(0, inside.ntotal)
+    typed = name != "IndexFlat"
+    flat = _FLAT[metric](d, device=device) if typed else IndexFlat(d, metric, device=device)
+    if kind is None:
+        flat.add(vectors)
+        return flat
+    mapped = kind(flat)
+    mapped.add_with_ids(vectors, faiss.vector_to_array(index.id_map))
+    return mapped
+
+
+def _is_faiss(path: Path) -> bool:
+    """FAISS's files begin with a letter I and three more; safetensors' with a small number."""
+    with open(path, "rb") as file:
+        tag = file.read(4)
+    return len(tag) == 4 and tag[:1] == b"I" and tag.isalnum()
+
+
+def _faiss() -> Any:
+    try:
+        return import_module("faiss")
+    except ImportError as error:
+        raise ImportError(
+            "an index of FAISS's own can only be read with faiss installed"
+        ) from error

@@ -1,0 +1,188 @@
+"""IndexFlat: vectors numbered in sequence, kept and searched by a PrototypeBank."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...kernels import Matches, PrototypeBank
+from .arrays import METRIC_INNER_PRODUCT, METRIC_L2, count, distances, matrix, metric_name
+from .index import Index
+
+_CHUNK_ROWS = 4096
+"""What is added in smaller pieces than this is joined up to it."""
+_FIRST_K = 64
+"""Neighbours that a range search asks for first."""
+
+
+class IndexFlat(Index):
+    """All vectors as they are, numbered 0, 1, 2, ...; removing closes the gaps.
+
+    Args:
+        d: channels.
+        metric: ``METRIC_L2`` or ``METRIC_INNER_PRODUCT``.
+        device: where vectors lie and searches run; None = the CPU. (FAISS has other classes.)
+
+    Vectors are copied when added. They are prepared for search, at about a byte per coordinate
+    besides, when a search needs it. A vector with NaN or inf is kept but never found, and such a
+    query finds nothing.
+    """
+
+    __slots__ = ("_bank", "_device", "_pending")
+
+    def __init__(
+        self, d: int, metric: int = METRIC_L2, *, device: torch.device | str | None = None
+    ) -> None:
+        metric_name(metric)
+        super().__init__(count("d", d, 1), metric)
+        self._device = torch.device(device or "cpu")
+        self._bank: PrototypeBank | None = None
+        self._pending: list[Tensor] = []  # added, but not to the bank yet
+
+    @property
+    def ntotal(self) -> int:
+        return (0 if self._bank is None else len(self._bank)) + sum(map(len, self._pending))
+
+    @property
+    def device(self) -> torch.device:
+        """Where vectors lie and searches run."""
+        return self._device
+
+    @property
+    def code_size(self) -> int:
+        """Bytes of a vector."""
+        return 4 * self.d
+
+    def add(self, x: object) -> None:
+        """Append vectors (n, d); they are numbered on."""
+        self._pending.append(matrix("x", x, self.d, copy=True).to(self.device))
+
+    def add_with_ids(self, x: object, ids: object) -> None:
+        """As in FAISS: only an ``IndexIDMap`` has ids."""
+        raise RuntimeError("add_with_ids needs an index with ids: IndexIDMap(index)")
+
+    def reset(self) -> None:
+        self._bank, self._pending = None, []
+
+    def get_xb(self) -> np.ndarray:
+        """(ntotal * d,): all vectors, a copy where FAISS has a pointer."""
+        return self._vectors().cpu().numpy().ravel()
+
+    def merge_from(self, otherIndex: IndexFlat, add_id: int = 0) -> None:
+        """Move all vectors of an index of the same type behind the own ones."""
+        if add_id != 0:
+            raise RuntimeError(f"add_id must be 0 for an index without ids; got {add_id}")
+        self.check_compatible_for_merge(otherIndex)
+        if otherIndex.ntotal:
+            self._pending.append(otherIndex._vectors().to(self.device))
+        otherIndex.reset()
+
+    def check_compatible_for_merge(self, otherIndex: Index) -> None:
+        """RuntimeError unless ``otherIndex`` is another index of this type, ``d`` and metric."""
+        alike = type(otherIndex) is type(self) and otherIndex is not self
+        if not alike or (otherIndex.d, otherIndex.metric_type) != (self.d, self.metric_type):
+            raise RuntimeError(
+                f"otherIndex must be another {type(self).__name__} with d = {self.d} and metric "
+                f"{self.metric_type}; got {otherIndex!r}"
+            )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(d={self.d}, metric={self.metric_type}, ntotal={self.ntotal})"
+
+    @property
+    def _flat(self) -> IndexFlat:
+        return self
+
+    def _ids(self) -> np.ndarray:
+        return np.arange(self.ntotal)
+
+    def _labels(self, positions: Tensor) -> Tensor:
+        return positions
+
+    def _positions(self, keys: np.ndarray) -> np.ndarray:
+        absent = keys[(keys < 0) | (keys >= self.ntotal)]
+        if len(absent):
+            raise RuntimeError(f"key must be below ntotal = {self.ntotal}; got {absent[0]}")
+        return keys
+
+    def _remove(self, gone: np.ndarray) -> None:
+        if gone.all():
+            self.reset()
+            return
+        bank = self._prepared()
+        bank.remove(bank.ids[torch.from_numpy(gone).to(bank.device)])
+
+    def _prepared(self) -> PrototypeBank:
+        """The bank of all vectors."""
+        if self._bank is None:
+            chunks = _joined(self._pending) or [torch.empty(0, self.d, device=self.device)]
+            metric = metric_name(self.metric_type)
+            self._bank = PrototypeBank(chunks, metric=metric, nonfinite="exclude", progress=False)
+        elif self._pending:
+            self._bank.add(_joined(self._pending))
+        self._pending = []
+        return self._bank
+
+    def _vectors(self, positions: Tensor | None = None) -> Tensor:
+        """A copy (m, d) float32 of the vectors at ``positions`` (m,), or of all; on the CPU."""
+        collection = self._prepared()._rows
+        rows = collection.ids.present.nonzero()[:, 0]
+        rows = rows if positions is None else rows[positions]
+        return collection.rows.take(rows, torch.empty(len(rows), self.d))
+
+    def _nearest(self, queries: Tensor, k: int, mask: Tensor | None) -> Matches:
+        mask = None if mask is None else mask.to(queries.device)
+        return self._prepared().topk(queries, k, mask=mask)
+
+    def _within(
+        self, queries: Tensor, radius: float, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, positions and distances (m,) of all strictly within, in that order."""
+        sign = 1 if self.metric_type == METRIC_INNER_PRODUCT else -1
+        least = sign * torch.tensor(radius, dtype=torch.float32).item()
+        left, k, found = torch.arange(len(queries), device=queries.device), _FIRST_K, []
+        while len(left):
+            k = min(k, self.ntotal)
+            scores, positions = self._nearest(queries[left], k, mask)
+            inside = scores > least
+            more = inside[:, -1] if k < self.ntotal else torch.zeros_like(left, dtype=torch.bool)
+            row, rank = (inside & ~more[:, None]).nonzero(as_tuple=True)
+            found.append((left[row], positions[row, rank], scores[row, rank]))
+            left, k = left[more], 4 * k
+        if not found:
+            return left, left, torch.empty(0, device=queries.device)
+        rows, positions, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
+        order = (rows * self.ntotal + positions).argsort()
+        return rows[order], positions[order], distances(scores[order], self.metric_type)
+
+
+class IndexFlatIP(IndexFlat):
+    """By scalar product, largest first."""
+
+    __slots__ = ()
+
+    def __init__(self, d: int, *, device: torch.device | str | None = None) -> None:
+        super().__init__(d, METRIC_INNER_PRODUCT, device=device)
+
+
+class IndexFlatL2(IndexFlat):
+    """By squared Euclidean distance, smallest first."""
+
+    __slots__ = ()
+
+    def __init__(self, d: int, *, device: torch.device | str | None = None) -> None:
+        super().__init__(d, METRIC_L2, device=device)
+
+
+def _joined(chunks: list[Tensor]) -> list[Tensor]:
+    """Without empty ones, and small neighbours joined: few chunks after many small additions."""
+    groups: list[list[Tensor]] = []
+    room = 0
+    for chunk in filter(len, chunks):
+        if len(chunk) > room:
+            groups.append([])
+            room = _CHUNK_ROWS
+        groups[-1].append(chunk)
+        room -= len(chunk)
+    return [group[0] if len(group) == 1 else torch.cat(group) for group in groups]

@@ -1,0 +1,180 @@
+"""What all indexes do alike: labels on top of a flat index that numbers its rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .arrays import INT64, count, int64, matches, matrix, require_out, returned
+from .selectors import IDSelector, IDSelectorBatch, SearchParameters, selected
+
+if TYPE_CHECKING:
+    from .flat import IndexFlat
+
+Array = np.ndarray | Tensor
+
+
+class Index(ABC):
+    """An index over vectors of ``d`` float32 channels.
+
+    ``x`` below is (n, d): a numpy array, or whatever numpy makes one of, or a tensor; other numbers
+    are converted to float32. Results are arrays, or tensors on its device where ``x`` is a tensor;
+    arrays given as D, I, R, labels or ``x`` of a reconstruction are written to and returned.
+
+    Wrong arguments raise TypeError or ValueError; what FAISS refuses with RuntimeError is
+    RuntimeError here too. Unknown attributes cannot be set.
+    """
+
+    __slots__ = ("d", "metric_type", "verbose")
+
+    is_trained = True
+
+    def __init__(self, d: int, metric_type: int) -> None:
+        self.d, self.metric_type, self.verbose = d, metric_type, False
+
+    @property
+    @abstractmethod
+    def ntotal(self) -> int:
+        """Vectors in the index."""
+
+    @property
+    @abstractmethod
+    def _flat(self) -> IndexFlat:
+        """The vectors, by position."""
+
+    @abstractmethod
+    def _ids(self) -> np.ndarray:
+        """(ntotal,) int64: the label of each position."""
+
+    @abstractmethod
+    def _labels(self, positions: Tensor) -> Tensor:
+        """Labels of positions; -1 stays -1."""
+
+    @abstractmethod
+    def _remove(self, gone: np.ndarray) -> None:
+        """Remove the positions marked in ``gone`` (ntotal,) bool."""
+
+    @abstractmethod
+    def _positions(self, keys: np.ndarray) -> np.ndarray:
+        """Positions of labels, or RuntimeError that names one that is not there."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Remove all vectors."""
+
+    def train(self, x: object) -> None:
+        """Nothing: flat indexes need no training."""
+        matrix("x", x, self.d)
+
+    def search(
+        self,
+        x: object,
+        k: int,
+        *,
+        params: SearchParameters | None = None,
+        D: Array | None = None,
+        I: Array | None = None,  # noqa: E741
+    ) -> tuple:
+        """The ``k`` nearest: distances D (n, k) float32 and labels I (n, k) int64, best first.
+
+        Scalar products descend, squared distances ascend; of equal ones the row added first comes
+        first. Ranks without a match have label -1 and the largest float32 as distance (negative
+        for scalar products).
+
+        Time is O(n ntotal d); memory beyond inputs and results is at most
+        ``flashmatch.kernels.WORKSPACE_BYTES``.
+        """
+        queries, k = matrix("x", x, self.d), count("k", k, 1)
+        require_out("D", D, (len(queries), k), "float32")
+        require_out("I", I, (len(queries), k), "int64")
+        found, positions = self._search(queries, k, params)
+        return returned(found, x, D), returned(self._labels(positions), x, I)
+
+    def assign(self, x: object, k: int, labels: Array | None = None):
+        """The labels of ``search``."""
+        return self.search(x, k, I=labels)[1]
+
+    def search_and_reconstruct(
+        self,
+        x: object,
+        k: int,
+        *,
+        params: SearchParameters | None = None,
+        D: Array | None = None,
+        I: Array | None = None,  # noqa: E741
+        R: Array | None = None,
+    ) -> tuple:
+        """As ``search``, and the vectors R (n, k, d) found; NaN where the label is negative."""
+        queries, k = matrix("x", x, self.d), count("k", k, 1)
+        require_out("R", R, (len(queries), k, self.d), "float32")
+        self._positions(np.empty(0, dtype=np.int64))  # IndexIDMap cannot
+        D, I = self.search(x, k, params=params, D=D, I=I)  # noqa: E741
+        keys = torch.as_tensor(I).cpu().flatten()
+        vectors = torch.full((len(keys), self.d), torch.nan)
+        vectors[keys >= 0] = self._reconstructed(keys[keys >= 0].numpy())
+        vectors = vectors.view(len(queries), k, self.d).to(queries.device)
+        return D, I, returned(vectors, x, R)
+
+    def range_search(
+        self, x: object, thresh: float, *, params: SearchParameters | None = None
+    ) -> tuple:
+        """All scalar products above ``thresh``, or squared distances below it, strictly.
+
+        Returns (lims, D, I): of query i those at ``lims[i]:lims[i + 1]``, in the order of addition.
+
+        Found by searches for more and more neighbours of the queries that may have more, which
+        takes a few times the memory of the result.
+        """
+        queries = matrix("x", x, self.d)
+        rows, positions, found = self._flat._within(queries, float(thresh), self._mask(params))
+        ends = torch.bincount(rows, minlength=len(queries)).cumsum(0)
+        lims = returned(torch.cat([ends.new_zeros(1), ends]), x)
+        lims = lims.astype(np.uint64) if isinstance(lims, np.ndarray) else lims
+        return lims, returned(found, x), returned(self._labels(positions), x)
+
+    def remove_ids(self, x: object) -> int:
+        """Remove the labels ``x``, an ``IDSelector`` or (m,) ints, and return how many rows went.
+
+        Labels that are not there are ignored.
+        """
+        selector = x if isinstance(x, IDSelector) else IDSelectorBatch(int64("x", x))
+        gone = selector.members(self._ids())
+        if gone.any():
+            self._remove(gone)
+        return int(gone.sum())
+
+    def reconstruct(self, key: int, x: Array | None = None):
+        """The vector (d,) with label ``key``. RuntimeError if there is none."""
+        require_out("x", x, (self.d,), "float32")
+        keys = np.array([count("key", key, INT64.min)])
+        return returned(self._reconstructed(keys)[0], x, x)
+
+    def reconstruct_n(self, n0: int = 0, ni: int = -1, x: Array | None = None):
+        """The vectors (ni, d) with labels ``n0``, ``n0 + 1``, ...; as many as there are for -1."""
+        n0, ni = count("n0", n0, INT64.min), count("ni", ni, -1)
+        return self.reconstruct_batch(np.arange(n0, n0 + ni if ni >= 0 else self.ntotal), x)
+
+    def reconstruct_batch(self, key: object, x: Array | None = None):
+        """The vectors (m, d) with labels ``key`` (m,)."""
+        keys = int64("key", key)
+        require_out("x", x, (len(keys), self.d), "float32")
+        return returned(self._reconstructed(keys), x, x)
+
+    def _reconstructed(self, keys: np.ndarray) -> Tensor:
+        return self._flat._vectors(torch.from_numpy(self._positions(keys)))
+
+    def _search(
+        self, queries: Tensor, k: int, params: SearchParameters | None
+    ) -> tuple[Tensor, Tensor]:
+        """Distances and positions (n, k)."""
+        mask = self._mask(params)
+        scores, positions = self._flat._nearest(queries, min(k, self.ntotal), mask)
+        return matches(scores, positions, k, self.metric_type)
+
+    def _mask(self, params: SearchParameters | None) -> Tensor | None:
+        selector = selected(params)
+        return None if selector is None else torch.from_numpy(selector.members(self._ids()))
