@@ -3,6 +3,7 @@
 from .encoders import EFFICIENTNET_LITE0_PREPROCESS, build_encoder
 from .heads import LossHead
 from .image_to_image import ImageToImageRetriever
+from .metrics import KnnAccuracy, RetrievalMetrics
 from .preprocess import ImagePreprocessor
 from .prototypes import load_prototypes
 from .samples import DataSample, collate
@@ -12,7 +13,9 @@ __all__ = [
     "DataSample",
     "ImagePreprocessor",
     "ImageToImageRetriever",
+    "KnnAccuracy",
     "LossHead",
+    "RetrievalMetrics",
     "build_encoder",
     "collate",
     "load_prototypes",
