@@ -1,0 +1,218 @@
+"""Distances and their order, against scikit-learn's brute force and a search in long double.
+
+Long double has 64 bits of mantissa on x86; where it is fp64, the reference sums differently at
+least, and the tolerances still hold.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from sklearn import neighbors
+
+from flashmatch.adapters import sklearn as ours
+from flashmatch.adapters._nearest import SPARE
+
+METRICS = ("euclidean", "sqeuclidean", "cosine")
+KINDS = ("gaussian", "integers", "duplicates", "close", "offset", "zeros", "tiny", "huge")
+EPS = 2.0**-52
+
+
+@dataclass(frozen=True)
+class Problem:
+    X: np.ndarray
+    queries: np.ndarray
+    k: int
+    metric: str
+
+    def __repr__(self) -> str:
+        return f"Problem({self.X.shape}, {self.queries.shape}, {self.X.dtype}, {self.k}, \
+{self.metric})"
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> Problem:
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n, channels = draw(st.integers(1, 90)), draw(st.integers(1, 20))
+    kind = draw(st.sampled_from(KINDS))
+    X = random.normal(size=(n, channels))
+    if kind == "integers":
+        X = random.integers(-2, 3, (n, channels)).astype(float)
+    if kind == "duplicates":
+        X = X[random.integers(0, max(1, n // 8), n)]
+    if kind == "close":
+        X = X[:1] + 1e-7 * X
+    if kind == "zeros":
+        X[random.random(n) < 0.3] = 0
+    X = {"offset": X + 1e4, "tiny": X * 1e-9, "huge": X * 1e20}.get(kind, X)
+    own = X[random.integers(0, n, draw(st.integers(1, 9)))]
+    noise = random.normal(size=own.shape) * np.abs(X).max()
+    queries = own if draw(st.booleans()) else own + noise * draw(st.sampled_from([1e-9, 0.3]))
+    dtypes = draw(st.sampled_from([("float64", "float64"), ("float32",) * 2, ("int64", "float64")]))
+    if kind == "huge" and dtypes[0] == "int64":
+        dtypes = ("float64", "float64")
+    X, queries = (a.astype(t) for a, t in zip((X, queries), dtypes, strict=True))
+    return Problem(X, queries, draw(st.integers(1, n)), draw(st.sampled_from(METRICS)))
+
+
+def reference(problem: Problem) -> np.ndarray:
+    """Distances (Q, M) in long double, from differences."""
+    queries, X = (a.astype(np.longdouble)[:, None] for a in (problem.queries, problem.X))
+    X = X.swapaxes(0, 1)
+    if problem.metric != "cosine":
+        squares = ((queries - X) ** 2).sum(-1)
+        return squares if problem.metric == "sqeuclidean" else np.sqrt(squares)
+    norms = [np.sqrt((a**2).sum(-1, keepdims=True)) for a in (queries, X)]
+    q, p = (a / np.maximum(n, 1e-8) for a, n in zip((queries, X), norms, strict=True))
+    shortfall = sum(np.where(n[..., 0] < 1e-8, 1 - (n[..., 0] / 1e-8) ** 2, 0) for n in norms)
+    return ((q - p) ** 2).sum(-1) / 2 + shortfall / 2  # 1 - q.p, without cancellation
+
+
+def slack(problem: Problem, truth: np.ndarray) -> np.ndarray:
+    """What fp64 sums over the channels may be off, and the one rounding to the dtype returned.
+
+    A unit vector is off by some eps, and so is a difference of two of length sqrt(2 d): half its
+    square by sqrt(2 d) eps.
+    """
+    narrow = problem.metric == "cosine" and problem.X.dtype == problem.queries.dtype == np.float32
+    terms = problem.X.shape[1] + 8
+    scale = truth
+    if problem.metric == "cosine":
+        scale = np.where(truth < 0.5, np.sqrt(2 * truth) + terms * EPS, 1)
+    return (terms * EPS * scale + (2.0**-24 * truth if narrow else 0)).astype(np.float64)
+
+
+def assert_nearest(problem: Problem, distances: np.ndarray, indices: np.ndarray) -> None:
+    """Right distances, in order, and none left out that is nearer by more than fp64 can be off."""
+    truth = reference(problem)
+    assert distances.shape == indices.shape == (len(problem.queries), problem.k)
+    assert all(len(set(row)) == problem.k for row in indices)
+    of_found = np.take_along_axis(truth, indices, axis=1)
+    off = np.abs(distances - of_found)
+    assert (off <= slack(problem, of_found)).all(), off.max()
+    rising, tied = np.diff(distances) > 0, np.diff(distances) == 0
+    assert (rising | (tied & (np.diff(indices) > 0))).all(), "not in order"
+    left_out = truth.copy()
+    np.put_along_axis(left_out, indices, np.inf, axis=1)
+    nearest = left_out.min(axis=1)
+    bound = distances[:, -1] - slack(problem, distances[:, -1]) * 2
+    assert (nearest >= bound).all(), "a nearer row was left out"
+
+
+def kneighbors(estimator: type, problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    options = {"algorithm": "brute", "metric": problem.metric, "n_neighbors": problem.k}
+    return estimator(**options).fit(problem.X).kneighbors(problem.queries)
+
+
+@given(problem=problems())
+@example(Problem(np.zeros((3, 2)), np.zeros((2, 2)), 2, "cosine"))
+@example(Problem(np.zeros((40, 1)), np.ones((2, 1)), 3, "euclidean"))
+def test_nearest_as_in_long_double(problem: Problem) -> None:
+    assert_nearest(problem, *kneighbors(ours.NearestNeighbors, problem))
+
+
+@given(problem=problems())
+def test_as_scikit_learn_up_to_its_own_error(problem: Problem) -> None:
+    """The j-th distances differ by no more than scikit-learn's differ from the truth."""
+    found, theirs = (
+        kneighbors(estimator, problem)
+        for estimator in (ours.NearestNeighbors, neighbors.NearestNeighbors)
+    )
+    assert found[0].dtype == theirs[0].dtype
+    truth = reference(problem)
+    norms = np.linalg.norm(np.concatenate([problem.X, problem.queries]).astype(float), axis=1)
+    # scikit-learn divides by 1 where a norm is short.
+    assume(problem.metric != "cosine" or not ((norms > 0) & (norms < 1e-5)).any())
+    everything = kneighbors(neighbors.NearestNeighbors, replace(problem, k=len(problem.X)))
+    off = np.abs(everything[0] - np.take_along_axis(truth, everything[1], axis=1))
+    allowed = off.max() + slack(problem, truth).max()
+    ordered = np.sort(truth, axis=1)
+    assert (np.abs(found[0] - theirs[0]) <= 2 * allowed).all()
+    gaps = np.diff(ordered, axis=1, append=np.inf)[:, : problem.k]
+    before = np.diff(ordered, axis=1, prepend=-np.inf)[:, : problem.k]
+    clear = (gaps > 4 * allowed) & (before > 4 * allowed)
+    np.testing.assert_array_equal(found[1][clear], theirs[1][clear])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_no_error_is_larger_than_scikit_learns(metric: str) -> None:
+    random = np.random.default_rng(0)
+    problem = Problem(random.normal(3, 1, (300, 40)), random.normal(3, 1, (30, 40)), 9, metric)
+    errors = [
+        np.abs(distances - np.sort(reference(problem), axis=1)[:, :9]).max()
+        for distances, _ in (
+            kneighbors(estimator, problem)
+            for estimator in (ours.NearestNeighbors, neighbors.NearestNeighbors)
+        )
+    ]
+    assert errors[0] <= errors[1]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_enough_rows_for_codes(metric: str) -> None:
+    """Banks search codes from 2 million coordinates on, where the processor multiplies them."""
+    random = np.random.default_rng(0)
+    X = random.normal(size=(20000, 128)).astype(np.float32)
+    problem = Problem(X, X[:20] + 1, 7, metric)
+    assert_nearest(problem, *kneighbors(ours.NearestNeighbors, problem))
+
+
+def shuffled_circle(angles: np.ndarray) -> np.ndarray:
+    """Unit vectors at these angles from (1, 0), in an order of their own."""
+    angles = np.random.default_rng(0).permutation(angles)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("count", [40, 3000])
+def test_more_near_ties_in_fp32_than_spare_rows(metric: str, count: int) -> None:
+    """1 - cos from 5e-13 to 5e-9; fp32 has nothing between 1 and 1 - 6e-8."""
+    assert count > 4 * SPARE
+    X = shuffled_circle(np.linspace(1e-6, 1e-4, count))
+    if metric != "cosine":  # distances from 1 to 1 + 1e-8
+        X = np.arctan2(X[:, 1], X[:, 0])[:, None] * 1e-4 + 1
+    origin = np.array([[1.0, 0]] if metric == "cosine" else [[0.0]])
+    problem = Problem(X, origin, 3, metric)
+    distances, indices = kneighbors(ours.NearestNeighbors, problem)
+    assert_nearest(problem, distances, indices)
+    np.testing.assert_array_equal(indices[0], np.argsort(reference(problem)[0])[:3])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_more_ties_than_spare_rows(metric: str) -> None:
+    """All but one row are equal; distances are not 0."""
+    X = np.ones((2000, 3))
+    X[1234] = [1, 1, 0.5]
+    problem = Problem(X, np.array([[1.0, 1, 0], [0, 0, 1]]), 4, metric)
+    distances, indices = kneighbors(ours.NearestNeighbors, problem)
+    assert_nearest(problem, distances, indices)
+    np.testing.assert_array_equal(indices, [[1234, 0, 1, 2], [0, 1, 2, 3]])
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
+def test_squares_beyond_fp32(metric: str) -> None:
+    """Scores are -inf for all then."""
+    X = np.random.default_rng(0).normal(size=(200, 4)) * 1e30
+    problem = Problem(X, X[:3] * 2, 5, metric)
+    assert_nearest(problem, *kneighbors(ours.NearestNeighbors, problem))
+
+
+@pytest.mark.parametrize("wrong", ["distance", "order", "left out", "twice"])
+def test_the_assertion_sees_what_is_wrong(wrong: str) -> None:
+    random = np.random.default_rng(0)
+    problem = Problem(random.normal(size=(30, 4)), random.normal(size=(5, 4)), 6, "euclidean")
+    distances, indices = kneighbors(ours.NearestNeighbors, problem)
+    assert_nearest(problem, distances, indices)
+    if wrong == "distance":
+        distances[2, 3] *= 1 + 1e-14
+    elif wrong == "order":
+        distances[:, :2], indices[:, :2] = distances[:, 1::-1], indices[:, 1::-1]
+    elif wrong == "left out":
+        distances, indices = distances[:, 1:], indices[:, 1:]
+        problem = Problem(problem.X, problem.queries, 5, "euclidean")
+    else:
+        indices[0, 1] = indices[0, 0]
+    with pytest.raises(AssertionError):
+        assert_nearest(problem, distances, indices)
