@@ -45,7 +45,8 @@ def relevance(
         TypeError, ValueError: naming the argument, what was expected, and what was given. Values
             are looked at only on the CPU, since looking elsewhere would wait for the device.
 
-    Takes O(M log Q + Q k), never (Q, M).
+    Takes O((M + Q) log M + Q k), never (Q, M): the labels of the gallery are sorted in each call, so
+    give many queries at once where it is large.
     """
     require_indices(indices)
     queries = require_labels("query_labels", query_labels, indices.device, len(indices))
@@ -95,17 +96,10 @@ def ranks_of_others(indices: Tensor, selves: Tensor) -> Tensor:
 
 
 def count_relevant(query_labels: Tensor, prototype_labels: Tensor) -> Tensor:
-    """(Q,) int64: how many of ``prototype_labels`` (M,) equal each of ``query_labels`` (Q,).
-
-    Takes O((M + Q) log Q): prototypes are found among the sorted queries, and never sorted.
-    """
-    if len(query_labels) == 0:
-        return torch.zeros_like(query_labels)
-    known = query_labels.sort().values
-    first = torch.searchsorted(known, prototype_labels).clamp(max=len(known) - 1)
-    counts = torch.zeros_like(known)
-    counts.index_add_(0, first, known[first].eq(prototype_labels).long())
-    return counts[torch.searchsorted(known, query_labels)]
+    """(Q,) int64: how many of ``prototype_labels`` (M,) equal each of ``query_labels`` (Q,)."""
+    ordered = prototype_labels.sort().values
+    end = torch.searchsorted(ordered, query_labels, right=True)
+    return end - torch.searchsorted(ordered, query_labels)
 
 
 def labels_at(labels: Tensor, indices: Tensor) -> Tensor:

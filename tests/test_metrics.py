@@ -357,6 +357,19 @@ def test_updates_in_and_out_of_inference_mode() -> None:
     assert metrics.compute() == pytest.approx(once)
 
 
+def test_updates_wait_for_no_device() -> None:
+    """On the meta device there are no values to wait for: asking for one raises."""
+    indices, queries, prototypes = (part.to("meta") for part in random_batch(0))
+    metrics = RetrievalMetrics(r_precision="exact", empty="error", adaptive_k=True)
+    metrics.update(relevance(indices, queries, prototypes, exclude_self=queries))
+    metrics.update(m.relevance_to_targets(indices, queries[:, None] == prototypes))
+    scores, knn = torch.zeros(indices.shape, device="meta"), KnnAccuracy(CLASSES)
+    knn.update(scores, indices, queries, prototypes, exclude_self=queries)
+    for accumulated in (metrics, knn):
+        with pytest.raises(RuntimeError, match="meta"):
+            accumulated.compute()
+
+
 def test_memory_does_not_grow() -> None:
     metrics = RetrievalMetrics()
     size = len(pickle.dumps(metrics))
