@@ -1,0 +1,137 @@
+"""Find near-duplicates among the images of a folder: resized, re-encoded, copied.
+
+    python examples/dedup_folder.py --images DIR
+    python examples/dedup_folder.py    # a folder made of scikit-image's photographs and copies
+
+Two images are alike if their thumbnails correlate: brightness and contrast do not count, and an
+image of one colour is like no other. Groups are what is connected by such pairs. Nothing is
+deleted. ``pairs_above`` is exact: no pair above the threshold is missed, however many there are.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+from tqdm import tqdm
+
+from flashmatch import PrototypeBank
+from flashmatch.retriever.gallery import (
+    fit,
+    photographs_in,
+    read_image,
+    shipped_photographs,
+)
+
+SIDE = 24  # of a thumbnail in pixels
+THRESHOLD = 0.95  # of the correlation
+FIRST_K = 8  # matches looked at before it is known how many are above the threshold
+
+
+def thumbnail(image: Image.Image) -> Tensor:
+    """(3 SIDE^2,) float32 of mean 0, so that a cosine is a correlation."""
+    pixels = torch.from_numpy(np.array(fit(image, SIDE), dtype=np.float32)).flatten()
+    return pixels - pixels.mean()
+
+
+def pairs_above(features: Tensor, threshold: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows i and j, in batches (n,) and (n,), of all pairs whose cosine is at least ``threshold``.
+
+    Rows whose k-th match is still above it are searched again for more. Each pair comes both ways,
+    and each row with itself.
+    """
+    bank = PrototypeBank(features, progress=False)
+    rows, k = torch.arange(len(features)), min(FIRST_K, len(features))
+    while len(rows):
+        scores, matches = bank.topk(features[rows], k)
+        is_done = (scores[:, -1] < threshold) | (k == len(features))
+        i, rank = (is_done[:, None] & (scores >= threshold)).nonzero(as_tuple=True)
+        yield rows[i], matches[i, rank]
+        rows, k = rows[~is_done], min(2 * k, len(features))
+
+
+def groups_of(features: Tensor, threshold: float) -> list[list[int]]:
+    """The rows that pairs above the threshold connect, groups of two and more."""
+    if len(features) == 0:
+        return []
+    i, j = (torch.cat(ends) for ends in zip(*pairs_above(features, threshold), strict=True))
+    pairs = coo_array((np.ones(len(i), bool), (i.numpy(), j.numpy())), shape=2 * [len(features)])
+    count, labels = connected_components(pairs, directed=False)
+    groups: list[list[int]] = [[] for _ in range(count)]
+    for row, label in enumerate(labels):
+        groups[label].append(row)
+    return [group for group in groups if len(group) > 1]
+
+
+def duplicates_in(folder: Path, threshold: float = THRESHOLD) -> list[list[str]]:
+    """The groups of near-duplicates below ``folder``: names, the largest image of each first."""
+    images, skipped = photographs_in(folder, progress=True)
+    for line in skipped:
+        print(f"skipped  {line}")
+    rows = [thumbnail(image.load()) for image in tqdm(images, leave=False)]
+    features = torch.stack(rows) if rows else torch.empty(0, 3 * SIDE**2)
+    groups = groups_of(features, threshold)
+    print(f"images   {len(images)}, of which {sum(map(len, groups))} in {len(groups)} groups")
+    names = [[images[row].name for row in group] for group in groups]
+    return [sorted(group, key=lambda name: -prod(size_of(folder / name))) for group in names]
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as file:  # reads no pixels
+        return file.size
+
+
+def make_folder(folder: Path) -> list[set[str]]:
+    """Write photographs, and altered copies of some; return the names that belong together."""
+    (folder / "copies").mkdir()
+    groups = []
+    paths = [p.source for p in shipped_photographs().found if isinstance(p.source, Path)]
+    for number, path in enumerate(paths):
+        image = read_image(path, max_side=400)
+        image.save(folder / f"{path.stem}.png")
+        half = image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
+        copies = [f"copies/{path.stem} {kind}" for kind in ("half.png", "30.jpg", "half 60.webp")]
+        made = copies[: number % 4]  # none of every fourth
+        for name, copy, quality in zip(made, (half, image, half), (100, 30, 60), strict=False):
+            copy.save(folder / name, quality=quality)  # PNG keeps all
+        if made:
+            groups.append({f"{path.stem}.png", *made})
+    return groups
+
+
+def main(images: Path | None = None, threshold: float = THRESHOLD) -> list[set[str]]:
+    """Print the groups of near-duplicates below ``images``, and return their names.
+
+    Raises:
+        SystemExit: without ``images``, if they are not exactly those that were made.
+    """
+    if images is None:
+        with TemporaryDirectory() as made:
+            expected = make_folder(Path(made))
+            found = main(Path(made), threshold)
+        if sorted(map(sorted, found)) != sorted(map(sorted, expected)):
+            sys.exit(f"expected {expected}")
+        print(f"These are exactly the {len(expected)} groups that were made.")
+        return found
+    if not images.is_dir():
+        sys.exit(f"--images must be a folder; got {str(images)!r}")
+    groups = duplicates_in(images, threshold)
+    for group in groups:
+        lines = ("{} ({} x {})".format(name, *size_of(images / name)) for name in group)
+        print("\n  ".join(lines))
+    return [set(group) for group in groups]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Find near-duplicates among images")
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--threshold", type=float, default=THRESHOLD)
+    main(**vars(parser.parse_args()))
