@@ -45,7 +45,7 @@ def relevance(
         TypeError, ValueError: naming the argument, what was expected, and what was given. Values
             are looked at only on the CPU, since looking elsewhere would wait for the device.
 
-    Takes O((M + Q) log M + Q k), never (Q, M): the labels of the gallery are sorted in each call, so
+    Takes O((M + Q) log M + Q k), never (Q, M): the gallery's labels are sorted in each call, so
     give many queries at once where it is large.
     """
     require_indices(indices)
