@@ -8,6 +8,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import gpu
+from gpu_parts import PROBES
+
 
 def main() -> int:
     arguments = _parser().parse_args()
@@ -20,6 +23,8 @@ def main() -> int:
         from links import link
 
         sys.path.insert(0, str(link()))
+    if arguments.command == "gpu":  # its parts are processes: what is broken here breaks one only
+        return gpu.main(arguments)
     import commands
 
     return commands.COMMANDS[arguments.command](arguments)
@@ -33,21 +38,22 @@ def _parser() -> argparse.ArgumentParser:
     growth = commands.add_parser("growth", help="time and memory as prototypes and queries grow")
     build = commands.add_parser("build", help="a bank from a file larger than it may hold")
     dropin = commands.add_parser("dropin", help="each adapter beside the library it stands in for")
-    gpu = commands.add_parser("gpu", help="correctness, memcheck, benchmark on a CUDA device")
-    gpu.add_argument("--part", choices=("correctness", "memcheck", "bench"), action="append")
-    commands.add_parser("probe", help="small searches on a CUDA device, for memcheck")
+    gpu.add_arguments(commands.add_parser("gpu", help="all to settle on a CUDA device, in parts"))
+    probe = commands.add_parser("probe", help="one of gpu's parts, in this process")
+    probe.add_argument("kind", choices=PROBES)
+    probe.add_argument("--device", default="cuda", choices=("cpu", "cuda"))
+    probe.add_argument("--tiny", action="store_true", help="the smallest shapes")
     commands.add_parser("link", help="make build/links, the checkout under its installed names")
     run.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    for sub in (run, gpu):
-        sub.add_argument("--shapes", nargs="+", metavar="QxMxC[/k[/metric[/dtype]]]", default=[])
-        sub.add_argument("--quick", action="store_true", help="a few small shapes, not recorded")
-    for sub in (run, bars, dropin, gpu):
+    run.add_argument("--shapes", nargs="+", metavar="QxMxC[/k[/metric[/dtype]]]", default=[])
+    run.add_argument("--quick", action="store_true", help="a few small shapes, not recorded")
+    for sub in (run, bars, dropin):
         sub.add_argument("--providers", nargs="+", metavar="PART_OF_NAME", default=[])
-    for sub in (run, bars, growth, gpu):
+    for sub in (run, bars, growth, probe):
         sub.add_argument("--minutes", type=float, default=11.0, help="begin no shape after this")
-    for sub in (run, bars, growth, build, dropin, gpu):
+    for sub in (run, bars, growth, build, dropin, probe):
         sub.add_argument("--results", type=Path, help="folder of the ledger; bench/results")
-    for sub in (run, bars, build, dropin, gpu):
+    for sub in (run, bars, build, dropin):
         sub.add_argument("--dry-run", action="store_true", help="print only")
     growth.add_argument("--prototypes", nargs="*", type=int, help="the sizes that grow")
     growth.add_argument("--queries", nargs="*", type=int, help="the sizes that grow")

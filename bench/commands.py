@@ -8,6 +8,7 @@ import torch
 import bank_build
 import dropin
 import gpu
+import gpu_probes
 import growth
 import ledger
 import shapes
@@ -31,7 +32,7 @@ def _run(arguments: Namespace) -> int:
         ("cuda", True): shapes.QUICK_GPU,
     }
     chosen = [shapes.parse(s) for s in arguments.shapes] or sets[device.type, arguments.quick]
-    budget = 0.3 if arguments.quick else 0.7
+    budget = 0.3 if arguments.quick or device.type == "cuda" else 0.7
     bench = Bench(device, _providers(device, arguments.providers), budget)
     return _measure(bench, chosen, arguments, recorded=not arguments.quick)
 
@@ -82,25 +83,12 @@ def _dropin(arguments: Namespace) -> int:
     return dropin.run(arguments.providers, results)
 
 
-def _gpu(arguments: Namespace) -> int:
-    if reason := gpu.no_device():
+def _probe(arguments: Namespace) -> int:
+    device = torch.device(arguments.device)
+    if device.type == "cuda" and (reason := gpu.no_device()):
         print(reason)
         return 0
-    passed_on = ["--minutes", str(min(arguments.minutes, gpu.MINUTES))]
-    for name in ("shapes", "providers"):
-        if values := getattr(arguments, name):
-            passed_on += [f"--{name}", *values]
-    passed_on += ["--quick"] * arguments.quick + ["--dry-run"] * arguments.dry_run
-    if arguments.results:
-        passed_on += ["--results", str(arguments.results)]
-    return gpu.run_parts(arguments.part or list(gpu.PARTS), passed_on)
-
-
-def _probe(_: Namespace) -> int:
-    if reason := gpu.no_device():
-        print(reason)
-        return 0
-    return gpu.probe()
+    return gpu_probes.run(arguments.kind, device, arguments)
 
 
 COMMANDS = {
@@ -109,6 +97,5 @@ COMMANDS = {
     "growth": _growth,
     "build": _build,
     "dropin": _dropin,
-    "gpu": _gpu,
     "probe": _probe,
 }

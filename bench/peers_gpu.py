@@ -7,14 +7,62 @@ of a library with fewer metrics gets there; that normalisation of queries is ins
 # pyright: reportMissingImports=false
 
 import os
+from dataclasses import replace
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from providers import Provider, Search, Unsupported, require_room
+from gpu_limits import GPU_LIMITS
+from providers import (
+    Provider,
+    Search,
+    Unsupported,
+    _matmul_topk,
+    _matmul_topk_chunked,
+    _normalised_before,
+    require_room,
+)
 from shapes import Shape
+
+
+def _torch(prototypes: Tensor, shape: Shape) -> Search:
+    """Products and topk, whole where the scores fit, else as a careful user cuts them up."""
+    try:
+        return _matmul_topk(prototypes, shape)
+    except Unsupported:
+        return _matmul_topk_chunked(prototypes, shape)
+
+
+def _tf32(prototypes: Tensor, shape: Shape) -> Search:
+    if shape.dtype != "float32":
+        raise Unsupported("only float32 products can be TF32")
+    search = _best_of_torch(prototypes, shape)
+
+    def run(queries: Tensor) -> tuple[Tensor, Tensor]:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            return search(queries)
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    return run
+
+
+def _bf16(prototypes: Tensor, shape: Shape) -> Search:
+    if shape.dtype == "bfloat16":
+        raise Unsupported("the vectors are bfloat16 as they are")
+    search = _best_of_torch(prototypes.bfloat16(), replace(shape, dtype="bfloat16"))
+    return lambda queries: search(queries.bfloat16())
+
+
+def _best_of_torch(prototypes: Tensor, shape: Shape) -> Search:
+    """Prototypes normalised ahead of time, for cosine."""
+    if shape.metric == "cosine":
+        return _normalised_before(_torch, prototypes, shape)
+    return _torch(prototypes, shape)
 
 
 def _flashlib(prototypes: Tensor, shape: Shape) -> Search:
@@ -76,6 +124,9 @@ def _cuvs(prototypes: Tensor, shape: Shape) -> Search:
 def _certex(prototypes: Tensor, shape: Shape) -> Search:
     from certex import Index
 
+    if shape.k > 2048:
+        raise Unsupported("k is at most 2048")
+
     index = Index(dim=shape.C, metric={"dot": "ip"}.get(shape.metric, shape.metric))
     index.add(prototypes)
 
@@ -102,7 +153,7 @@ def _jax(prototypes: Tensor, shape: Shape) -> Search:
 
     def run(queries: Tensor) -> tuple[Tensor, Tensor]:
         queries = _unit_if_cosine(queries, shape).contiguous()
-        values, indices = best(jnp.from_dlpack(queries), table)
+        values, indices = jax.block_until_ready(best(jnp.from_dlpack(queries), table))
         return torch.from_dlpack(values), torch.from_dlpack(indices).long()
 
     return run
@@ -124,12 +175,22 @@ def _unit_if_cosine(rows: Tensor, shape: Shape) -> Tensor:
     return F.normalize(rows, eps=1e-8) if shape.metric == "cosine" else rows
 
 
-_FAISS = ("faiss-gpu-cu12", "faiss-gpu-cuvs", "faiss-gpu", "faiss")
+_FAISS = (
+    "faiss-gpu-cu13-cuvs",
+    "faiss-gpu-cu12-cuvs",
+    "faiss-gpu-cu12",
+    "faiss-gpu-cuvs",
+    "faiss-gpu",
+    "faiss",
+)
 _CUVS = ("cuvs-cu13", "cuvs-cu12", "cuvs")
 GPU_PEERS = (
+    Provider("torch matmul+topk, TF32", _tf32, devices=("cuda",)),
+    Provider("torch matmul+topk, bfloat16", _bf16, devices=("cuda",)),
     Provider("flashlib flash_knn", _flashlib, "flashlib", ("flashlib",), ("cuda",)),
     Provider("faiss knn_gpu", _faiss_gpu, "faiss", _FAISS, ("cuda",), False),
     Provider("cuVS brute_force", _cuvs, "cuvs", _CUVS, ("cuda",), False),
     Provider("certex Index", _certex, "certex", ("certex",), ("cuda",), False),
     Provider("jax matmul+top_k", _jax_on_gpu, "jax", ("jax",), ("cuda",), False),
+    *GPU_LIMITS,
 )

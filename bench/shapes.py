@@ -86,27 +86,53 @@ CPU = (
     Shape(64, 131072, 512, dtype="bfloat16"),
 )
 
-# The first ten are shapes that other projects publish numbers for, or that people ask about:
-# classification against a training set, clustering, patch banks, one query against millions.
-GPU = (
+# Ten shapes that other projects publish numbers for, or that people ask about: classification
+# against a training set, clustering, patch banks, one query against millions.
+GPU_PUBLISHED = (
     Shape(16384, 100_000, 128),
-    Shape(10_000, 1_000_000, 128, k=100),
-    Shape(100_000, 100_000, 128),
     Shape(1024, 1_000_000, 768),
     Shape(64, 1_000_000, 768, k=128),
     Shape(1, 10_000_000, 128),
     Shape(8192, 65536, 256, k=16),
-    Shape(100_352, 20_000, 1536, k=1),
     Shape(65536, 1000, 512, k=5),
+    Shape(10_000, 1_000_000, 128, k=100),
+    Shape(100_000, 100_000, 128),
+    Shape(100_352, 20_000, 1536, k=1),
     Shape(50_000, 1_280_000, 768, k=200),
-    *(
-        Shape(Q, M, C, k, metric, dtype)
-        for Q, M, C, k in ((16384, 100_000, 128, 10), (1024, 1_000_000, 768, 10))
-        for metric, dtype in (("dot", "float32"), ("l2", "float32"), ("cosine", "bfloat16"))
-    ),
-    Shape(1024, 1_000_000, 768, dtype="float16"),
-    Shape(256, 262144, 128),
-    *SMALL,
 )
+
+# One axis at a time around 1,024 x 262,144 x 512; then metrics and dtypes of two published shapes.
+GPU_SETS = {
+    "small": (
+        *SMALL,
+        Shape(256, 262144, 128),
+        Shape(1, 262144, 512),
+        Shape(16, 262144, 512),
+        Shape(1, 1_000_000, 768),
+        Shape(16, 1_000_000, 768),
+    ),
+    "k": tuple(
+        Shape(Q, 262144, 512, k, dtype=dtype)
+        for Q, dtype in ((1024, "float32"), (1024, "bfloat16"), (16, "float16"))
+        for k in (1, 10, 100, 1000)
+    ),
+    "channels": tuple(
+        Shape(1024, 262144, C, dtype=dtype)
+        for C in (64, 128, 512, 768, 1536)
+        for dtype in ("float32", "float16", "bfloat16")
+        if (C, dtype) not in ((512, "float32"), (512, "bfloat16"))  # among those of k
+    ),
+    "metrics": (
+        *(
+            Shape(Q, M, C, 10, metric, dtype)
+            for Q, M, C in ((16384, 100_000, 128), (1024, 1_000_000, 768))
+            for metric, dtype in (("dot", "float32"), ("l2", "float32"), ("cosine", "bfloat16"))
+        ),
+        Shape(1024, 1_000_000, 768, dtype="float16"),
+    ),
+    "large": GPU_PUBLISHED,
+}
+
+GPU = tuple(shape for shapes in GPU_SETS.values() for shape in shapes)
 
 QUICK_GPU = (*QUICK, Shape(256, 262144, 128), Shape(8192, 65536, 256, k=16))

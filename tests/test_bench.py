@@ -11,9 +11,7 @@ import pytest
 import torch
 
 import gate
-import gpu
 import ledger
-import links
 import measure
 import shapes
 from flashmatch.kernels import _reference
@@ -191,24 +189,6 @@ def test_providers_find_the_oracles_neighbours(provider: Provider, metric: str) 
     expected = _reference.topk(queries, prototypes, shape.k, metric)
     assert torch.equal(indices, expected[1])
     torch.testing.assert_close(scores.float(), expected[0], atol=1e-5, rtol=1e-4)
-
-
-def test_gpu_parts_are_processes_and_any_failure_fails(monkeypatch, capsys, tmp_path) -> None:
-    commands = []
-
-    def fake(command, env, **_):
-        assert env["PYTHONSAFEPATH"] == "1"
-        commands.append(command)
-        return subprocess.CompletedProcess(command, returncode=3 if "run" in command else 0)
-
-    monkeypatch.setattr(links, "TREE", tmp_path / "links")
-    monkeypatch.setattr(gpu.subprocess, "run", fake)
-    monkeypatch.setattr(gpu.shutil, "which", lambda name: f"/bin/{name}")
-    assert gpu.run_parts(["memcheck", "bench"], ["--quick"]) == 3
-    assert commands[0][0] == "/bin/compute-sanitizer"
-    assert commands[0][-1] == "probe"
-    assert commands[1][-4:] == ["run", "--device", "cuda", "--quick"]
-    assert "bench: failed (3)" in capsys.readouterr().out
 
 
 def test_provider_names_are_unique() -> None:

@@ -1,0 +1,32 @@
+"""Which stage of a search each kernel belongs to, so that a profile says where the time went."""
+
+import re
+from collections.abc import Iterable
+
+VENDOR = ("int8 product, one call", "int8 product, chunked")  # measured beside the stages
+STAGES = ("prepare", "scan", "select", "rescore", "repair", "other")
+
+# The first that matches. Our kernels are named for what they do; torch's topk and sort are what
+# selects groups and orders matches.
+_PATTERNS = (
+    ("prepare", r"^(prepare|widen|pack)_\w*kernel"),
+    ("scan", r"^scan_\w*kernel"),
+    ("select", r"^(threshold|kth)_\w*kernel"),
+    ("rescore", r"^rescore_\w*kernel"),
+    ("repair", r"^repair_\w*kernel"),
+    ("select", r"topk|sort|radix|withinkcounts|gathertop"),
+)
+
+
+def stage_of(kernel: str) -> str:
+    """The stage of a kernel by its name in a profile; "other" for what is not a stage's own."""
+    found = (stage for stage, pattern in _PATTERNS if re.search(pattern, kernel, re.IGNORECASE))
+    return next(found, "other")
+
+
+def by_stage(kernels: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Sums of (kernel name, time) per stage, every stage included."""
+    sums: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+    for name, time in kernels:
+        sums[stage_of(name)] += time
+    return sums
