@@ -1,10 +1,12 @@
 """What each stage of a search by the Triton body should cost, in device time and launches.
 
-Pure arithmetic on a plan, the sizes and a chip's data sheet; the constants are assumptions.
+Pure arithmetic on a plan, the sizes and a chip's data sheet; the constants are assumptions. Kernels
+belong to the stages that bench/stages.py puts them in.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 
 from ._chips import Chip
 from ._triton_plan import CodesPlan, TritonPlan, pad
@@ -130,9 +132,12 @@ def prepare_queries(work: Pass) -> Cost:
 def prepare_prototypes(work: Pass) -> Cost:
     """M rows normalised into fp16, unless the screen reads them as given or has their codes.
 
-    As for queries, with M C (element + 2) bytes; the norms of groups besides.
+    As for queries, with M C (element + 2) bytes; the norms of groups besides. Of codes only a word
+    per group is made, of which members may match.
     """
-    if isinstance(work.plan, CodesPlan) or work.plan.raw:
+    if isinstance(work.plan, CodesPlan):
+        return cost(work.streaming(3.0 * work.prototypes + 4.0 * work.groups), 1)
+    if work.plan.raw:
         return NOTHING
     rows = pad(work.prototypes, work.plan.tile.block_p)
     seconds = max(
@@ -144,49 +149,62 @@ def prepare_prototypes(work: Pass) -> Cost:
 
 
 def scan(work: Pass) -> Cost:
-    """:func:`scan_seconds`, and for codes a word per group of which codes may match."""
+    """:func:`scan_seconds` of the plan's tile."""
     plan = work.plan
     seconds = scan_seconds(
         plan.tile, screen_of(plan), work.queries, work.prototypes, work.channels, work.chip,
         work.metric, work.element_size, plan.group,
     )  # fmt: skip
-    if not isinstance(plan, CodesPlan):
-        return cost(seconds, 1)
-    return cost(seconds + work.streaming(3.0 * work.prototypes + 4.0 * work.groups), 2)
+    return cost(seconds, 1)
 
 
 def select(work: Pass) -> Cost:
-    """The best groups by torch.topk, a radix select, and a threshold.
+    """The best groups, and the best of their members' keys, by torch.topk: a radix select.
 
-    4 Q G bytes read once for each of 32 / DIGIT_BITS digits and once more; 24 Q kept to sort.
+    4 Q G bytes of bounds read once for each of 32 / DIGIT_BITS digits and once more, 24 Q kept to
+    sort; 8 Q (k + groups rescored x GROUP) bytes of keys, of 64 bits. Thresholds besides.
     """
-    seconds = work.moving(4.0 * work.queries * work.groups, 32 / DIGIT_BITS + 1)
-    return cost(seconds + work.moving(24.0 * work.queries * work.kept), TOPK_LAUNCHES + 1)
-
-
-def rescore(work: Pass) -> Cost:
-    """Groups that reach the threshold, from the originals in fp64, and the best of their keys.
-
-    Codes: the first groups in one go, then those of the others that reach their k-th score.
-    """
-    plan, live = work.plan, min(work.survivors, work.kept)
-    if not isinstance(plan, CodesPlan):
-        return _rescored(work, work.kept, live, work.kept)
-    first = min(plan.first, work.kept)
-    both = _rescored(work, first, min(first, live), first)
-    if first < work.kept:
-        both += _rescored(work, work.kept - first, max(0.0, live - first), plan.strips)
-        both += cost(work.moving(8.0 * work.queries * work.k), 1)
+    bounds = work.moving(4.0 * work.queries * work.groups, 32 / DIGIT_BITS + 1)
+    kept = work.moving(24.0 * work.queries * work.kept)
+    both = cost(bounds + kept, TOPK_LAUNCHES + 1)
+    for groups, _, _ in _rounds(work):
+        keys = 8.0 * work.queries * (work.k + groups * work.plan.group)
+        both += cost(work.moving(keys, 64 / DIGIT_BITS + 1), TOPK_LAUNCHES)
     return both
 
 
-def _rescored(work: Pass, groups: int, live: float, strips: int) -> Cost:
-    """max(bytes / bandwidth, fp64 instructions / rate, loads one after another), and torch.topk.
+def order(work: Pass) -> Cost:
+    """The sort of Q k keys, once all prototypes were seen: about four reads and writes."""
+    return cost(work.moving(8.0 * work.queries * work.k, 8), 6)
 
-    Q live G rows are gathered: from memory, or once at most where all prototypes stay in the cache.
-    128 instructions fold the sums of a row. 8 Q (k + groups G) bytes of keys are read once for each
-    of 64 / DIGIT_BITS digits and once more.
+
+def rescore(work: Pass) -> Cost:
+    """Groups that reach the threshold, from the originals in fp64: for each round of them
+
+    max(bytes / bandwidth, fp64 instructions / rate, loads one after another).
+
+    Q live GROUP rows are gathered: from memory, or once at most where all prototypes stay in the
+    cache. 128 instructions fold the sums of a row.
     """
+    return reduce(add, (_rescored(work, live, strips) for _, live, strips in _rounds(work)))
+
+
+def _rounds(work: Pass) -> list[tuple[int, float, int]]:
+    """Groups per query, how many of them reach the threshold, and programs that share them.
+
+    Codes: the first groups in one go, then those of the others that reach their k-th score.
+    """
+    plan, kept, live = work.plan, work.kept, min(work.survivors, work.kept)
+    if not isinstance(plan, CodesPlan) or plan.first >= kept:
+        return [(kept, live, kept)]
+    first = plan.first
+    return [
+        (first, min(first, live), first),
+        (kept - first, max(0.0, live - first), plan.strips),
+    ]
+
+
+def _rescored(work: Pass, live: float, strips: int) -> Cost:
     rows = work.queries * live * work.plan.group
     gathered, given = (
         float(n * work.channels * work.element_size) for n in (rows, work.prototypes)
@@ -199,14 +217,7 @@ def _rescored(work: Pass, groups: int, live: float, strips: int) -> Cost:
     packs = live / work.plan.rescore_pack
     programs = min(packs, strips) * work.queries
     chain = max(1.0, packs / strips) * work.width / WIDTH
-    seconds = max(read, work.fp64(instructions), work.chains(programs, chain))
-    keys = 8.0 * work.queries * (work.k + groups * work.plan.group)
-    return cost(seconds + work.moving(keys, 64 / DIGIT_BITS + 1), 3 + TOPK_LAUNCHES)
-
-
-def order(work: Pass) -> Cost:
-    """The sort of Q k keys, once all prototypes were seen: about four reads and writes."""
-    return cost(work.moving(8.0 * work.queries * work.k, 8), 6)
+    return cost(max(read, work.fp64(instructions), work.chains(programs, chain)), 3)
 
 
 def repair(work: Pass) -> Cost:

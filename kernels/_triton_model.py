@@ -108,14 +108,16 @@ def _costs(search: Pass) -> tuple[Cost, ...]:
         )
         return reduce(add, passes, NOTHING)
 
-    again = 1 if isinstance(search.plan, CodesPlan) or n_blocks == 1 else n_chunks
+    by_block = isinstance(search.plan, CodesPlan)
+    again = 1 if by_block or n_blocks == 1 else n_chunks
+    code_passes = n_blocks if by_block else 1
     every_query, every_row = {search.queries: 1}, {search.prototypes: 1}
     return (
         over(costs.prepare_queries, blocks, every_row).times(again)
-        + over(costs.prepare_prototypes, every_query, chunks),
+        + over(costs.prepare_prototypes, every_query, chunks).times(code_passes),
         over(costs.scan, blocks, chunks),
-        over(costs.select, blocks, chunks),
-        over(costs.rescore, blocks, chunks) + over(costs.order, blocks, every_row),
+        over(costs.select, blocks, chunks) + over(costs.order, blocks, every_row),
+        over(costs.rescore, blocks, chunks),
         over(costs.repair, blocks, chunks),
     )
 
