@@ -92,9 +92,10 @@ def search(
 
 
 def _is_observed(tensors: list[Tensor]) -> bool:
-    """Whether autograd, a compiler, a mode or a tensor subclass looks on."""
+    """Whether autograd, a compiler, a mode or a subclass looks on, or there are no numbers."""
     return (
         torch.compiler.is_compiling()
+        or tensors[0].is_meta
         or torch._C._len_torch_dispatch_stack() > 0
         or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
         or any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors)
