@@ -73,9 +73,9 @@ def read_index(fname: str | os.PathLike, *, device: torch.device | str | None = 
 def from_faiss(index: Any, *, device: torch.device | str | None = None) -> Index:
     """A copy of an index of FAISS's own: flat, by scalar product or L2, with or without ids."""
     faiss = _faiss()
-    index = faiss.downcast_index(index)
-    kind = _WITH_IDS.get(type(index).__name__)
-    inside = index if kind is None else faiss.downcast_index(index.index)
+    outside = faiss.downcast_index(index)  # does not own: ``index`` has to live on
+    kind = _WITH_IDS.get(type(outside).__name__)
+    inside = outside if kind is None else faiss.downcast_index(outside.index)
     name, d, metric = type(inside).__name__, inside.d, inside.metric_type
     if name not in ("IndexFlat", "IndexFlatIP", "IndexFlatL2") or metric not in METRICS:
         raise ValueError(
@@ -89,7 +89,7 @@ def from_faiss(index: Any, *, device: torch.device | str | None = None) -> Index
         flat.add(vectors)
         return flat
     mapped = kind(flat)
-    mapped.add_with_ids(vectors, faiss.vector_to_array(index.id_map))
+    mapped.add_with_ids(vectors, faiss.vector_to_array(outside.id_map))
     return mapped
 
 

@@ -56,7 +56,7 @@ class IndexFlat(Index):
 
     def add(self, x: object) -> None:
         """Append vectors (n, d); they are numbered on."""
-        self._pending.append(matrix("x", x, self.d, copy=True).to(self.device))
+        self._append(matrix("x", x, self.d, copy=True))
 
     def add_with_ids(self, x: object, ids: object) -> None:
         """As in FAISS: only an ``IndexIDMap`` has ids."""
@@ -74,8 +74,7 @@ class IndexFlat(Index):
         if add_id != 0:
             raise RuntimeError(f"add_id must be 0 for an index without ids; got {add_id}")
         self.check_compatible_for_merge(otherIndex)
-        if otherIndex.ntotal:
-            self._pending.append(otherIndex._vectors().to(self.device))
+        self._append(otherIndex._vectors())
         otherIndex.reset()
 
     def check_compatible_for_merge(self, otherIndex: Index) -> None:
@@ -112,6 +111,10 @@ class IndexFlat(Index):
             return
         bank = self._prepared()
         bank.remove(bank.ids[torch.from_numpy(gone).to(bank.device)])
+
+    def _append(self, vectors: Tensor) -> None:
+        if len(vectors):
+            self._pending.append(vectors.to(self.device))
 
     def _prepared(self) -> PrototypeBank:
         """The bank of all vectors."""
@@ -176,10 +179,10 @@ class IndexFlatL2(IndexFlat):
 
 
 def _joined(chunks: list[Tensor]) -> list[Tensor]:
-    """Without empty ones, and small neighbours joined: few chunks after many small additions."""
+    """With small neighbours joined: few chunks after many small additions."""
     groups: list[list[Tensor]] = []
     room = 0
-    for chunk in filter(len, chunks):
+    for chunk in chunks:
         if len(chunk) > room:
             groups.append([])
             room = _CHUNK_ROWS
