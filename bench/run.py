@@ -134,6 +134,7 @@ class Bench:
             commit=ledger.commit(),
             date=ledger.now(),
             status=entry.status,
+            predicted_ms=self.rooflines.predicted_ms(shape, entry.provider.name),
         )
 
 
