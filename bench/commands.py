@@ -11,6 +11,7 @@ import gpu
 import gpu_probes
 import growth
 import ledger
+import predictions
 import shapes
 from bars import BARS, report
 from providers import Provider
@@ -83,6 +84,11 @@ def _dropin(arguments: Namespace) -> int:
     return dropin.run(arguments.providers, results)
 
 
+def _predict(arguments: Namespace) -> int:
+    chosen = [shapes.parse(s) for s in arguments.shapes] or shapes.GPU
+    return predictions.run(arguments.chip, chosen)
+
+
 def _probe(arguments: Namespace) -> int:
     device = torch.device(arguments.device)
     if device.type == "cuda" and (reason := gpu.no_device()):
@@ -97,5 +103,6 @@ COMMANDS = {
     "growth": _growth,
     "build": _build,
     "dropin": _dropin,
+    "predict": _predict,
     "probe": _probe,
 }
