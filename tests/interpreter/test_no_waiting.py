@@ -1,0 +1,244 @@
+"""What is launched on a device is launched without waiting for it, whatever it turns out to hold.
+
+The launchers run on CPU tensors, with every operator they call written down. Operators whose result
+lies with the host, or whose shape depends on numbers, make a CUDA stream wait: none may be there.
+The kernels themselves do not run, so that nothing but launching is seen.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import torch
+from coded import coded
+from problems import vectors
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from flashmatch.kernels import _triton, _triton_exact, _triton_int8
+from flashmatch.kernels._rows import Rows
+
+LAUNCHERS = (_triton, _triton_exact, _triton_int8)
+WAITING = {
+    "_local_scalar_dense",  # item, tolist, int(), bool(), float()
+    "item",
+    "equal",
+    "is_nonzero",
+    "nonzero",
+    "nonzero_static",
+    "argwhere",
+    "masked_select",
+    "unique",
+    "unique_dim",
+    "unique_consecutive",
+    "_unique",
+    "_unique2",
+    "repeat_interleave",
+    "bincount",
+    "histc",
+    "allclose",
+    "_assert_async",
+    "_to_cpu",
+}
+"""By the part of their names before the dot."""
+
+
+class Seen(NamedTuple):
+    operators: list[str]
+    waiting: list[str]
+
+
+class Watch(TorchDispatchMode):
+    """Writes down what runs, and what of it would wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        self.waiting: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        self.seen.append(name)
+        if name in WAITING or _chooses_by_mask(name, args) or _is_copied(name, args, kwargs):
+            self.waiting.append(str(func))
+        return func(*args, **kwargs)
+
+
+def _chooses_by_mask(name: str, args: tuple) -> bool:
+    """x[mask], or x[mask] = y."""
+    if name not in ("index", "index_put", "index_put_", "_unsafe_index"):
+        return False
+    return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+
+
+def _is_copied(name: str, args: tuple, kwargs: dict) -> bool:
+    """To or from another device, without non_blocking. Here any named device is another one."""
+    asked = kwargs.get("device")
+    moved = name in ("_to_copy", "to") and asked is not None and asked.type != args[0].device.type
+    between = name in ("copy_", "copy") and args[0].device != args[1].device
+    return (moved or between) and not kwargs.get("non_blocking", False)
+
+
+class Reads(TorchFunctionMode):
+    """Writes down reads that are no operator where the tensor is on the host already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[str] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        if name in ("tolist", "numpy", "cpu", "__array__"):
+            self.waiting.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def watch(call: Callable[[], object]) -> Seen:
+    with Reads() as reads, Watch() as operators:
+        call()
+    return Seen(operators.seen, operators.waiting + reads.waiting)
+
+
+class Unlaunched:
+    """A kernel that is launched and does nothing."""
+
+    def __init__(self, launched: list[str], name: str) -> None:
+        self.launched, self.name = launched, name
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return lambda *args, **kwargs: self.launched.append(self.name)
+
+
+def watched(search: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> tuple[Seen, set]:
+    launched: list[str] = []
+    for module in LAUNCHERS:
+        for name in [name for name in vars(module) if name.endswith("_kernel")]:
+            monkeypatch.setattr(module, name, Unlaunched(launched, name))
+    return watch(search), set(launched)
+
+
+def drawn(rows: int, channels: int) -> Tensor:
+    generator = torch.Generator().manual_seed(rows)
+    return vectors("gaussian", rows, channels, generator).float()
+
+
+def mask_of(kind: str, queries: int, rows: int) -> Tensor | None:
+    whole = torch.arange(queries)[:, None] % 3 != torch.arange(rows) % 3
+    return {"none": None, "rows": whole[0], "pairs": whole}[kind]
+
+
+@pytest.mark.parametrize("mask", ["none", "rows", "pairs"])
+@pytest.mark.parametrize("chunk_rows", [None, 128])
+@pytest.mark.parametrize(("queries", "channels"), [(3, 64), (17, 64), (3, 20)])
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+def test_searching_prototypes_as_given(
+    queries: int,
+    channels: int,
+    chunk_rows: int | None,
+    mask: str,
+    metric: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The raw screen and the prepared one, in one chunk and in several."""
+    q, p = drawn(queries, channels), [drawn(300, channels), drawn(70, channels).half()]
+    raw = _triton.plan_for(q, p, 5, chunk_rows).raw
+    assert raw == (queries <= 16 and channels % 64 == 0)
+    allowed = mask_of(mask, queries, 370)
+    seen, launched = watched(
+        lambda: _triton.search_with_flags(q, p, 5, metric, allowed, chunk_rows), monkeypatch
+    )
+    assert seen.waiting == []
+    assert len(seen.operators) > 10
+    assert ("scan_raw_kernel" if raw else "scan_kernel") in launched
+    assert {"rescore_kernel", "repair_kernel"} <= launched
+
+
+@pytest.mark.parametrize("mask", ["none", "rows", "pairs"])
+@pytest.mark.parametrize("sizes", [(1300,), (700, 600)])
+@pytest.mark.parametrize("queries", [3, 17])
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+def test_searching_codes(
+    queries: int, sizes: tuple[int, ...], mask: str, metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few queries and many, in one run of pages and in several."""
+    q, p = drawn(queries, 20), [drawn(size, 20) for size in sizes]
+    codes = coded(p, metric, _triton_int8.LAYOUT)
+    assert _triton_int8.plan_for(q, codes, 5).few == (queries <= 16)
+    allowed = mask_of(mask, queries, 1300)
+    seen, launched = watched(
+        lambda: _triton_int8.search(q, Rows(p), codes, 5, allowed, exclude=True), monkeypatch
+    )
+    assert seen.waiting == []
+    assert len(seen.operators) > 10
+    scan = "scan_few_codes_kernel" if queries <= 16 else "scan_codes_kernel"
+    assert {scan, "rescore_kernel", "repair_kernel"} <= launched
+
+
+def test_raising_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the flags, when all is launched: what DESIGN calls its one synchronisation."""
+    q, p = drawn(3, 64), [drawn(300, 64)]
+    seen, _ = watched(
+        lambda: _triton.search(q, p, 5, "dot", None, None, exclude=False), monkeypatch
+    )
+    assert seen.waiting == ["tolist"]
+
+
+@pytest.mark.parametrize(
+    "offend",
+    [
+        lambda x: x.sum().item(),
+        lambda x: x[0].tolist(),
+        lambda x: bool((x > 0).any()),
+        lambda x: int(x[0, 0]),
+        lambda x: x[x > 0],
+        lambda x: x.masked_select(x > 0),
+        lambda x: x.clone().__setitem__(x > 0, x[0, 0]),
+        lambda x: (x > 0).nonzero(),
+        lambda x: x.unique(),
+        lambda x: x.unique(dim=0),
+        lambda x: torch.equal(x, x),
+        lambda x: x.to("meta"),
+        lambda x: torch.empty_like(x, device="meta").copy_(x),
+        lambda x: torch.where(x > 0),
+        lambda x: x.repeat_interleave(torch.tensor([1, 2]), 0),
+        lambda x: x.cpu(),
+        lambda x: x.numpy(),
+    ],
+)  # fmt: skip
+def test_what_waits_is_noticed(offend: Callable[[Tensor], object]) -> None:
+    assert watch(lambda: offend(drawn(2, 3))).waiting
+
+
+def test_what_does_not_wait_is_let_be() -> None:
+    x, at = drawn(2, 3), torch.tensor([0])
+
+    def launch() -> None:
+        x.to("meta", non_blocking=True)
+        x.topk(1).values.copy_(x[:, :1])
+        x[at].masked_fill_(x[at] > 0, 1).sort()
+
+    assert watch(launch).waiting == []
+
+
+@pytest.mark.parametrize("module", [_triton, _triton_int8])
+def test_an_offender_in_a_launcher_is_noticed(
+    module: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were the threshold read between two launches, the tests above would fail."""
+    repair = _triton_exact.repair
+
+    def reading(*args) -> None:
+        args[4].max().item()
+        repair(*args)
+
+    monkeypatch.setattr(_triton_exact, "repair", reading)
+    q, p = drawn(3, 64), [drawn(300, 64)]
+    if module is _triton:
+        search = lambda: _triton.search_with_flags(q, p, 5, "dot", None, None)  # noqa: E731
+    else:
+        codes = coded(p, "dot", _triton_int8.LAYOUT)
+        search = lambda: _triton_int8.search(q, Rows(p), codes, 5, None, True)  # noqa: E731
+    seen, _ = watched(search, monkeypatch)
+    assert seen.waiting == ["aten._local_scalar_dense.default"]
