@@ -8,6 +8,7 @@ if not torch.cuda.is_available():
     pytest.skip("needs a CUDA or ROCm device", allow_module_level=True)
 pytest.importorskip("triton")
 
+from captured import assert_never_waits, assert_replays
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
 
 from flashmatch import kernels, topk
@@ -76,15 +77,33 @@ def test_same_bits_however_it_is_cut(queries: int) -> None:
     assert torch.equal(torch.cat([part[1] for part in parts]), whole[1])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("shape", [(9000,), (70, 9000)])
-def test_masks(shape: tuple[int, ...]) -> None:
-    q, p = drawn("gaussian", 70, 33, 5), drawn("gaussian", 9000, 33, 6)
-    for share in (0.001, 0.5):
-        mask = torch.rand(shape, generator=torch.Generator().manual_seed(7)) < share
-        for few in (70, 4):
-            part = mask[:few] if mask.ndim == 2 else mask
-            problem = Problem(q[:few], [p], 30, "dot", part, "raise", 5000)
-            assert_exact(run(problem), problem)
+def test_masks(shape: tuple[int, ...], metric: str, dtype: torch.dtype) -> None:
+    for channels in (33, 64):
+        q, p = (drawn("gaussian", n, channels, n).to(dtype) for n in (70, 9000))
+        for share in (0.001, 0.5):
+            mask = torch.rand(shape, generator=torch.Generator().manual_seed(7)) < share
+            for few in (70, 4):
+                part = mask[:few] if mask.ndim == 2 else mask
+                problem = Problem(q[:few], [p], 30, metric, part, "raise", 5000)
+                assert_exact(run(problem), problem)
+
+
+@pytest.mark.parametrize("queries", [5, 70])
+@pytest.mark.parametrize("place", ["pinned", "host", "mixed"])
+def test_prototypes_anywhere(place: str, queries: int) -> None:
+    q, p = drawn("gaussian", queries, 64, 1), drawn("duplicates", 9001, 64, 2)
+    problem = Problem(q, [p[:5000], p[5000:]], 20, "l2", None, "raise", 3000)
+    pinned = [chunk.contiguous().pin_memory() for chunk in problem.prototypes]
+    kept = {
+        "pinned": pinned,
+        "host": problem.prototypes,
+        "mixed": [pinned[0], problem.prototypes[1].cuda()],
+    }[place]
+    options = problem.options()
+    assert_exact(topk(q.cuda(), kept, 20, **options), problem)
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -111,30 +130,18 @@ def test_tensor_cores_stay_within_delta(channels: int, kind: str, raw: bool) -> 
     assert channels <= _bounds_fp16.MAX_CHANNELS
 
 
-def test_exclude_never_waits_and_can_be_captured() -> None:
-    for queries in (8, 300):
-        q, p = drawn("gaussian", queries, 64, 10), drawn("gaussian", 7000, 64, 11)
-        p[::100, 3] = torch.nan
-        problem = Problem(q, [p], 9, "l2", None, "exclude", 3000)
-        q, p = q.cuda(), p.cuda()
+@pytest.mark.parametrize("queries", [8, 300])
+def test_exclude_never_waits_and_can_be_captured(queries: int) -> None:
+    q, p = drawn("gaussian", queries, 64, 10), drawn("gaussian", 7000, 64, 11)
+    p[::100, 3] = torch.nan
+    problem = Problem(q, [p], 9, "l2", None, "exclude", 3000)
+    q, p = q.cuda(), p.cuda()
 
-        def search(q: Tensor = q, p: Tensor = p) -> tuple[Tensor, Tensor]:
-            return topk(q, p, 9, metric="l2", nonfinite="exclude", chunk_rows=3000)
+    def search() -> tuple[Tensor, Tensor]:
+        return topk(q, p, 9, metric="l2", nonfinite="exclude", chunk_rows=3000)
 
-        search()
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            assert_later = search()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        assert_exact(assert_later, problem)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = search()
-        q.copy_(q.flip(0))
-        graph.replay()
-        assert_exact(captured, problem.replace(queries=problem.queries.flip(0)))
+    assert_never_waits(search, problem)
+    assert_replays(search, q, problem)
 
 
 def test_supports() -> None:

@@ -8,6 +8,7 @@ if not torch.cuda.is_available():
     pytest.skip("needs a CUDA or ROCm device", allow_module_level=True)
 pytest.importorskip("triton")
 
+from captured import assert_never_waits, assert_replays
 from coded import close, coded, on
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
 
@@ -123,30 +124,18 @@ def test_supports() -> None:
     assert not _triton_int8.supports(q, codes, Rows([p.cuda()]), 1025)
 
 
-def test_exclude_never_waits_and_can_be_captured() -> None:
-    for queries in (8, 300):
-        q, p = drawn("gaussian", queries, 64, 10), drawn("gaussian", 7000, 64, 11)
-        p[::100, 3] = torch.nan
-        problem = Problem(q, [p], 9, "l2", None, "exclude", None)
-        codes, q, rows = built(problem), q.cuda(), Rows([p.cuda()])
+@pytest.mark.parametrize("queries", [8, 300])
+def test_exclude_never_waits_and_can_be_captured(queries: int) -> None:
+    q, p = drawn("gaussian", queries, 64, 10), drawn("gaussian", 7000, 64, 11)
+    p[::100, 3] = torch.nan
+    problem = Problem(q, [p], 9, "l2", None, "exclude", None)
+    codes, q, rows = built(problem), q.cuda(), Rows([p.cuda()])
 
-        def search(q: Tensor = q, rows: Rows = rows, codes: Codes = codes) -> tuple:
-            return _triton_int8.search(q, rows, codes, 9, None, True)[:2]
+    def search() -> tuple[Tensor, Tensor]:
+        return _triton_int8.search(q, rows, codes, 9, None, True)[:2]
 
-        search()
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            assert_later = search()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        assert_exact(assert_later, problem)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = search()
-        q.copy_(q.flip(0))
-        graph.replay()
-        assert_exact(captured, problem.replace(queries=problem.queries.flip(0)))
+    assert_never_waits(search, problem)
+    assert_replays(search, q, problem)
 
 
 @pytest.mark.parametrize(("queries", "k"), [(9, 10), (20000, 10), (2000, 1000)])
