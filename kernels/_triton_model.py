@@ -8,7 +8,7 @@ the first call's compilation are not counted.
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import reduce
-from math import log
+from math import log, sqrt
 from operator import add
 
 from . import _triton_costs as costs
@@ -17,7 +17,6 @@ from ._triton_costs import NOTHING, Cost, Pass
 from ._triton_plan import CodesPlan, TritonPlan
 
 PAGE = 1024  # rows, of _triton_int8.LAYOUT
-SURVIVORS_OF_CODES = {"cosine": 3.0, "dot": 3.0, "l2": 5.0}  # groups for each of the k
 
 _Parts = dict[int, int]
 
@@ -75,7 +74,7 @@ def stages(
     stage waits in proportion to its launches.
     """
     if survivors is None:
-        survivors = survivors_of(plan, k, metric)
+        survivors = survivors_of(plan, k, channels, metric)
     survivors *= 1 + log(max(1.0, prototypes / chunk_rows(plan)))
     parts = _costs(
         Pass(
@@ -122,14 +121,19 @@ def _costs(search: Pass) -> tuple[Cost, ...]:
     )
 
 
-def survivors_of(plan: TritonPlan | CodesPlan, k: int, metric: str) -> float:
+def survivors_of(
+    plan: TritonPlan | CodesPlan, k: int, channels: int, metric: str = "cosine"
+) -> float:
     """Groups per query that reach its k-th score, as counted on a CPU for Gaussian data.
 
     The fp16 screen: 11 to 14 for k = 10, 105 to 120 for k = 100 (131,072 x 256; TF32 is taken to be
-    the same). Codes, 131,072 x 128 and x 512: 18 and 38 for k = 10, 166 and 302 for k = 100; l2: 33
-    and 65, 211 and 317. Clustered data has ten times as many, a few huge coordinates forty times.
+    the same). Codes, 131,072 x 128, x 512 and x 768: 18, 38 and 51 for k = 10; 166, 302 and 413 for
+    k = 100; l2: 33, 65 and 78; 211, 317 and 394. So about k sqrt(C) / 6, and half as many again for
+    l2. Clustered data has ten times as many, a few huge coordinates forty times.
     """
-    return SURVIVORS_OF_CODES[metric] * k if isinstance(plan, CodesPlan) else 1.1 * k + 2
+    if not isinstance(plan, CodesPlan):
+        return 1.1 * k + 2
+    return k * sqrt(channels) / 6 * (1.5 if metric == "l2" else 1)
 
 
 def chunk_rows(plan: TritonPlan | CodesPlan) -> int:

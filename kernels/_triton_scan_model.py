@@ -87,13 +87,10 @@ def scan_seconds(
 def resident_blocks(tile: Tile, screen: Screen, chip: Chip, p_size: int) -> int:
     """Blocks on a multiprocessor at a time, by registers, shared memory and threads; 0: too large.
 
-    Tensor cores that read shared memory (90 and later) hold all ``stages`` of a tile there, others
-    one fewer. The raw screen widens prototypes in registers, and takes all that it may.
+    The raw screen widens prototypes in registers, and is taken to need all that it may.
     """
     threads = tile.warps * chip.warp
-    held = tile.stages if chip.arch >= 90 else tile.stages - 1  # HIP is 0
-    row = tile.block_q * ELEMENT_SIZE[screen] + tile.block_p * p_size
-    shared = held * row * tile.tile_c
+    shared = shared_bytes(tile, screen, chip.arch, p_size)
     if shared > chip.shared_per_block:
         return 0
     most = tile.registers or 255
@@ -101,6 +98,15 @@ def resident_blocks(tile: Tile, screen: Screen, chip: Chip, p_size: int) -> int:
     registers = most if screen == "tf32" else min(most, accumulator + OVERHEAD_REGISTERS)
     by_shared = chip.shared_per_multiprocessor // (shared + chip.reserved)
     return min(chip.registers // (threads * registers), by_shared, chip.threads // threads)
+
+
+def shared_bytes(tile: Tile, screen: Screen, arch: int, p_size: int) -> int:
+    """stages x (BLOCK_Q + BLOCK_P) x TILE_C elements, or one stage fewer before wgmma.
+
+    Tensor cores that read registers need no place for the tile that they work on.
+    """
+    held = tile.stages if arch >= 90 else tile.stages - 1
+    return held * tile.tile_c * (tile.block_q * ELEMENT_SIZE[screen] + tile.block_p * p_size)
 
 
 def epilogue_seconds(

@@ -15,7 +15,13 @@ from flashmatch.kernels._triton_plan import (
     choose_codes_plan,
     choose_plan,
 )
-from flashmatch.kernels._triton_scan_model import resident_blocks, scan_seconds
+from flashmatch.kernels._triton_scan_model import (
+    ELEMENT_SIZE,
+    Screen,
+    resident_blocks,
+    scan_seconds,
+    shared_bytes,
+)
 from flashmatch.kernels._triton_tiles import Tile, fp16_tiles, int8_tiles
 
 WORKSPACE = 2**28
@@ -166,6 +172,28 @@ def test_blocks_on_a_multiprocessor() -> None:
     assert resident_blocks(plain, "fp16", RTX_4090, 2) == 1  # shared memory
     assert resident_blocks(Tile(128, 256, 64, 8, 4), "fp16", RTX_4090, 2) == 0
     assert scan_seconds(Tile(128, 256, 64, 8, 4), "fp16", 9, 9, 9, RTX_4090) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("arch", "screen", "block_q", "tile_c", "stages", "compiled_kib"),
+    [
+        (90, "fp16", 128, 64, 3, 96),
+        (100, "fp16", 128, 64, 3, 96),
+        (80, "fp16", 128, 64, 3, 64),
+        (90, "int8", 128, 128, 3, 96),
+        (80, "int8", 128, 64, 4, 48),
+        (0, "int8", 128, 64, 2, 16),
+        (90, "int8", 16, 64, 4, 36),
+        (80, "int8", 16, 64, 4, 27),
+        (0, "int8", 16, 64, 2, 9),
+    ],
+)
+def test_shared_memory_is_what_the_compiler_takes(
+    arch: int, screen: Screen, block_q: int, tile_c: int, stages: int, compiled_kib: int
+) -> None:
+    """Kernels compiled ahead of time by Triton 3.9; whole KiB."""
+    tile = Tile(block_q, 128, tile_c, 8, stages)
+    assert shared_bytes(tile, screen, arch, ELEMENT_SIZE[screen]) // 1024 == compiled_kib
 
 
 def test_repairs_and_survivors_cost() -> None:
