@@ -1,0 +1,98 @@
+"""Compiling is bounded: a search of other numbers of queries and prototypes launches what is there.
+
+A launch here is what the JIT compiles once: kernel, types, constants, which arguments are multiples
+of 16, options. Numbers of rows are arguments like any other; the kernels tell the JIT not to
+specialise on those that change from call to call.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+import aot
+import pytest
+import torch
+
+from flashmatch.kernels import _triton, _triton_int8
+from flashmatch.kernels._codes import Codes, Frame, screen_norms
+from flashmatch.kernels._rows import Rows
+
+QUERIES = {"few": (1, 2, 3, 7, 13, 16), "many": (17, 31, 128, 129, 521, 1009)}
+ROWS = (67, 131, 320, 521, 1009, 2048, 4093)
+K = 5
+MOST_KERNELS = 7
+"""Of one plan: prepare both sides, pack a mask, scan, threshold, rescore, repair."""
+SLICED = {"witness", "kept_bounds", "kept_groups"}
+"""Columns of the best bounds, found by torch.topk: where they start follows from how many groups
+are kept, which is fewer than k asks for while there are few groups. Whether that is a multiple of
+16 bytes is a fact that the JIT looks for, twice at most for each kernel that takes them."""
+
+Search = Callable[[], object]
+
+
+def zeros(rows: int, channels: int) -> torch.Tensor:
+    return torch.zeros(rows, channels)
+
+
+def mask_of(ndim: int, queries: int, rows: int) -> torch.Tensor | None:
+    return torch.ones((queries, rows)[2 - ndim :], dtype=torch.bool) if ndim else None
+
+
+def search_vectors(
+    queries: int, rows: int, channels: int, mask_ndim: int, chunk_rows: int | None = None
+) -> Search:
+    mask = mask_of(mask_ndim, queries, rows)
+    q, p = zeros(queries, channels), [zeros(rows, channels)]
+    return lambda: _triton.search_with_flags(q, p, K, "l2", mask, chunk_rows)
+
+
+def search_codes(queries: int, rows: int, channels: int, mask_ndim: int) -> Search:
+    frame = Frame("l2", torch.zeros(channels), None)
+    codes, p = Codes(frame, _triton_int8.LAYOUT, rows, channels), zeros(rows, channels)
+    codes.write(0, p, screen_norms(p))
+    mask = mask_of(mask_ndim, queries, rows)
+    return lambda: _triton_int8.search(zeros(queries, channels), Rows([p]), codes, K, mask, True)
+
+
+def launches(make: Callable[..., Search], *arguments: int | None) -> set[aot.Launch]:
+    with pytest.MonkeyPatch.context() as patch:
+        return aot.record(patch, make(*arguments))
+
+
+def without_alignment(launch: aot.Launch) -> aot.Launch:
+    """But for where slices start."""
+    kept = tuple(name for name in launch.divisible if name not in SLICED)
+    return dataclasses.replace(launch, divisible=kept)
+
+
+@pytest.mark.parametrize("mask_ndim", [0, 1, 2])
+@pytest.mark.parametrize("channels", [64, 20])
+@pytest.mark.parametrize("few", ["few", "many"])
+@pytest.mark.parametrize("make", [search_vectors, search_codes])
+def test_launches_do_not_depend_on_how_many(
+    make: Callable[..., Search], few: str, channels: int, mask_ndim: int
+) -> None:
+    """All these searches together compile each kernel once, or twice for the sake of a slice.
+
+    Where few groups exist, some kernels have nothing to do, and are not launched.
+    """
+    together: set[aot.Launch] = set()
+    for rows, queries in itertools.product(ROWS, QUERIES[few]):
+        together |= launches(make, queries, rows, channels, mask_ndim)
+    kinds = set(map(without_alignment, together))
+    kernels = {launch.kernel for launch in kinds}
+    assert len(kinds) == len(kernels) <= MOST_KERNELS
+    assert len(together) <= len(kernels) + len(kernels & {"rescore_kernel", "repair_kernel"})
+
+
+@pytest.mark.parametrize("queries", [3, 17])
+def test_launches_do_not_depend_on_chunks(queries: int) -> None:
+    whole = launches(search_vectors, queries, 1009, 64, 2, None)
+    pieces = launches(search_vectors, queries, 1009, 64, 2, 128)
+    assert set(map(without_alignment, whole)) == set(map(without_alignment, pieces))
+
+
+def test_what_does_grow_is_seen() -> None:
+    """Channels are specialised on: rows of 20 and of 64 are not the same launches."""
+    narrow, wide = (launches(search_codes, 3, 320, channels, 0) for channels in (20, 64))
+    assert set(map(without_alignment, narrow)) != set(map(without_alignment, wide))
