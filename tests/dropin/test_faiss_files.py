@@ -1,0 +1,105 @@
+"""Indexes written and read, our own and FAISS's."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import flashmatch
+import flashmatch.adapters.faiss as ours
+
+faiss = pytest.importorskip("faiss")
+
+RNG = np.random.default_rng(0)
+ROWS = RNG.standard_normal((1500, 12)).astype(np.float32)
+QUERIES = RNG.standard_normal((5, 12)).astype(np.float32)
+IDS = RNG.integers(-50, 1000, 1500)  # they repeat
+KINDS = ("IndexFlatIP", "IndexFlatL2", "IDMap,Flat", "IDMap2,Flat")
+
+
+def made(library, kind: str):
+    if kind in KINDS[:2]:
+        index = getattr(library, kind)(12)
+        index.add(ROWS)
+    else:
+        index = library.index_factory(12, kind, library.METRIC_INNER_PRODUCT)
+        index.add_with_ids(ROWS, IDS)
+    return index
+
+
+def assert_alike(index: ours.Index, expected: ours.Index) -> None:
+    assert repr(index).replace("FlatIP", "Flat") == repr(expected).replace("FlatIP", "Flat")
+    for a, b in zip(index.search(QUERIES, 9), expected.search(QUERIES, 9), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_round_trip(kind: str, tmp_path: Path) -> None:
+    index, path = made(ours, kind), tmp_path / "index"
+    ours.write_index(index, path)
+    read = ours.read_index(str(path))
+    assert_alike(read, index)
+    for either in (index, read):  # a mapped index can be changed as any other
+        either.remove_ids(np.arange(3, 700))
+        either.add(ROWS[:3]) if kind in KINDS[:2] else either.add_with_ids(ROWS[:3], IDS[:3])
+    assert_alike(read, index)
+    ours.write_index(read, path)  # onto the file it is mapped from
+    assert_alike(ours.read_index(path), index)
+    assert [p.name for p in tmp_path.iterdir()] == ["index"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_empty(kind: str, tmp_path: Path) -> None:
+    index = made(ours, kind)
+    index.reset()
+    ours.write_index(index, tmp_path / "index")
+    assert ours.read_index(tmp_path / "index").ntotal == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_the_file_of_a_bank(kind: str, tmp_path: Path) -> None:
+    index = made(ours, kind)
+    ours.write_index(index, tmp_path / "index")
+    bank = flashmatch.PrototypeBank.load(tmp_path / "index")
+    labels = bank.topk(torch.from_numpy(QUERIES), 9).indices.numpy()
+    labels = labels if kind in KINDS[:2] else IDS[labels]
+    np.testing.assert_array_equal(labels, index.search(QUERIES, 9)[1])
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "Flat"])
+def test_reads_the_files_of_faiss(kind: str, tmp_path: Path) -> None:
+    theirs = faiss.index_factory(12, "Flat") if kind == "Flat" else made(faiss, kind)
+    faiss.write_index(theirs, str(tmp_path / "theirs"))
+    read = ours.read_index(tmp_path / "theirs")
+    assert type(read).__name__ == type(faiss.read_index(str(tmp_path / "theirs"))).__name__
+    if kind == "Flat":
+        assert read.ntotal == 0
+        return
+    assert_alike(read, made(ours, kind))
+    assert_alike(ours.from_faiss(theirs), made(ours, kind))
+
+
+def test_refuses_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = tmp_path / "theirs"
+    faiss.write_index(faiss.index_factory(12, "HNSW8"), str(theirs))
+    with pytest.raises(ValueError, match="IndexHNSW"):
+        ours.read_index(theirs)
+    faiss.write_index(faiss.IndexFlat(12, faiss.METRIC_L1), str(theirs))
+    with pytest.raises(ValueError, match="metric 2"):
+        ours.read_index(theirs)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ImportError, match="faiss installed"):
+        ours.read_index(theirs)
+    theirs.write_bytes(b"neither")
+    with pytest.raises(ValueError, match="safetensors"):
+        ours.read_index(theirs)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        ours.read_index(tmp_path / "nowhere")
+    with pytest.raises(TypeError, match="index"):
+        ours.write_index(theirs, theirs)
+    bank = flashmatch.PrototypeBank(torch.ones(3, 2))
+    bank.save(tmp_path / "bank")
+    with pytest.raises(ValueError, match="cosine"):
+        ours.read_index(tmp_path / "bank")
