@@ -13,7 +13,7 @@ Sums = TypeVar("Sums", bound="MetricSums")
 
 
 class MetricSums:
-    """Named sums, on the device of what was added first; the same memory after any batch.
+    """Named sums, on the device of what was added last; the same memory after any batch.
 
     Args:
         names: what is summed.
@@ -27,7 +27,7 @@ class MetricSums:
 
     def reset(self) -> None:
         """Forget all queries."""
-        self._sums = torch.zeros(len(self._names), dtype=torch.float64)
+        self._sums: Tensor | None = None
 
     def merge(self: Sums, other: Sums) -> Sums:
         """Take in what ``other`` has seen, and return self; ``other`` stays as it is.
@@ -40,17 +40,21 @@ class MetricSums:
                 f"other must be a {type(self).__name__} of the same arguments, {self._settings}; "
                 f"got a {type(other).__name__}, {getattr(other, '_settings', None)}"
             )
-        self._sums = self._sums + other._sums.to(self._sums.device)
+        if other._sums is not None:
+            self._join(other._sums)
         return self
 
     def _add(self, values: Mapping[str, Tensor]) -> None:
         """Sum each of ``values``, (Q,), over the queries; waits for no device."""
-        sums = torch.stack([values[name].sum(dtype=torch.float64) for name in self._names])
-        self._sums = self._sums.to(sums.device) + sums
+        self._join(torch.stack([values[name].sum(dtype=torch.float64) for name in self._names]))
+
+    def _join(self, sums: Tensor) -> None:
+        """Out of place, so that batches in and out of inference mode go together."""
+        self._sums = sums if self._sums is None else self._sums.to(sums.device) + sums
 
     def _totals(self, sync: bool, group: Any) -> dict[str, float]:
         """The sums, of all processes of ``group`` if ``sync``; own sums stay as they are."""
-        sums = self._sums
+        sums = torch.zeros(len(self._names)).double() if self._sums is None else self._sums
         if sync and world_size() > 1:
             device = "cuda" if dist.get_backend(group) == "nccl" else "cpu"
             sums = sums.to(device, copy=True)

@@ -120,3 +120,11 @@ def test_a_query_without_targets_counts_0_for_their_recall_and_breaks_their_prec
     assert ours(scores, targets)["hit_rate@3"] == pytest.approx(float(found))
     with pytest.raises(ZeroDivisionError):
         evaluation.RetrievalAveragePrecision.calculate(scores, targets.float(), topk=3)
+
+
+def test_a_target_listed_twice_is_to_them_two_to_find() -> None:
+    ranking = [torch.arange(4)]
+    expected = evaluation.RetrievalAveragePrecision.calculate(ranking, [[1, 1]], 4, True, True)
+    batch = relevance_to_targets(ranking[0][None], [[1, 1]])
+    found = average_precision_at_k(batch.relevant, batch.total, 4)
+    assert 100 * float(found) == pytest.approx(2 * expected) == 50
