@@ -1,6 +1,7 @@
 """How long one scan should take, from its tile and a chip's data sheet: cheap enough to rank tiles.
 
-Pure arithmetic; nothing here was measured on a device. The scan is as slow as the slowest of four
+Pure arithmetic; nothing here was measured on a device. No plan is imported, so that plans may
+choose their tiles by it. The scan is as slow as the slowest of four
 things: a multiprocessor's tensor cores and its epilogues, the life of a block times the number of
 waves, the cache that feeds the tiles, and memory.
 """
