@@ -104,7 +104,7 @@ def chip_of(properties: Properties) -> Chip:
         if re.search(rf"\b{chip.name}\b", properties.name):
             return chip if chip.multiprocessors == count else chip.scaled(count)
     if getattr(properties, "gcnArchName", "").startswith("gfx"):
-        return MI300X.scaled(count)
+        return replace(MI300X.scaled(count), name=properties.name)
     arch = 10 * properties.major + properties.minor
 
     def distance(chip: Chip) -> tuple[int, int]:

@@ -53,11 +53,11 @@ def scan_seconds(
     With P programs, S multiprocessors and b blocks on each: the largest of
 
         ceil(P / S) max(product, epilogue)                what a multiprocessor's units need
-        ceil(P / (S b)) (latency + product + epilogue)    waves of blocks, one after another;
-                                                          persistent ones have one latency
+        ceil(P / (S b)) (latency + product + epilogue)    waves of blocks, one after another
         P (BLOCK_Q + BLOCK_P) C / cache bandwidth         every program loads its own tiles
         scan_bytes / bandwidth
 
+    Persistent programs are one for each multiprocessor, and wait for their first loads only.
     ``element_size``: bytes of a prototype's channel, where the screen reads them as given.
     """
     width = -(-channels // WIDTH) * WIDTH
@@ -98,6 +98,8 @@ def resident_blocks(tile: Tile, screen: Screen, chip: Chip, p_size: int) -> int:
     accumulator = tile.block_q * tile.block_p // threads
     registers = most if screen == "tf32" else min(most, accumulator + OVERHEAD_REGISTERS)
     by_shared = chip.shared_per_multiprocessor // (shared + chip.reserved)
+    if tile.persistent:
+        return 1
     return min(chip.registers // (threads * registers), by_shared, chip.threads // threads)
 
 
