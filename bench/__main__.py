@@ -27,6 +27,10 @@ def main() -> int:
         sys.path.insert(0, str(link()))
     if arguments.command == "gpu":  # its parts are processes: what is broken here breaks one only
         return gpu.main(arguments)
+    if arguments.command == "probe":
+        import gpu_probes
+
+        return gpu_probes.main(arguments)
     import commands
 
     return commands.COMMANDS[arguments.command](arguments)

@@ -8,7 +8,6 @@ import torch
 import bank_build
 import dropin
 import gpu
-import gpu_probes
 import growth
 import ledger
 import predictions
@@ -89,14 +88,6 @@ def _predict(arguments: Namespace) -> int:
     return predictions.run(arguments.chip, chosen)
 
 
-def _probe(arguments: Namespace) -> int:
-    device = torch.device(arguments.device)
-    if device.type == "cuda" and (reason := gpu.no_device()):
-        print(reason)
-        return 0
-    return gpu_probes.run(arguments.kind, device, arguments)
-
-
 COMMANDS = {
     "run": _run,
     "bars": _bars,
@@ -104,5 +95,4 @@ COMMANDS = {
     "build": _build,
     "dropin": _dropin,
     "predict": _predict,
-    "probe": _probe,
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from links import ROOT
 
-PROBES = ("search", "facts", "first-call", "ceilings", "stages", "memory", "peers")
+PROBES = ("search", "facts", "first-call", "ceilings", "stages", "tiles", "memory", "peers")
 MISSING = "not checked: compute-sanitizer is not installed"
 PEERS = "peers.json"  # provider to verdict, of the part of that name
 _WRAP_UP = 0.85  # of a part's time: benchmarks begin no shape after it
@@ -96,6 +96,7 @@ PARTS = (
     Part("correctness", 9, "tests/device but for drawn problems", _pytest("not hypothesis")),
     Part("ceilings", 2, "the vendor's products, copy, launch", _probe("ceilings")),
     Part("stages", 4, "time by stage, the int8 product beside it", _probe("stages")),
+    Part("tiles", 4, "the scan by every tile the chip may run", _probe("tiles")),
     Part("memory", 3, "peaks against WORKSPACE_BYTES", _probe("memory")),
     Part("peers", 5, "each peer once, alone: which run here", _probe("peers")),
     Part("bench-small", 4, "few queries or few prototypes", _bench("small")),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+import gpu_tiles
 from shapes import Shape, make
 
 METRICS = ("cosine", "dot", "l2")
@@ -23,13 +24,14 @@ class Case:
     body: str  # "topk" or "bank"
     shape: Shape
     mask: int
+    tile: int = 0  # of those that the chip may run
 
     def __str__(self) -> str:
-        return f"{self.body} {self.shape}, mask of {self.mask} dimensions"
+        return f"{self.body} {self.shape}, mask of {self.mask} dimensions, tile {self.tile}"
 
 
-def cases(tiny: bool) -> Iterator[Case]:
-    """Every body, metric, mask and size; dtypes in turn."""
+def cases(tiny: bool, tiles: int = 1) -> Iterator[Case]:
+    """Every body, metric, mask and size; dtypes in turn; then the other tiles."""
     dtypes = ("float32", "bfloat16", "float16")
     for i, sizes in enumerate(SIZES[:2] if tiny else SIZES):
         for j, metric in enumerate(METRICS):
@@ -40,15 +42,20 @@ def cases(tiny: bool) -> Iterator[Case]:
     # Equal rows cannot be excluded: every group of every query has to be repaired.
     for body in ("topk", "bank"):
         yield Case(body, Shape(20, 700, 64, 3, metric="ties"), 0)
+        for tile in range(1, tiles):
+            shape = Shape(20, 700, 128, 3) if tiny else Shape(300, 5003, 192, 10)
+            for mask in (2,) if tiny else (0, 2):
+                yield Case(body, shape, mask, tile)
 
 
 def run(device: torch.device, tiny: bool = False) -> int:
     """1 if an answer was wrong or a search failed; each says so, and the others go on."""
     wrong = count = 0
-    for case in cases(tiny):
+    for case in cases(tiny, gpu_tiles.count(device)):
         count += 1
         try:
-            verdict = _verdict(case, device)
+            with gpu_tiles.tile(case.tile):
+                verdict = _verdict(case, device)
         except Exception as error:
             verdict = f"error: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
         wrong += verdict != "right"

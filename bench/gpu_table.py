@@ -11,7 +11,7 @@ from gpu_bars import HELD, TOPK, Faster, counts, faster, rows_of, scans
 from gpu_parts import PARTS
 from stages import STAGES
 
-WIDTH = 150  # characters of a line
+WIDTH = 170  # characters of a line
 LENGTH = 9000  # characters in all: a borrowed machine shows the last 12,000
 FACTS = (
     "device",
@@ -35,6 +35,7 @@ def table(folder: Path) -> str:
         _first_calls(found),
         _memory(found),
         _stages(found),
+        _tiles(found),
         _bars(folder),
     )
     lines = [line[:WIDTH] for section in sections for line in section]
@@ -67,7 +68,8 @@ def _ceilings(found: Iterable[Figure]) -> list[str]:
     lines: dict[str, list[str]] = {}
     for f in found:
         if f.part == "ceilings":
-            lines.setdefault(f.shape, []).append(f"{f.what} {_value(f)}")
+            what = f.what.replace(" product", "")
+            lines.setdefault(f.shape, []).append(f"{what} {_value(f)}")
     return ["", *(f"{shape or 'launches'}: {', '.join(v)}" for shape, v in lines.items())] * bool(
         lines
     )
@@ -100,6 +102,15 @@ def _stages(found: Iterable[Figure]) -> list[str]:
                     f"{body} {shape}: call {call:.3g}, kernels {whole:.3g} ms = {', '.join(each)}"
                 )
     return ["", *lines] * bool(lines)
+
+
+def _tiles(found: Iterable[Figure]) -> list[str]:
+    lines: dict[str, list[str]] = {}
+    for f in found:
+        if f.part == "tiles":
+            body, at = f.what.removesuffix(": scan").split(", tile ")
+            lines.setdefault(f"scan of {body} {f.shape}", []).append(f"tile {at} {_value(f)}")
+    return ["", *(f"{name}: {', '.join(each)}" for name, each in lines.items())] * bool(lines)
 
 
 def _bars(folder: Path) -> list[str]:

@@ -30,6 +30,7 @@ import gpu_peers
 import gpu_probe
 import gpu_stages
 import gpu_table
+import gpu_tiles
 import ledger
 import links
 import peers_gpu
@@ -271,6 +272,32 @@ def test_stages_are_figures(tmp_path: Path) -> None:
     assert any(f.status == "no kernels were seen" for f in figures.read(blind))
 
 
+def test_every_tile_is_tried_and_has_to_agree(monkeypatch, tmp_path: Path) -> None:
+    from flashmatch.kernels import _triton_plan
+
+    def tiles(*_) -> tuple[str, ...]:
+        return ("plain", "wide", "persistent")
+
+    taken = []
+
+    def kernels(call) -> list[tuple[str, float]]:
+        taken.append(_triton_plan.fp16_tiles(90)[0])
+        return [("scan_kernel", 2.0), ("repair_kernel", 1.0)]
+
+    for name in ("fp16_tiles", "int8_tiles"):
+        monkeypatch.setattr(_triton_plan, name, tiles, raising=False)
+    assert gpu_tiles.run(CPU, tmp_path, tiny=True, kernels=kernels) == 0
+    assert list(dict.fromkeys(taken)) == list(tiles())
+    assert _triton_plan.fp16_tiles is tiles
+    found = figures.read(tmp_path)
+    assert [f.what for f in found[:3]] == [f"bank, tile {i}: scan" for i in range(3)]
+    assert {f.value for f in found} == {2.0}
+    line = "scan of topk 20x700x64/3/cosine/float32: tile 0 2 ms, tile 1 2 ms, tile 2 2 ms"
+    assert line in gpu_table.table(tmp_path).splitlines()
+    wrong = (torch.zeros(2, 3), torch.zeros(2, 3))
+    assert gpu_tiles._scan_ms(lambda: wrong, (wrong[0] + 1, wrong[1]), kernels)[0] is None
+
+
 # What the probes find
 
 
@@ -288,7 +315,7 @@ def test_ceilings_memory_and_facts_on_a_cpu(monkeypatch, tmp_path: Path) -> None
     kept = json.loads((tmp_path / "facts" / "facts.json").read_text())
     assert "flashmatch.topk" in kept["providers"]
     text = gpu_table.table(tmp_path)
-    assert "int8 product" in text
+    assert "int8, chunked" in text
     assert "memory: bank" in text
     assert "torch " in text
 
@@ -373,9 +400,41 @@ def test_the_probe_notices_a_wrong_answer(monkeypatch, capsys) -> None:
     assert gpu_probe.run(CPU, tiny=True) == 1
     monkeypatch.setattr(gpu_probe, "_bank", lambda *a: 1 / 0)
     assert gpu_probe.run(CPU, tiny=True) == 1
-    assert "bank 1x33x1/5/cosine/float32, mask of 0 dimensions: error: ZeroDivisionError" in (
-        capsys.readouterr().out
+    assert (
+        "bank 1x33x1/5/cosine/float32, mask of 0 dimensions, tile 0: error: ZeroDivisionError"
+        in (capsys.readouterr().out)
     )
+
+
+_WATCHED = """
+import sys
+sys.path.insert(0, {bench!r})
+import torch
+from triton.runtime.interpreter import InterpretedFunction
+import gpu_probe
+
+launched, launch = set(), InterpretedFunction.__getitem__
+def watched(kernel, grid):
+    launched.add(kernel.fn.__name__)
+    return launch(kernel, grid)
+InterpretedFunction.__getitem__ = watched
+every = gpu_probe.cases
+gpu_probe.cases = lambda *a: [c for c in every(*a) if c.shape.M < 1000 or c.shape.metric == "dot"]
+assert gpu_probe.run(torch.device("cpu"), tiny=True) == 0
+print("launched", *launched)
+"""
+
+
+def test_what_a_sanitizer_watches_is_every_kernel_and_right() -> None:
+    """Interpreted, in a process of its own."""
+    pytest.importorskip("triton")
+    code = _WATCHED.format(bench=str(ROOT / "bench"))
+    env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "error" not in done.stdout
+    assert _kernels() <= set(done.stdout.splitlines()[-1].split())
 
 
 def test_a_peer_that_dies_is_news_only(monkeypatch, tmp_path: Path, capsys) -> None:
