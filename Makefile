@@ -40,10 +40,10 @@ test-libraries: $(VENV)-dropin/.installed-dropin
 	$(VENV)-dropin/bin/pytest tests/dropin --ignore=tests/dropin/mmpretrain
 
 test-mmpretrain: $(VENV)-mmpretrain/.installed-dropin-mmpretrain
-	$(VENV)-mmpretrain/bin/pytest tests/dropin/mmpretrain
+	OMP_NUM_THREADS=1 $(VENV)-mmpretrain/bin/pytest tests/dropin/mmpretrain
 
 test-onedl: $(VENV)-onedl/.installed-dropin-onedl
-	$(VENV)-onedl/bin/pytest tests/dropin/mmpretrain
+	OMP_NUM_THREADS=1 $(VENV)-onedl/bin/pytest tests/dropin/mmpretrain
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

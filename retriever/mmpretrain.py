@@ -3,7 +3,7 @@
     custom_imports = dict(imports=["flashmatch.retriever.mmpretrain"])
     model = dict(type="flashmatch.ImageToImageRetriever", ...)  # the rest as it was
 
-Importing this module registers the class. It needs mmpretrain and mmengine; nothing else does.
+Importing this module registers the class, and evaluators that read ranked labels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ._checks import require_features, require_topk
 from .encoders import EncoderSpec, last_features
 from .kept_bank import KeptBank
+from .mmpretrain_metrics import RetrievalAveragePrecision, RetrievalRecall
 from .mmpretrain_parts import (
     build_encoder,
     build_head,
@@ -32,6 +33,8 @@ from .mmpretrain_prototypes import PrototypeSource, obtain_prototypes, require_p
 from .modes import evaluating
 from .prototypes import write_prototypes
 from .similarity import Similarity, all_scores, best_scores, require_similarity, sort_scores
+
+__all__ = ["ImageToImageRetriever", "RetrievalAveragePrecision", "RetrievalRecall"]
 
 MODELS = Registry("model", parent=ROOT, scope="flashmatch")
 
@@ -63,7 +66,8 @@ class ImageToImageRetriever(BaseRetriever):
             inferencer and its visualizer read that. The scores come from matrix products: (N, M)
             is held, (N, M, C) never. False: ``pred_score`` (k,) belongs to ``pred_label`` (k,),
             best first, and is exact as ``flashmatch.topk`` is; (N, M) is never held. Only what
-            reads both may follow, such as ``flashmatch.RetrievalMetrics``.
+            reads both may follow, such as the evaluators ``flashmatch.RetrievalRecall`` and
+            ``flashmatch.RetrievalAveragePrecision``; not mmpretrain's, nor its inferencer.
 
     Attributes:
         prototype_vecs: (M, C), once prepared: a buffer, on the encoder's device, not in the state
