@@ -131,6 +131,14 @@ def test_targets_are_a_matrix_or_lists(seed: int) -> None:
             assert torch.equal(ours, theirs)
 
 
+def test_no_match_is_not_the_last_row_of_the_query_before() -> None:
+    targets = [[2**32 - 1, 5], [5]]
+    batch = m.relevance_to_targets(torch.tensor([[2**32 - 1, 5], [-1, 5]]), targets)
+    assert batch.relevant.tolist() == [[True, True], [False, True]]
+    batch = m.relevance_to_targets(torch.tensor([[5, 6], [5, 6]]), targets, exclude_self=[5, -1])
+    assert batch.total.tolist() == [1, 1]
+
+
 @pytest.mark.parametrize("form", ["labels", "lists", "matrix"])
 def test_leave_one_out_takes_the_query_out_of_ranking_and_total(form: str) -> None:
     """Queries are prototypes; some rank behind their double, some are beyond the last rank."""
@@ -195,10 +203,11 @@ def test_average_precision_by_hand() -> None:
 
 
 def test_precision_of_what_was_retrieved() -> None:
-    relevant, _, retrieved = relevance(torch.tensor([[1, 0, -1, -1], [-1] * 4]), [0, 0], [0, 1])
-    assert_equal(m.precision_at_k(relevant, 3), [1 / 3, 0])
-    assert_equal(m.precision_at_k(relevant, 3, retrieved), [1 / 2, 0])
-    assert_equal(m.precision_at_k(relevant, 1, retrieved), [0, 0])
+    indices = torch.tensor([[1, 0, -1, -1], [0, 1, -1, -1], [-1] * 4])
+    relevant, _, retrieved = relevance(indices, [0, 0, 0], [0, 1])
+    assert_equal(m.precision_at_k(relevant, 3), [1 / 3, 1 / 3, 0])
+    assert_equal(m.precision_at_k(relevant, 3, retrieved), [1 / 2, 1 / 2, 0])
+    assert_equal(m.precision_at_k(relevant, 1, retrieved), [0, 1, 0])
 
 
 @pytest.mark.parametrize("truncate", [False, True])
@@ -320,15 +329,14 @@ def test_means_over_batches(empty: str) -> None:
 
 
 def test_options_reach_the_functions() -> None:
-    (batch,) = batches(1)
-    metrics = RetrievalMetrics(ks=(5,), ap_mode="integrate", ap_divisor="found", adaptive_k=True)
+    batch = relevance(torch.tensor([[0, 1, 2, -1], [1, 2, 0, -1]]), [7, 7], [7, 8, 7])
+    metrics = RetrievalMetrics(ks=(4,), ap_mode="integrate", ap_divisor="found", adaptive_k=True)
     metrics.update(batch)
-    precision = m.precision_at_k(batch.relevant, 5, batch.retrieved)
-    assert metrics.compute()["precision@5"] == pytest.approx(float(precision.mean()))
+    assert metrics.compute()["precision@4"] == pytest.approx(2 / 3)
     average = m.average_precision_at_k(
-        batch.relevant, batch.total, 5, mode="integrate", divisor="found"
+        batch.relevant, batch.total, 4, mode="integrate", divisor="found"
     )
-    assert metrics.compute()["mAP@5"] == pytest.approx(float(average.mean()))
+    assert metrics.compute()["mAP@4"] == pytest.approx(float(average.mean()))
     assert "R_precision" not in metrics.compute()
 
 
@@ -499,7 +507,7 @@ def test_refusals(call, error: type[Exception], message: str) -> None:
 
 
 def test_refusals_that_wait_for_compute() -> None:
-    batch = Relevance(BOOL.repeat(3, 1), torch.tensor([0, 1, 3]), torch.tensor([2, 2, 2]))
+    batch = Relevance(BOOL.repeat(3, 1), torch.tensor([0, 2, 3]), torch.tensor([2, 2, 2]))
     metrics = RetrievalMetrics(ks=(1,), empty="error")
     metrics.update(batch)
     with pytest.raises(ValueError, match=r"queries must have a relevant prototype .* got 1 that"):
@@ -510,4 +518,4 @@ def test_refusals_that_wait_for_compute() -> None:
         metrics.compute()
     metrics.reset()
     metrics.update(Relevance(*(part[:2] for part in batch)))
-    assert metrics.compute()["R_precision"] == 0.5
+    assert metrics.compute()["R_precision"] == 0.25
