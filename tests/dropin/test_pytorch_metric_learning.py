@@ -1,5 +1,8 @@
 """KNN beside FaissKNN and CustomKNN, alone and inside AccuracyCalculator and InferenceModel."""
 
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -224,3 +227,16 @@ def test_what_is_not_finite_is_passed_over_if_asked() -> None:
     assert knn(torch.zeros(1, 2), 2, references)[1].tolist() == [[1, 2]]
     knn.train(references)
     assert knn(torch.zeros(1, 2), 2)[1].tolist() == [[1, 2]]
+
+
+def test_the_adapters_import_none_of_the_originals() -> None:
+    code = """
+        import sys
+        import flashmatch.adapters.lightly, flashmatch.adapters.pytorch_metric_learning
+        import flashmatch.adapters.sentence_transformers
+        originals = {"faiss", "lightly", "pytorch_metric_learning", "sentence_transformers"}
+        print(*(originals & set(sys.modules)))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
