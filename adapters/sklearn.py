@@ -259,11 +259,6 @@ class KNeighborsClassifier(_SearchesBank, neighbors.KNeighborsClassifier):
         )
         self.device = device
 
-    def _fit(self, X: object, y: object = None):
-        super()._fit(X, y)
-        self._fit_method = "bank"  # where it is "brute", predict would not call kneighbors
-        return self
-
 
 class KNeighborsRegressor(_SearchesBank, neighbors.KNeighborsRegressor):
     """The mean of the nearest neighbours' targets.

@@ -113,16 +113,15 @@ def test_votes_are_scikit_learns(weights: object, kind: str, metric: str) -> Non
         assert one.score(None, y) == other.score(None, y)
 
 
-def test_predictions_go_through_the_bank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """scikit-learn has a way around kneighbors for uniform votes."""
+@pytest.mark.parametrize("metric", [*METRICS, "l2", "minkowski"])
+def test_predictions_go_through_the_bank(metric: str) -> None:
+    """scikit-learn has a way around kneighbors, for uniform votes and other metrics."""
     for name in PREDICTORS:
-        estimator = getattr(ours, name)().fit(rows(20, 3), np.arange(20) % 2)
-        monkeypatch.setattr(estimator, "_nearest", None)
-        with pytest.raises(AttributeError, match="search"):
-            estimator.predict(rows(2, 3))
-        if name == "KNeighborsClassifier":
+        estimator = getattr(ours, name)(metric=metric).fit(rows(20, 3), np.arange(20) % 2)
+        estimator._nearest = None
+        for method in {"predict", "predict_proba"} & set(dir(estimator)):
             with pytest.raises(AttributeError, match="search"):
-                estimator.predict_proba(rows(2, 3))
+                getattr(estimator, method)(rows(2, 3))
 
 
 @pytest.mark.parametrize("weights", ["uniform", "distance", lambda d: np.exp(-d)])
@@ -173,6 +172,7 @@ def test_other_algorithms_are_taken_and_ignored(name: str) -> None:
         estimator = getattr(ours, name)(algorithm=algorithm, leaf_size=3, n_jobs=2, device="cpu")
         estimator.fit(X, y)
         assert estimator.get_params()["algorithm"] == algorithm
+        assert estimator._tree is None  # none was grown
         for a, b in zip(estimator.kneighbors(X), plain.kneighbors(X), strict=True):
             np.testing.assert_array_equal(a, b)
 

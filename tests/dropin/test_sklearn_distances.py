@@ -16,7 +16,7 @@ from flashmatch.adapters import sklearn as ours
 from flashmatch.adapters._nearest import SPARE
 
 METRICS = ("euclidean", "sqeuclidean", "cosine")
-KINDS = ("gaussian", "integers", "duplicates", "close", "offset", "zeros", "tiny", "huge")
+KINDS = ("gaussian", "integers", "duplicates", "close", "offset", "zeros", "short", "huge")
 EPS = 2.0**-52
 
 
@@ -46,11 +46,12 @@ def problems(draw: st.DrawFn) -> Problem:
         X = X[:1] + 1e-7 * X
     if kind == "zeros":
         X[random.random(n) < 0.3] = 0
-    X = {"offset": X + 1e4, "tiny": X * 1e-9, "huge": X * 1e20}.get(kind, X)
+    X = {"offset": X + 1e4, "short": X * 5e-9, "huge": X * 1e20}.get(kind, X)
     own = X[random.integers(0, n, draw(st.integers(1, 9)))]
     noise = random.normal(size=own.shape) * np.abs(X).max()
     queries = own if draw(st.booleans()) else own + noise * draw(st.sampled_from([1e-9, 0.3]))
     dtypes = draw(st.sampled_from([("float64", "float64"), ("float32",) * 2, ("int64", "float64")]))
+    queries = -queries if draw(st.booleans()) else queries
     if kind == "huge" and dtypes[0] == "int64":
         dtypes = ("float64", "float64")
     X, queries = (a.astype(t) for a, t in zip((X, queries), dtypes, strict=True))
@@ -189,6 +190,17 @@ def test_more_ties_than_spare_rows(metric: str) -> None:
     distances, indices = kneighbors(ours.NearestNeighbors, problem)
     assert_nearest(problem, distances, indices)
     np.testing.assert_array_equal(indices, [[1234, 0, 1, 2], [0, 1, 2, 3]])
+
+
+def test_orthogonal_rows_tie() -> None:
+    """Their distance is 1 to the last bit, so that they come by index."""
+    X = np.random.default_rng(0).normal(size=(60, 9))
+    X[:, 0] = 0
+    distances, indices = kneighbors(
+        ours.NearestNeighbors, Problem(X, np.eye(9)[:1] * 3, 50, "cosine")
+    )
+    np.testing.assert_array_equal(distances, 1)
+    np.testing.assert_array_equal(indices[0], np.arange(50))
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
