@@ -66,7 +66,7 @@ def read_index(fname: str | os.PathLike, *, device: torch.device | str | None = 
     wrapped = _WITH_IDS[metadata["index"]](flat) if "index" in metadata else flat
     flat._bank = bank
     if isinstance(wrapped, IndexIDMap):
-        wrapped._changed([tensors[_ID_MAP].numpy().copy()])
+        wrapped._changed([tensors[_ID_MAP].numpy()])
     return wrapped
 
 

@@ -208,6 +208,8 @@ def test_ids_may_repeat(kind: str) -> None:
         index.add_with_ids(ROWS[3:5], np.array([7, 9]))
         first = index.search(QUERIES, 5)
         last = (index.reconstruct(7),) if kind == "IndexIDMap2" else ()
+        index.add_with_ids(ROWS[5:6], np.array([9]))
+        last += (index.reconstruct(9),) if kind == "IndexIDMap2" else ()
         removed = index.remove_ids(np.array([7]))
         return (
             *first,
@@ -246,6 +248,33 @@ def test_vectors_are_copied_and_ties_are_stable() -> None:
     assert labels.tolist() == [[0, 1, 2]]
     assert values.tolist() == [[float(ROWS[0] @ ROWS[0])] * 3]
     np.testing.assert_array_equal(ours.rev_swig_ptr(index.get_xb(), 8), np.tile(ROWS[0], 2))
+
+
+def test_additions_between_searches() -> None:
+    """Of large pieces and small ones, before and after the first search."""
+    rows = RNG.integers(-500, 500, (9001, 4)).astype(np.float32)
+
+    def call(library):
+        index = library.IndexFlatL2(4)
+        for part in np.split(rows, [3, 10, 4500, 4501]):
+            index.add(part)
+        first = index.search(QUERIES, 3)[0]
+        for part in np.split(rows + 7, [5000, 5001]):
+            index.add(part)
+        return first, index.search(QUERIES, 3)[0], index.reconstruct_n(8990, 9000)
+
+    assert_same(call)
+
+
+def test_the_worst_distance_is_no_match() -> None:
+    rows = np.array([[-WORST, 0, 0, 0], [-1, 0, 0, 0]], dtype=np.float32)
+
+    def call(library):
+        index = library.IndexFlatIP(4)
+        index.add(rows)
+        return index.search(np.eye(4, dtype=np.float32)[:1], 2)
+
+    assert_same(call)
 
 
 @pytest.mark.parametrize("name", NAMES)
