@@ -259,6 +259,11 @@ class KNeighborsClassifier(_SearchesBank, neighbors.KNeighborsClassifier):
         )
         self.device = device
 
+    def _fit(self, X: object, y: object = None):
+        super()._fit(X, y)
+        self._fit_method = "bank"  # where it is "brute", predict finds a way around for "l2"
+        return self
+
 
 class KNeighborsRegressor(_SearchesBank, neighbors.KNeighborsRegressor):
     """The mean of the nearest neighbours' targets.

@@ -115,7 +115,7 @@ def test_votes_are_scikit_learns(weights: object, kind: str, metric: str) -> Non
 
 @pytest.mark.parametrize("metric", [*METRICS, "l2", "minkowski"])
 def test_predictions_go_through_the_bank(metric: str) -> None:
-    """scikit-learn has a way around kneighbors, for uniform votes and other metrics."""
+    """scikit-learn has a way around kneighbors, for uniform votes and some metrics."""
     for name in PREDICTORS:
         estimator = getattr(ours, name)(metric=metric).fit(rows(20, 3), np.arange(20) % 2)
         estimator._nearest = None
