@@ -1,4 +1,4 @@
-"""The example script, by either import."""
+"""The example script by either import, and what docs/integrations/faiss.md shows."""
 
 import re
 import subprocess
@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "faiss_search.py"
+import flashmatch.adapters.faiss as ours
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "examples" / "faiss_search.py"
+PAGE = ROOT / "docs" / "integrations" / "faiss.md"
 
 
 def test_the_import_is_all_that_differs() -> None:
@@ -21,3 +25,23 @@ def test_the_import_is_all_that_differs() -> None:
     assert all_digits > 0.97
     assert even < 0.6
     assert all_digits > fewer > 0.9
+
+
+def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(block, names)
+    assert names["labels"].shape == (3, 5)
+    assert (names["labels"] % 2 == 0).all()
+    assert names["index"].ntotal == 998
+
+
+def test_the_page_names_what_there_is() -> None:
+    """Every public name, but for the constants and base classes."""
+    page = PAGE.read_text()
+    for name in set(ours.__all__) - {"Index", "IDSelector", "METRIC_L2", "METRIC_INNER_PRODUCT"}:
+        assert name.removeprefix("IDSelector") in page
+    methods = {name for name in dir(ours.IndexIDMap2) if not name.startswith("_")}
+    for name in methods - {"check_compatible_for_merge"}:
+        assert f"`{name}`" in page, name
