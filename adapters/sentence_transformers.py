@@ -109,8 +109,8 @@ def paraphrase_mining_embeddings(
 
     Args:
         embeddings: (M, C) tensor, array or list of rows.
-        query_chunk_size: rows searched at a time: what is held beside the bank is some 50 bytes
-            for each of ``max_pairs + query_chunk_size * top_k`` pairs. Changes nothing else.
+        query_chunk_size: rows searched at a time: beside the bank, memory is that of
+            ``max_pairs + query_chunk_size * top_k`` pairs. Changes nothing else.
         corpus_chunk_size: without effect.
         max_pairs: so many pairs are returned at most.
         top_k: neighbours of each row, itself not counted.
