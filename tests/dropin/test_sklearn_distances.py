@@ -109,6 +109,7 @@ def kneighbors(estimator: type, problem: Problem) -> tuple[np.ndarray, np.ndarra
 
 @given(problem=problems())
 @example(Problem(np.zeros((3, 2)), np.zeros((2, 2)), 2, "cosine"))
+@example(Problem(np.full((3, 1), 9e-9), np.array([[9e-9], [1]]), 2, "cosine"))
 @example(Problem(np.zeros((40, 1)), np.ones((2, 1)), 3, "euclidean"))
 def test_nearest_as_in_long_double(problem: Problem) -> None:
     assert_nearest(problem, *kneighbors(ours.NearestNeighbors, problem))
