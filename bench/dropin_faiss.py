@@ -1,6 +1,7 @@
 """The FAISS adapter beside FAISS."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import faiss
@@ -19,7 +20,7 @@ def search(name: str, queries: int, rows: int, channels: int) -> Callable[[], Pa
         pair = [getattr(library, name)(channels) for library in (faiss, ours)]
         for index in pair:
             index.add(xb)
-        return _pair(*(lambda index=index: index.search(xq, K) for index in pair))
+        return _pair(*(partial(_search_of(index), xq, K) for index in pair))
 
     return prepare
 
@@ -34,10 +35,15 @@ def selected(queries: int, rows: int, channels: int) -> Callable[[], Pair]:
             index = library.IndexIDMap2(library.IndexFlatIP(channels))
             index.add_with_ids(xb, ids)
             params = library.SearchParameters(sel=library.IDSelectorBatch(np.arange(0, rows, 2)))
-            calls.append(lambda index=index, params=params: index.search(xq, K, params=params))
+            calls.append(partial(_search_of(index), xq, K, params=params))
         return _pair(*calls)
 
     return prepare
+
+
+def _search_of(index: Any) -> Callable[..., tuple]:
+    """The library's own: faiss.contrib.torch_utils, which other cases import, replaces FAISS's."""
+    return getattr(index, "search_numpy", index.search)
 
 
 def _vectors(queries: int, rows: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
