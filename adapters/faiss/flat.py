@@ -105,6 +105,7 @@ class IndexFlat(Index):
             raise RuntimeError(f"key must be below ntotal = {self.ntotal}; got {absent[0]}")
         return keys
 
+    @torch.inference_mode(False)
     def _remove(self, gone: np.ndarray) -> None:
         if gone.all():
             self.reset()
@@ -116,6 +117,7 @@ class IndexFlat(Index):
         if len(vectors):
             self._pending.append(vectors.to(self.device))
 
+    @torch.inference_mode(False)  # what is made in inference mode cannot be changed out of it
     def _prepared(self) -> PrototypeBank:
         """The bank of all vectors."""
         if self._bank is None:

@@ -251,22 +251,6 @@ def test_vectors_are_copied_and_ties_are_stable() -> None:
     np.testing.assert_array_equal(ours.rev_swig_ptr(index.get_xb(), 8), np.tile(ROWS[0], 2))
 
 
-def test_additions_between_searches() -> None:
-    """Of large pieces and small ones, before and after the first search."""
-    rows = RNG.integers(-500, 500, (9001, 4)).astype(np.float32)
-
-    def call(library):
-        index = library.IndexFlatL2(4)
-        for part in np.split(rows, [3, 10, 4500, 4501]):
-            index.add(part)
-        first = index.search(QUERIES, 3)[0]
-        for part in np.split(rows + 7, [5000, 5001]):
-            index.add(part)
-        return first, index.search(QUERIES, 3)[0], index.reconstruct_n(8990, 9000)
-
-    assert_same(call)
-
-
 def test_the_worst_distance_is_no_match() -> None:
     rows = np.array([[-WORST, 0, 0, 0], [-1, 0, 0, 0]], dtype=np.float32)
 
