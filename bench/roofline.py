@@ -57,10 +57,10 @@ def _plan_of(shape: Shape, chip: Chip, provider: str) -> TritonPlan | CodesPlan 
     if provider == BANK and pays:
         return choose_codes_plan(
             Q, -(-M // _triton_model.PAGE), C, k, span=_triton_model.PAGE, group=16,
-            width=-(-C // WIDTH) * WIDTH, arch=chip.arch, workspace=workspace,
+            width=-(-C // WIDTH) * WIDTH, chip=chip, workspace=workspace,
         )  # fmt: skip
     half, raw = shape.dtype in ("float16", "bfloat16"), C % WIDTH == 0 and shape.dtype != "float64"
-    return choose_plan(Q, M, C, k, half=half, raw=raw, arch=chip.arch, workspace=workspace)
+    return choose_plan(Q, M, C, k, half=half, raw=raw, chip=chip, workspace=workspace)
 
 
 class Roofline:

@@ -96,7 +96,7 @@ def fitted_frame(sample: Tensor, metric: str, seed: int = 0) -> Frame:
     finite = norms.isfinite()
     sample, norms = sample[finite], norms[finite]
     channels, device = sample.shape[1], sample.device
-    plain = Frame(metric, torch.zeros(channels, device=device), None)
+    plain = Frame(metric, torch.zeros(channels, dtype=torch.float32, device=device), None)
     if len(sample) == 0:
         return plain
     vectors = plain.prototypes(sample, norms)
@@ -235,8 +235,8 @@ class Codes:
         self.codes = torch.zeros(rows, width, dtype=torch.int8, device=device)
         self.place = torch.zeros(rows, dtype=torch.int16, device=device)
         self.dead = torch.ones(rows, dtype=torch.bool, device=device)
-        self.bounds = torch.zeros(pages * self.layout.groups, 4, device=device)
-        self.norms = torch.zeros(rows, device=device)
+        self.bounds = torch.zeros(pages * self.layout.groups, 4, dtype=torch.float32, device=device)
+        self.norms = torch.zeros(rows, dtype=torch.float32, device=device)
 
     def _grow(self) -> None:
         old, kept = self._tensors(), len(self.bounds) // self.layout.groups

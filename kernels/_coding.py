@@ -56,7 +56,7 @@ class Coder:
                 stop = min(at + step, len(rows))
                 self._code(at, stop, start, exclude)
                 advance(stop - at)
-        self.close(torch.arange(first, len(rows), span))
+        self.close(torch.arange(first, len(rows), span, device="cpu"))
 
     def close(self, rows: Tensor) -> None:
         """Let codes of the pages of these rows match where the collection says so."""
@@ -85,7 +85,8 @@ class Coder:
         rows, device = self.collection.rows, self.collection.device
         count = min(_SAMPLE, len(rows))
         chosen = torch.arange(count, device=device) * len(rows) // max(count, 1)
-        sample = rows.take(chosen, torch.empty(count, rows.channels, device=device))
+        sample = torch.empty(count, rows.channels, dtype=torch.float32, device=device)
+        sample = rows.take(chosen, sample)
         return fitted_frame(sample, self.metric)
 
 

@@ -21,10 +21,10 @@ class Collection:
 
     def __init__(self, channels: int, dtype: torch.dtype, device: torch.device) -> None:
         """``device``: where masks and positions are wanted; vectors stay where they are."""
-        self.rows = Rows([torch.empty(0, channels, dtype=dtype)])
+        self.rows = Rows([torch.empty(0, channels, dtype=dtype, device="cpu")])
         self.ids = Ids()
         self.device = device
-        self.nonfinite = torch.empty(0, dtype=torch.int64)  # rows that never match
+        self.nonfinite = torch.empty(0, dtype=torch.int64, device="cpu")  # rows that never match
         self._changed()
 
     def __len__(self) -> int:

@@ -8,8 +8,10 @@ class Ids:
     """int64 ids by row, on the CPU, and whether each row is there. Rows are only ever appended."""
 
     def __init__(self) -> None:
-        self._ids = torch.empty(0, dtype=torch.int64)  # with room for more, as _present
-        self._present = torch.empty(0, dtype=torch.bool)
+        self._ids = torch.empty(
+            0, dtype=torch.int64, device="cpu"
+        )  # with room for more, as _present
+        self._present = torch.empty(0, dtype=torch.bool, device="cpu")
         self._count = 0
         self.following = 0  # above every id so far
         self._ascending = True
@@ -36,7 +38,7 @@ class Ids:
         if ids is None:
             if self.following + count > torch.iinfo(torch.int64).max:
                 raise ValueError(f"ids must be given: none are left above {self.following - 1}")
-            return torch.arange(self.following, self.following + count)
+            return torch.arange(self.following, self.following + count, device="cpu")
         ids = as_ids(ids)
         if len(ids) != count:
             raise ValueError(f"ids must have one id for each of {count} rows; got {len(ids)}")
@@ -101,7 +103,7 @@ def _extended(buffer: Tensor, count: int, values: Tensor) -> Tensor:
 
 def as_ids(ids: object) -> Tensor:
     """A 1-D int64 tensor on the CPU, from a tensor, an array, a sequence or a single integer."""
-    tensor = torch.as_tensor(ids).detach().cpu()
+    tensor = torch.as_tensor(ids, device="cpu").detach()
     if tensor.numel() == 0:
         tensor = tensor.long()
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:

@@ -166,7 +166,7 @@ class Int8Block:
             values[part] = chosen_dots(self.block.floats, gathered, queries[part], at)
         if metric == "cosine":
             values /= norms.clamp(min=_bounds.COSINE_EPS)
-            one = torch.ones(1, device=values.device)
+            one = values.new_ones(1)
             return values, self.slack.of(one, one)
         bounds = _bounds.norm_bound(norms, pages.channels)
         if metric == "l2":

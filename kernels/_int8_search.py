@@ -131,7 +131,8 @@ def _of_queries(mask: Tensor | None, part: slice) -> Tensor | None:
 def _fitted(rows: Rows, device: torch.device, metric: str) -> Frame:
     count = min(_SAMPLE, len(rows))
     chosen = torch.arange(count, device=device) * len(rows) // count
-    return fitted_frame(rows.take(chosen, torch.empty(count, rows.channels, device=device)), metric)
+    sample = torch.empty(count, rows.channels, dtype=torch.float32, device=device)
+    return fitted_frame(rows.take(chosen, sample), metric)
 
 
 def _code(codes: Codes, rows: Rows, start: int, stop: int, exclude: bool) -> bool:

@@ -26,8 +26,8 @@ def is_exact(device_type: str) -> bool:
     if device_type != "cpu":
         return device_type == "cuda"
     for count, width in ((1, 4), (32, 512), (33, 1000)):
-        most = torch.full((count, width), LARGEST_CODE, dtype=torch.int8)
-        out = torch.zeros(count, count, dtype=torch.int32)
+        most = torch.full((count, width), LARGEST_CODE, dtype=torch.int8, device="cpu")
+        out = torch.zeros(count, count, dtype=torch.int32, device="cpu")
         if not bool((torch._int_mm(most, -most.T, out=out) == -width * LARGEST_CODE**2).all()):
             return False
     return True
@@ -62,12 +62,13 @@ def chosen_dots(queries: Tensor, prototypes: Tensor, rows: Tensor, columns: Tens
     if queries.device.type != "cpu":
         return _gathered_dots(queries, prototypes, rows, columns)
     _quiet_csr()
-    bounds = torch.arange(len(queries) + 1)
+    bounds = torch.arange(len(queries) + 1, device="cpu")
     pairs = torch.sparse_csr_tensor(
         torch.searchsorted(rows.contiguous(), bounds),
         columns,
         queries.new_zeros(len(columns)),
         size=(len(queries), len(prototypes)),
+        device="cpu",
         check_invariants=False,
     )
     return torch.sparse.sampled_addmm(pairs, queries, prototypes.T, beta=0.0).values()

@@ -16,8 +16,8 @@ class Rotation:
     def __init__(self, channels: int, seed: int, device: torch.device) -> None:
         self.channels, self.seed = channels, seed
         self.stages = channels.bit_length() - 1
-        generator = torch.Generator().manual_seed(seed)
-        draws = torch.randint(2, (2, channels), generator=generator, dtype=torch.int8)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        draws = torch.randint(2, (2, channels), generator=generator, dtype=torch.int8, device="cpu")
         self.signs = (2 * draws - 1).to(device)
 
     @property

@@ -16,16 +16,16 @@ import torch
 import triton
 from torch import Tensor
 
-from . import _bounds_fp16, _checks, _exact, _order, _triton_chip, _triton_exact
+from . import _bounds_fp16, _checks, _exact, _order, _triton_chip, _triton_exact, _triton_launch
 from ._triton_kernels import threshold_kernel
 from ._triton_plan import MAX_K, WIDTH, TritonPlan, choose_plan, pad
-from ._triton_screen import (
+from ._triton_prepare import (
     pack_mask_kernel,
     prepare_prototypes_kernel,
     prepare_queries_kernel,
-    scan_kernel,
-    scan_raw_kernel,
 )
+from ._triton_screen import scan_kernel, scan_persistent_kernel, scan_raw_kernel
+from ._triton_tiles import TILE_P
 
 HALVES = (torch.float16, torch.bfloat16)
 RAW_DTYPES = (torch.float32, *HALVES)
@@ -90,7 +90,7 @@ def search_with_flags(
     keys = queries.new_full((len(queries), k), _order.EMPTY, dtype=torch.int64)
     scores = queries.new_empty((len(queries), k), dtype=torch.float32)
     flags = queries.new_zeros(3, dtype=torch.int32)
-    plan = plan_for(queries, prototypes, k, chunk_rows)
+    plan = plan_for(queries, prototypes, k, mask, chunk_rows)
     thresholds = queries.new_full((len(queries),), -torch.inf, dtype=torch.float32)
     starts = range(0, len(queries), plan.query_rows)
     only = _prepare_queries(queries, 0, metric, plan, flags) if len(starts) == 1 else None
@@ -110,7 +110,7 @@ def search_with_flags(
 
 
 def plan_for(
-    queries: Tensor, prototypes: list[Tensor], k: int, chunk_rows: int | None
+    queries: Tensor, prototypes: list[Tensor], k: int, mask: Tensor | None, chunk_rows: int | None
 ) -> TritonPlan:
     from . import WORKSPACE_BYTES
 
@@ -123,8 +123,9 @@ def plan_for(
         k,
         half=dtypes <= set(HALVES),
         raw=all(map(_is_raw, prototypes)),
-        arch=_triton_chip.arch(queries.device),
+        chip=_triton_chip.chip(queries.device),
         workspace=WORKSPACE_BYTES,
+        pairs=mask is not None and mask.ndim == 2,
         chunk_rows=chunk_rows,
         streamed_bytes=max(away, default=0) * queries.shape[1],
     )
@@ -149,12 +150,12 @@ def _prepare_queries(
 ) -> Block:
     rows = queries[first_row : first_row + plan.query_rows]
     count, channels = rows.shape
-    size, width = pad(count, plan.block_q), pad(channels, WIDTH)
+    size, width = pad(count, plan.tile.block_q), pad(channels, WIDTH)
     unit = rows.new_empty((size, width), dtype=torch.float32 if plan.raw else torch.float16)
     exact = rows.new_empty((size, width), dtype=torch.float64)
     norm = rows.new_empty(size, dtype=torch.float64)
     scale, bias = rows.new_empty((2, size), dtype=torch.float32)
-    block_q = min(plan.block_q, plan.prepare_rows)
+    block_q = min(plan.tile.block_q, plan.prepare_rows)
     prepare_queries_kernel[(size // block_q,)](
         rows, unit, exact, norm, scale, bias, flags,
         count, channels, *_slack(channels, plan), 1.0 if plan.raw else _bounds_fp16.SCALE,
@@ -175,7 +176,7 @@ def _prepare_prototypes(
 ) -> Chunk:
     rows = rows.to(queries.device, non_blocking=True)
     count, channels = rows.shape
-    size, width = pad(count, plan.block_p), pad(channels, WIDTH)
+    size, width = pad(count, plan.tile.block_p), pad(channels, WIDTH)
     mask_ndim = 0 if mask is None else mask.ndim
     every = flags.new_ones(1, dtype=torch.uint8).expand(count)
     own = every if mask is None else mask.view(torch.uint8)[..., first_row : first_row + count]
@@ -192,7 +193,7 @@ def _prepare_prototypes(
         *rows.stride(), by_row.stride(0), width,
         METRIC=metric, BLOCK_P=plan.prepare_rows, num_warps=4,
     )  # fmt: skip
-    groups = plan.block_p // plan.group
+    groups = TILE_P // plan.group
     group_norm = norm.view(-1, plan.group, groups).amax(1).flatten()
     return Chunk(originals, mask_ndim, unit, scale, bias, group_norm)
 
@@ -243,34 +244,39 @@ def _scan(
     block: Block, chunk: Chunk, mask: Tensor, flags: Tensor, metric: str, plan: TritonPlan
 ) -> Tensor:
     """(Qpad, groups) upper bounds of the best score in each group; -inf where nothing may match."""
-    prototypes = chunk.originals.rows
+    prototypes, tile = chunk.originals.rows, plan.tile
     rows, channels = prototypes.shape
-    tiles = triton.cdiv(rows, plan.block_p)
-    groups = tiles * (plan.block_p // plan.group)
-    bounds = block.scale.new_empty((len(block.unit), groups))
-    tile = (plan.block_q, plan.block_p, plan.tile_c, plan.group)
-    strides = (*mask.stride(), bounds.stride(0))
+    p_tiles = triton.cdiv(rows, tile.block_p)
+    bounds = block.scale.new_empty((len(block.unit), p_tiles * tile.block_p // plan.group))
     delta, epsilon = _slack(channels, plan)
     if chunk.unit is None:
-        scan_raw_kernel[(tiles,)](
+        scan_raw_kernel[(p_tiles,)](
             block.unit, prototypes, block.scale, block.bias, mask, bounds, chunk.group_norm, flags,
             block.count, rows, channels, delta, epsilon,
-            block.unit.stride(0), *prototypes.stride(), *strides,
-            metric, chunk.mask_ndim > 0, *tile, **plan.scan_options,
+            block.unit.stride(0), *prototypes.stride(), *mask.stride(), bounds.stride(0),
+            metric, chunk.mask_ndim > 0, tile.block_q, tile.tile_c, TILE_P, plan.group,
+            **tile.options,
         )  # fmt: skip
         return bounds
     words = bounds.view(torch.int32)  # each program of the scan reads its words, then overwrites
     if chunk.mask_ndim == 2:
-        pack_mask_kernel[(len(block.unit) // plan.prepare_rows, tiles)](
-            mask, words, block.count, rows, *strides,
-            BLOCK_Q=plan.prepare_rows, BLOCK_P=plan.block_p, GROUP=plan.group, num_warps=4,
+        pack_mask_kernel[(len(block.unit) // plan.prepare_rows, len(chunk.unit) // TILE_P)](
+            mask, words, block.count, rows, *mask.stride(), bounds.stride(0),
+            BLOCK_Q=plan.prepare_rows, TILE_P=TILE_P, GROUP=plan.group, num_warps=4,
         )  # fmt: skip
-    q_tiles = len(block.unit) // plan.block_q
-    scan_kernel[(q_tiles * tiles,)](
-        block.unit, chunk.unit, block.scale, block.bias, chunk.scale, chunk.bias,
-        words, bounds, q_tiles, delta, block.unit.stride(0), bounds.stride(0),
-        metric, chunk.mask_ndim == 2, *tile, **plan.scan_options,
-    )  # fmt: skip
+    factors = (block.scale, block.bias, chunk.scale, chunk.bias)
+    strides = (block.unit.stride(0), bounds.stride(0))
+    _triton_launch.scan(
+        scan_kernel,
+        scan_persistent_kernel,
+        block.unit,
+        chunk.unit,
+        (*factors, words, bounds, delta, *strides),
+        metric,
+        chunk.mask_ndim == 2,
+        tile,
+        plan.group,
+    )
     return bounds
 
 

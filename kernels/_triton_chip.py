@@ -1,22 +1,41 @@
 """Which chips the kernels run on: those that the compile matrix stands for."""
 
+from dataclasses import replace
+from functools import cache
+
 import torch
 
-from ._triton_plan import HIP
+from ._chips import H100, Chip, chip_of
+from ._triton_tiles import HIP, RDNA
+
+_AMD = {"gfx942": HIP, "gfx1100": RDNA, "gfx1101": RDNA, "gfx1102": RDNA}
 
 
 def is_supported(device: torch.device) -> bool:
-    """Whether it has TF32 (XF32) and int8 tensor cores that the kernels were compiled for."""
+    """Whether it has int8 tensor cores and the instructions that the kernels were compiled for."""
     if device.type != "cuda":
         return False
     if torch.version.hip:
-        return "gfx942" in torch.cuda.get_device_properties(device).gcnArchName
+        return _amd_name(device) in _AMD
     return arch(device) >= 80
 
 
+@cache
+def chip(device: torch.device) -> Chip:
+    """Without a device, as interpreted, an H100 of few multiprocessors, so that programs loop."""
+    if device.type != "cuda":
+        return replace(H100, multiprocessors=2)
+    return replace(chip_of(torch.cuda.get_device_properties(device)), arch=arch(device))
+
+
 def arch(device: torch.device) -> int:
-    """As the plans name it; without a device, as interpreted, 90."""
+    """As the tiles name it."""
     if torch.version.hip:
-        return HIP
-    major, minor = torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
+        return _AMD.get(_amd_name(device), HIP)
+    major, minor = torch.cuda.get_device_capability(device)
     return 10 * major + minor
+
+
+def _amd_name(device: torch.device) -> str:
+    """gfx942 of "gfx942:sramecc+:xnack-"."""
+    return torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]

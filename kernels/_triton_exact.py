@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ._triton_kernels import kth_kernel, repair_kernel, rescore_kernel
 from ._triton_plan import ScanPlan
+from ._triton_tiles import TILE_P
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def rescore(
         originals.place, originals.dead, len(rows), originals.first_row, kept, strips,
         rows.shape[1], queries.exact.stride(0), *rows.stride(), *mask.stride(), bounds.stride(0),
         upper.stride(0), pool.stride(0),
-        METRIC=metric, BLOCK_P=plan.block_p, SPAN=originals.span, GROUP=plan.group,
+        METRIC=metric, TILE_P=TILE_P, SPAN=originals.span, GROUP=plan.group,
         PACK=plan.rescore_pack, **options,
     )  # fmt: skip
     keys.copy_(torch.topk(pool, k, dim=1, sorted=False).values)
@@ -98,6 +99,6 @@ def repair(
         originals.place, originals.dead, len(rows), originals.first_row, bounds.shape[1], k,
         rows.shape[1], queries.exact.stride(0), *rows.stride(), *mask.stride(), bounds.stride(0),
         witness.stride(0), keys.stride(0),
-        METRIC=metric, BLOCK_P=plan.block_p, SPAN=originals.span, GROUP=plan.group,
+        METRIC=metric, TILE_P=TILE_P, SPAN=originals.span, GROUP=plan.group,
         BLOCK_G=plan.repair_groups, BLOCK_K=plan.block_k, **plan.row_options,
     )  # fmt: skip

@@ -17,18 +17,20 @@ import torch
 import triton
 from torch import Tensor
 
-from . import _bounds_int8, _checks, _exact, _order, _triton_chip, _triton_exact
+from . import _bounds_int8, _checks, _exact, _order, _triton_chip, _triton_exact, _triton_launch
 from ._codes import Codes, Frame, Layout
 from ._rows import Rows
 from ._triton_int8_kernels import (
     pack_alive_kernel,
     scan_codes_kernel,
+    scan_codes_persistent_kernel,
     scan_few_codes_kernel,
     widen_queries_kernel,
 )
 from ._triton_plan import MAX_K, STRADDLING_PAGES, WIDTH, CodesPlan, choose_codes_plan, pad
+from ._triton_tiles import TILE_P
 
-LAYOUT = Layout(span=1024, group=16, width_multiple=64, tile_span=128)
+LAYOUT = Layout(span=1024, group=16, width_multiple=64, tile_span=TILE_P)
 BAD_QUERIES, _, REPAIRED = range(3)  # the flags, numbered as in _triton
 
 
@@ -72,7 +74,7 @@ def search(
     return scores, indices, flags
 
 
-def plan_for(queries: Tensor, codes: Codes, k: int) -> CodesPlan:
+def plan_for(queries: Tensor, codes: Codes, k: int, mask: Tensor | None) -> CodesPlan:
     from . import WORKSPACE_BYTES
 
     return choose_codes_plan(
@@ -81,11 +83,11 @@ def plan_for(queries: Tensor, codes: Codes, k: int) -> CodesPlan:
         codes.channels,
         k,
         span=codes.layout.span,
-        tile=codes.layout.tile,
         group=codes.layout.group,
         width=codes.codes.shape[1],
-        arch=_triton_chip.arch(queries.device),
+        chip=_triton_chip.chip(queries.device),
         workspace=WORKSPACE_BYTES,
+        pairs=mask is not None and mask.ndim == 2,
     )
 
 
@@ -96,7 +98,7 @@ def _search(
     scores = queries.new_empty((len(queries), k), dtype=torch.float32)
     thresholds = queries.new_full((len(queries),), -torch.inf, dtype=torch.float32)
     flags = queries.new_zeros(3, dtype=torch.int32)
-    plan = plan_for(queries, codes, k)
+    plan = plan_for(queries, codes, k, mask)
     for q in range(0, len(queries), plan.query_rows):
         part = slice(q, q + plan.query_rows)
         block = _prepare(queries[part], codes.frame, plan, flags)
@@ -141,8 +143,8 @@ def _runs(rows: Rows, codes: Codes, most: int) -> Iterator[tuple[slice, Tensor]]
 
 def _prepare(queries: Tensor, frame: Frame, plan: CodesPlan, flags: Tensor) -> Block:
     count, channels = queries.shape
-    size, width = pad(count, plan.block_q), pad(channels, WIDTH)
-    block_q = min(plan.block_q, plan.prepare_rows)
+    size, width = pad(count, plan.tile.block_q), pad(channels, WIDTH)
+    block_q = min(plan.tile.block_q, plan.prepare_rows)
     exact = queries.new_empty((size, width), dtype=torch.float64)
     norm = queries.new_empty(size, dtype=torch.float64)
     widen_queries_kernel[(size // block_q,)](
@@ -178,7 +180,7 @@ def _search_run(
     those that reach it.
     """
     count, span, metric = len(keys), codes.layout.span, codes.frame.metric
-    first_row, at = run.start * span, _positions(codes, run)
+    first_row, at = run.start * span, _positions(codes, run, plan.tile.block_p)
     every = flags.new_ones(1, dtype=torch.uint8).expand(len(rows))
     own = every if mask is None else mask.view(torch.uint8)[..., first_row : first_row + len(rows)]
     originals = _triton_exact.Originals(
@@ -203,9 +205,9 @@ def _search_run(
     )
 
 
-def _positions(codes: Codes, run: slice) -> slice:
+def _positions(codes: Codes, run: slice, block_p: int) -> slice:
     """Of the tiles of some pages. The last page's padding lies behind all else: left out."""
-    stop = min(run.stop * codes.layout.span, pad(codes.count, codes.layout.tile))
+    stop = min(run.stop * codes.layout.span, pad(codes.count, block_p))
     return slice(run.start * codes.layout.span, stop)
 
 
@@ -219,7 +221,7 @@ def _scan(
 ) -> Tensor:
     """(Qpad, groups) upper bounds of the best score in each group; -inf where nothing may match."""
     layout, metric = codes.layout, codes.frame.metric
-    pairs, at = mask_ndim == 2, _positions(codes, run)
+    pairs, at = mask_ndim == 2, _positions(codes, run, plan.tile.block_p)
     some = codes.codes[at]
     group_terms = codes.bounds[at.start // layout.group : at.stop // layout.group]
     bounds = block.terms.new_empty((len(block.codes), len(group_terms)))
@@ -227,22 +229,31 @@ def _scan(
     words = bounds if pairs else bounds.new_empty((1, len(group_terms)))
     words, rows_q = words.view(torch.int32), len(originals.mask) if pairs else 1
     block_q, tiles = (plan.prepare_rows, 1) if pairs else (1, 8)
-    p_tiles = len(some) // layout.tile
+    p_tiles = len(some) // TILE_P
     pack_alive_kernel[(triton.cdiv(p_tiles, tiles), triton.cdiv(rows_q, block_q))](
         originals.mask if mask_ndim else None, originals.place, originals.dead, words,
         rows_q, len(some), *originals.mask.stride(), words.stride(0),
-        BLOCK_Q=block_q, TILES=tiles, BLOCK_P=layout.tile, SPAN=layout.span, GROUP=layout.group,
+        BLOCK_Q=block_q, TILES=tiles, TILE_P=TILE_P, SPAN=layout.span, GROUP=layout.group,
         num_warps=4,
     )  # fmt: skip
-    tensors = (block.codes, some, block.terms, group_terms, words, bounds)
-    stride_w = words.stride(0) if pairs else 0
+    stride_w, tile = words.stride(0) if pairs else 0, plan.tile
     strides = (block.terms.stride(0), stride_w, bounds.stride(0), some.stride(0))
-    tile = (plan.block_q, layout.tile, plan.tile_c, layout.group)
+    arguments = (block.terms, group_terms, words, bounds, *strides)
     if plan.few:
-        scan_few_codes_kernel[(p_tiles,)](*tensors, *strides, metric, *tile, **plan.scan_options)
+        scan_few_codes_kernel[(p_tiles,)](
+            block.codes, some, *arguments, metric, tile.block_q, tile.tile_c, TILE_P, layout.group,
+            **tile.options,
+        )  # fmt: skip
         return bounds
-    q_tiles = len(block.codes) // plan.block_q
-    scan_codes_kernel[(q_tiles * p_tiles,)](
-        *tensors, q_tiles, *strides, metric, pairs, *tile, **plan.scan_options
+    _triton_launch.scan(
+        scan_codes_kernel,
+        scan_codes_persistent_kernel,
+        block.codes,
+        some,
+        arguments,
+        metric,
+        pairs,
+        tile,
+        layout.group,
     )
     return bounds

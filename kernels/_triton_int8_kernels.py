@@ -1,8 +1,8 @@
 """Device code of the int8 screen: one upper bound per query and group of prototype codes.
 
 Axes: q queries, p prototypes, c channels, g groups. The proofs are in _bounds_int8.py. A tile of
-BLOCK_P codes holds BLOCK_P / GROUP groups; group i of a tile is its positions
-i, i + BLOCK_P / GROUP, ..., so that on tensor-core layouts one thread holds a whole group. Scores
+TILE_P codes holds TILE_P / GROUP groups; group i of a tile is its positions
+i, i + TILE_P / GROUP, ..., so that on tensor-core layouts one thread holds a whole group. Scores
 are integers until the maximum of their group is taken.
 """
 
@@ -11,7 +11,8 @@ import triton.language as tl
 
 from . import _bounds_int8 as bounds_int8
 from ._bounds import LARGEST_TAME_NORM
-from ._triton_kernels import BLOCK_C, INF, load_fp64, square_norm
+from ._triton_kernels import BLOCK_C, INF, SCAN_SIZES, load_fp64, square_norm
+from ._triton_screen import bits_of, members_apart, tile_of
 
 LOWEST = tl.constexpr(bounds_int8.LOWEST)
 MARGIN = tl.constexpr(bounds_int8.UPPER_MARGIN)
@@ -46,18 +47,18 @@ def widen_queries_kernel(
 @triton.jit(do_not_specialize=["n_queries", "n_positions", "stride_mq", "stride_wq"])
 def pack_alive_kernel(
     mask, place, dead, words, n_queries, n_positions, stride_mq, stride_mp, stride_wq,
-    BLOCK_Q: tl.constexpr, TILES: tl.constexpr, BLOCK_P: tl.constexpr, SPAN: tl.constexpr,
+    BLOCK_Q: tl.constexpr, TILES: tl.constexpr, TILE_P: tl.constexpr, SPAN: tl.constexpr,
     GROUP: tl.constexpr,
 ):  # fmt: skip
-    """One program packs BLOCK_Q x TILES * BLOCK_P positions: bit j of a word is a group's member j.
+    """One program packs BLOCK_Q x TILES * TILE_P positions: bit j of a word is a group's member j.
 
     mask (Q, M) by row, or None; place, dead (Mpad,) by position. words (Q, Mpad / GROUP) int32: a
     bit is set where the member may match.
     """
-    GROUPS: tl.constexpr = BLOCK_P // GROUP
+    GROUPS: tl.constexpr = TILE_P // GROUP
     offs_q = tl.program_id(1).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     first = tl.program_id(0).to(tl.int64) * TILES
-    offs_p = first * BLOCK_P + tl.arange(0, TILES * BLOCK_P)
+    offs_p = first * TILE_P + tl.arange(0, TILES * TILE_P)
     alive = tl.load(dead + offs_p, mask=offs_p < n_positions, other=1) == 0
     mask_q = offs_q < n_queries
     allowed = mask_q[:, None] & alive[None, :]
@@ -65,7 +66,7 @@ def pack_alive_kernel(
         row = offs_p // SPAN * SPAN + tl.load(place + offs_p, mask=alive, other=0).to(tl.int64)
         at = mask + offs_q[:, None] * stride_mq + row[None, :] * stride_mp
         allowed = tl.load(at, mask=allowed, other=0) != 0
-    member = (tl.arange(0, TILES * BLOCK_P) % BLOCK_P // GROUPS)[None, :]
+    member = (tl.arange(0, TILES * TILE_P) % TILE_P // GROUPS)[None, :]
     bits = tl.reshape(allowed.to(tl.int32) << member, (BLOCK_Q, TILES, GROUP, GROUPS))
     packed = tl.reshape(tl.sum(bits, axis=2), (BLOCK_Q, TILES * GROUPS))
     offs_g = first * GROUPS + tl.arange(0, TILES * GROUPS)
@@ -95,45 +96,25 @@ def group_upper_bounds(best, q_terms, group_terms, stride_t, METRIC: tl.constexp
     return tl.where((best == LOWEST) | (c == -INF), -INF, upper)
 
 
-@triton.jit(do_not_specialize=["q_tiles", "stride_wq", "stride_bq"])
-def scan_codes_kernel(
-    query_codes, codes, terms, group_terms, words, bounds, q_tiles,
-    stride_t, stride_wq, stride_bq, stride_c,
+@triton.jit
+def store_group_bounds(
+    acc, terms, group_terms, words, bounds, tile_q, tile_p, stride_t, stride_wq, stride_bq,
     METRIC: tl.constexpr, HAS_PAIRS: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr,
-    TILE_C: tl.constexpr, GROUP: tl.constexpr,
+    TILE_P: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """One program bounds BLOCK_Q queries against the groups of one tile.
-
-    query_codes (Qpad, Cpad), codes (Mpad, Cpad) int8, contiguous, padded to whole tiles.
-    words (1 or Qpad, Mpad / GROUP) of pack_alive_kernel; those of pairs lie where bounds will.
-    bounds (Qpad, Mpad / GROUP). Tiles that share prototypes run together.
-    """
+    """The epilogue of a scan: (BLOCK_Q, BLOCK_P) integer products to one bound per group."""
     GROUPS: tl.constexpr = BLOCK_P // GROUP
-    tile_q = tl.program_id(0) % q_tiles
-    tile_p = (tl.program_id(0) // q_tiles).to(tl.int64)
     offs_q = tile_q.to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    offs_p = tile_p * BLOCK_P + tl.arange(0, BLOCK_P)
-    offs_g = tile_p * GROUPS + tl.arange(0, GROUPS)
-    offs_c = tl.arange(0, TILE_C)
-    q_ptrs = query_codes + offs_q[:, None] * stride_c + offs_c[None, :]
-    p_ptrs = codes + offs_p[:, None] * stride_c + offs_c[None, :]
-    acc = tl.zeros((BLOCK_Q, BLOCK_P), tl.int32)
-    for _ in range(0, stride_c, TILE_C):
-        acc = tl.dot(tl.load(q_ptrs), tl.trans(tl.load(p_ptrs)), acc)
-        q_ptrs += TILE_C
-        p_ptrs += TILE_C
-
-    acc = tl.reshape(acc, (BLOCK_Q, GROUP, GROUPS))
+    offs_g = tile_p.to(tl.int64) * GROUPS + tl.arange(0, GROUPS)
     offs_qg = offs_q[:, None] * stride_bq + offs_g[None, :]
-    bit = tl.arange(0, GROUP)[None, :, None]
+    acc = members_apart(acc, TILE_P, GROUP)
     if HAS_PAIRS:
-        alive = tl.load(words + offs_qg)[:, None, :] >> bit
-        acc = tl.where((alive & 1) != 0, acc, LOWEST)
+        acc = tl.where(bits_of(tl.load(words + offs_qg), TILE_P, GROUP), acc, LOWEST)
     else:
         packed = tl.load(words + offs_g)
         if tl.min(packed, axis=0) != 2**GROUP - 1:  # few tiles have dead codes
-            acc = tl.where(((packed[None, None, :] >> bit) & 1) != 0, acc, LOWEST)
-    best = tl.max(acc, axis=1)
+            acc = tl.where(bits_of(packed[None, :], TILE_P, GROUP), acc, LOWEST)
+    best = tl.reshape(tl.max(acc, axis=2), (BLOCK_Q, GROUPS))
     if HAS_PAIRS:
         tl.debug_barrier()  # every thread has read its words before any bound overwrites one
     upper = group_upper_bounds(
@@ -142,11 +123,66 @@ def scan_codes_kernel(
     tl.store(bounds + offs_qg, upper)
 
 
+@triton.jit(do_not_specialize=SCAN_SIZES)
+def scan_codes_kernel(
+    query_codes, codes, q_tiles, p_tiles, terms, group_terms, words, bounds,
+    stride_t, stride_wq, stride_bq, stride_c,
+    METRIC: tl.constexpr, HAS_PAIRS: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr,
+    TILE_C: tl.constexpr, TOGETHER: tl.constexpr, TILE_P: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    """One program bounds BLOCK_Q queries against the groups of BLOCK_P codes.
+
+    query_codes (Qpad, Cpad), codes (Mpad, Cpad) int8, contiguous, padded to whole tiles.
+    words (1 or Qpad, Mpad / GROUP) of pack_alive_kernel; those of pairs lie where bounds will.
+    bounds (Qpad, Mpad / GROUP).
+    """
+    tile_q, tile_p = tile_of(tl.program_id(0), q_tiles, p_tiles, TOGETHER)
+    offs_q = tile_q.to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    offs_p = tile_p.to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    offs_c = tl.arange(0, TILE_C)
+    q_ptrs = query_codes + offs_q[:, None] * stride_c + offs_c[None, :]
+    p_ptrs = codes + offs_p[:, None] * stride_c + offs_c[None, :]
+    acc = tl.zeros((BLOCK_Q, BLOCK_P), tl.int32)
+    for _ in range(0, stride_c, TILE_C):
+        acc = tl.dot(tl.load(q_ptrs), tl.trans(tl.load(p_ptrs)), acc, out_dtype=tl.int32)
+        q_ptrs += TILE_C
+        p_ptrs += TILE_C
+    store_group_bounds(
+        acc, terms, group_terms, words, bounds, tile_q, tile_p, stride_t, stride_wq, stride_bq,
+        METRIC, HAS_PAIRS, BLOCK_Q, BLOCK_P, TILE_P, GROUP,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=SCAN_SIZES)
+def scan_codes_persistent_kernel(
+    query_codes, codes, q_tiles, p_tiles, terms, group_terms, words, bounds,
+    stride_t, stride_wq, stride_bq, stride_c,
+    METRIC: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr,
+    TILE_C: tl.constexpr, TOGETHER: tl.constexpr, TILE_P: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    """scan_codes_kernel for tensor descriptors of both codes; programs go on to further tiles.
+
+    The loads of the next tile are under way during the epilogue.
+    """
+    tiles = q_tiles * p_tiles
+    for program in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=True):
+        tile_q, tile_p = tile_of(program, q_tiles, p_tiles, TOGETHER)
+        acc = tl.zeros((BLOCK_Q, BLOCK_P), tl.int32)
+        for c in range(0, stride_c, TILE_C):
+            q = query_codes.load([tile_q * BLOCK_Q, c])
+            p = tl.trans(codes.load([tile_p * BLOCK_P, c]))
+            acc = tl.dot(q, p, acc, out_dtype=tl.int32)
+        store_group_bounds(
+            acc, terms, group_terms, words, bounds, tile_q, tile_p, stride_t, stride_wq, stride_bq,
+            METRIC, False, BLOCK_Q, BLOCK_P, TILE_P, GROUP,
+        )  # fmt: skip
+
+
 @triton.jit(do_not_specialize=["stride_wq", "stride_bq"])
 def scan_few_codes_kernel(
     query_codes, codes, terms, group_terms, words, bounds,
     stride_t, stride_wq, stride_bq, stride_c,
-    METRIC: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr, TILE_C: tl.constexpr,
+    METRIC: tl.constexpr, BLOCK_Q: tl.constexpr, TILE_C: tl.constexpr, TILE_P: tl.constexpr,
     GROUP: tl.constexpr,
 ):  # fmt: skip
     """One program reads the codes of one tile for at most BLOCK_Q queries.
@@ -154,17 +190,17 @@ def scan_few_codes_kernel(
     As scan_codes_kernel, with the codes for the M side of the product. words are read with a stride
     of 0 where they are not of pairs.
     """
-    GROUPS: tl.constexpr = BLOCK_P // GROUP
+    GROUPS: tl.constexpr = TILE_P // GROUP
     tile_p = tl.program_id(0).to(tl.int64)
-    offs_q = tl.arange(0, BLOCK_Q)
-    offs_p = tile_p * BLOCK_P + tl.arange(0, BLOCK_P)
+    offs_q = tl.arange(0, BLOCK_Q).to(tl.int64)
+    offs_p = tile_p * TILE_P + tl.arange(0, TILE_P)
     offs_g = tile_p * GROUPS + tl.arange(0, GROUPS)
     offs_c = tl.arange(0, TILE_C)
     q_ptrs = query_codes + offs_q[None, :] * stride_c + offs_c[:, None]
     p_ptrs = codes + offs_p[:, None] * stride_c + offs_c[None, :]
-    acc = tl.zeros((BLOCK_P, BLOCK_Q), tl.int32)
+    acc = tl.zeros((TILE_P, BLOCK_Q), tl.int32)
     for _ in range(0, stride_c, TILE_C):
-        acc = tl.dot(tl.load(p_ptrs), tl.load(q_ptrs), acc)
+        acc = tl.dot(tl.load(p_ptrs), tl.load(q_ptrs), acc, out_dtype=tl.int32)
         q_ptrs += TILE_C
         p_ptrs += TILE_C
 

@@ -26,6 +26,7 @@ CALL_SIZES = [
     "n_prototypes", "first_row",
     "stride_mq", "stride_mp", "stride_bq", "stride_gq", "stride_kq", "stride_wq",
 ]  # fmt: skip
+SCAN_SIZES = ["q_tiles", "p_tiles", "stride_wq", "stride_bq"]
 
 
 @triton.jit
@@ -152,7 +153,7 @@ def rescore_kernel(
     exact, norm, prototypes, mask, bounds, kept_bounds, kept_groups, thresholds, keys,
     place, dead, n_prototypes, first_row, n_kept, n_strips, n_channels,
     stride_eq, stride_pp, stride_pc, stride_mq, stride_mp, stride_bq, stride_gq, stride_kq,
-    METRIC: tl.constexpr, BLOCK_P: tl.constexpr, SPAN: tl.constexpr, GROUP: tl.constexpr,
+    METRIC: tl.constexpr, TILE_P: tl.constexpr, SPAN: tl.constexpr, GROUP: tl.constexpr,
     PACK: tl.constexpr,
 ):  # fmt: skip
     """One program rescores every n_strips-th pack of PACK kept groups of one query.
@@ -175,7 +176,7 @@ def rescore_kernel(
             group = tl.load(kept_groups + q * stride_gq + rank, mask=mask_r, other=0)
             offs_p, alive = members(
                 group, offs_r % GROUP, live, mask + q * stride_mq, place, dead,
-                n_prototypes, stride_mp, BLOCK_P, SPAN, GROUP,
+                n_prototypes, stride_mp, TILE_P, SPAN, GROUP,
             )  # fmt: skip
             new = exact_keys(
                 exact + q * stride_eq, tl.load(norm + q), prototypes, offs_p, alive,
@@ -190,15 +191,15 @@ def rescore_kernel(
 @triton.jit
 def members(
     group, member, alive, mask, place, dead, n_prototypes, stride_mp,
-    BLOCK_P: tl.constexpr, SPAN: tl.constexpr, GROUP: tl.constexpr,
+    TILE_P: tl.constexpr, SPAN: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Rows, in the chunk, of members of strided groups (int64), and which of them may match.
 
     Codes lie in another order than the rows: a position leads to the row ``place`` of its page,
     which has SPAN rows.
     """
-    GROUPS: tl.constexpr = BLOCK_P // GROUP
-    offs_p = group // GROUPS * BLOCK_P + group % GROUPS + member * GROUPS
+    GROUPS: tl.constexpr = TILE_P // GROUP
+    offs_p = group // GROUPS * TILE_P + group % GROUPS + member * GROUPS
     if place is not None:
         alive &= tl.load(dead + offs_p, mask=alive, other=1) == 0
         in_page = tl.load(place + offs_p, mask=alive, other=0)
@@ -213,7 +214,7 @@ def repair_kernel(
     exact, norm, prototypes, mask, bounds, witness, thresholds, keys, flags,
     place, dead, n_prototypes, first_row, n_groups, k, n_channels,
     stride_eq, stride_pp, stride_pc, stride_mq, stride_mp, stride_bq, stride_wq, stride_kq,
-    METRIC: tl.constexpr, BLOCK_P: tl.constexpr, SPAN: tl.constexpr, GROUP: tl.constexpr,
+    METRIC: tl.constexpr, TILE_P: tl.constexpr, SPAN: tl.constexpr, GROUP: tl.constexpr,
     BLOCK_G: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """One program certifies one query: its k keys are the best of all prototypes so far.
@@ -243,7 +244,7 @@ def repair_kernel(
                 upper = tl.max(uppers, axis=0)
                 offs_p, alive = members(
                     (g + chosen).to(tl.int64), offs_r, offs_r >= 0, mask + q * stride_mq, place,
-                    dead, n_prototypes, stride_mp, BLOCK_P, SPAN, GROUP,
+                    dead, n_prototypes, stride_mp, TILE_P, SPAN, GROUP,
                 )  # fmt: skip
                 new = exact_keys(
                     exact + q * stride_eq, tl.load(norm + q), prototypes, offs_p, alive,

@@ -3,10 +3,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ._chips import Chip
+from ._triton_scan_model import Screen, scan_seconds
+from ._triton_tiles import (
+    RAW_QUERIES,
+    RDNA,
+    Tile,
+    few_tile,
+    fp16_tiles,
+    int8_tiles,
+    is_amd,
+    masked,
+    raw_tile,
+)
+
 MAX_K = 1024
-RAW_QUERIES = 16
-HIP = 0
 WIDTH = 64  # channels are padded to a multiple of this
+MOST_QUERIES = 8192  # of a block
 STRADDLING_PAGES = 2  # pages of rows copied together where they lie across chunks
 
 
@@ -14,26 +27,16 @@ STRADDLING_PAGES = 2  # pages of rows copied together where they lie across chun
 class ScanPlan:
     """What any search launches: each value is a constexpr of a kernel or sizes a buffer."""
 
-    block_q: int
-    block_p: int
-    tile_c: int
+    tile: Tile
     group: int  # prototypes per group
-    warps: int
-    stages: int
-    query_rows: int  # queries per block, a multiple of block_q
+    query_rows: int  # queries per block, a multiple of tile.block_q
     kept: int  # groups rescored per query and chunk, where the chunk has as many
     block_k: int  # ranks held by the repair kernel
-    scan_registers: int | None  # most per thread; None: the compiler's choice
     row_registers: int | None
 
     prepare_rows = 32  # rows per program of the prepare kernels
     rescore_pack = 2  # groups that a rescoring program takes together
     repair_groups = 256  # bounds a repair program looks at together
-
-    @property
-    def scan_options(self) -> dict[str, int]:
-        options = {"num_warps": self.warps, "num_stages": self.stages}
-        return options | ({"maxnreg": self.scan_registers} if self.scan_registers else {})
 
     @property
     def row_options(self) -> dict[str, int]:
@@ -68,57 +71,54 @@ def choose_plan(
     *,
     half: bool,
     raw: bool,
-    arch: int,
+    chip: Chip,
     workspace: int,
+    pairs: bool = False,
     chunk_rows: int | None = None,
     streamed_bytes: int = 0,
 ) -> TritonPlan:
     """The plan within ``workspace`` bytes.
 
-    ``arch``: 80, 90, 100 ... for compute capability 8.0, 9.0, 10.0 ...; HIP for AMD;
-    ``half``: fp16 or bf16 prototypes; ``raw``: their dtype allows the raw screen;
-    ``streamed_bytes``: bytes per prototype copied from another device, 0 if none.
+    ``half``: fp16 or bf16 prototypes; ``raw``: their dtype allows the raw screen; ``pairs``: the
+    mask is of pairs; ``streamed_bytes``: bytes per prototype copied from another device, 0 if none.
     """
-    raw = raw and queries <= RAW_QUERIES
-    block_q, block_p, group = (RAW_QUERIES if raw else 128), 128, 16
+    raw = raw and queries <= RAW_QUERIES and chip.arch != RDNA
+    group = 16
     kept = k + max(8, k // 4)
     padded = pad(channels, WIDTH)
-    query_rows = min(pad(queries, block_q), 8192)
     longest = 2**22 if raw else 2**18
     rows = min(prototypes, chunk_rows or prototypes, longest)
+    if raw:
+        tile = raw_tile(half, chip.arch)
+    else:
+        tile = best_tile("fp16", fp16_tiles(chip.arch), queries, rows, channels, chip, pairs)
+    query_rows = min(pad(queries, tile.block_q), MOST_QUERIES)
 
     def held(query_rows: int, rows: int) -> int:
         per_prototype = streamed_bytes + 4 * 4 + (0 if raw else 2 * padded)
-        groups = pad(rows, block_p) // group
+        groups = pad(rows, tile.block_p) // group
         taken = min(kept + 1, groups)
         keys = k + min(kept, groups) * group
         per_query = padded * 12 + groups * 4 + taken * 24 + keys * 8 + k * 40 + 64
-        return pad(rows, block_p) * per_prototype + query_rows * per_query + groups * 4
+        return pad(rows, tile.block_p) * per_prototype + query_rows * per_query + groups * 4
 
-    query_rows, rows = _shrunk(query_rows, rows, block_q, block_p, workspace, held)
+    query_rows, rows = _shrunk(query_rows, rows, tile.block_q, tile.block_p, workspace, held)
     return TritonPlan(
         raw=raw,
         half=half,
-        block_q=block_q,
-        block_p=block_p,
-        tile_c=(64 if half else 32) if raw else WIDTH,
+        tile=tile,
         group=group,
-        warps=4 if raw else 8,
-        stages=2 if arch == HIP else (4 if raw else 3),
         query_rows=query_rows,
         chunk_rows=rows,
         kept=kept,
         block_k=_block_k(k),
-        # 255: ptxas otherwise spills a little to fit more programs. 128: two scans fit a
-        # multiprocessor, without spilling; tcgen05's epilogue (100 and later) needs more.
-        scan_registers=None if arch == HIP else (255 if raw else (128 if arch < 100 else None)),
-        row_registers=None if arch == HIP else 255,
+        row_registers=None if is_amd(chip.arch) else 255,
     )
 
 
 def choose_codes_plan(
-    queries: int, pages: int, channels: int, k: int, *, span: int, tile: int, group: int,
-    width: int, arch: int, workspace: int,
+    queries: int, pages: int, channels: int, k: int, *, span: int, group: int, width: int,
+    chip: Chip, workspace: int, pairs: bool = False,
 ) -> CodesPlan:  # fmt: skip
     """The plan within ``workspace`` bytes for codes (pages * span, width) in tiles.
 
@@ -128,7 +128,11 @@ def choose_codes_plan(
     one program for each query, which lasts longest where there are few.
     """
     few = queries <= RAW_QUERIES
-    block_q = RAW_QUERIES if few else 128
+    if few:
+        tile = few_tile(chip.arch)
+    else:
+        tiles = int8_tiles(width, chip.arch)
+        tile = best_tile("int8", tiles, queries, pages * span, channels, chip, pairs)
     first = k + max(8, k // 4)
     kept = first + max(494 if queries <= 256 else 238, k)
 
@@ -143,7 +147,12 @@ def choose_codes_plan(
         return query_rows * per_query + groups * 4 + straddling
 
     query_rows, rows = _shrunk(
-        min(pad(queries, block_q), 8192), max(1, pages) * span, block_q, span, workspace, held
+        min(pad(queries, tile.block_q), MOST_QUERIES),
+        max(1, pages) * span,
+        tile.block_q,
+        span,
+        workspace,
+        held,
     )
     return CodesPlan(
         few=few,
@@ -151,19 +160,30 @@ def choose_codes_plan(
         # As many programs as fill a chip, and no fewer than hide one another's latency.
         strips=max(4, 4096 // query_rows),
         chunk_pages=rows // span,
-        block_q=block_q,
-        block_p=tile,
-        # Few queries are bound by memory: smaller tiles, and more of them in flight.
-        tile_c=128 if width % 128 == 0 and arch >= 90 and not few else 64,
+        tile=tile,
         group=group,
-        warps=4 if few else 8,
-        stages=2 if arch == HIP else (4 if few or arch < 90 else 3),
         query_rows=query_rows,
         kept=kept,
         block_k=_block_k(k),
-        scan_registers=None if arch == HIP or arch >= 100 else 128,
-        row_registers=None if arch == HIP else 255,
+        row_registers=None if is_amd(chip.arch) else 255,
     )
+
+
+def best_tile(
+    screen: Screen,
+    tiles: tuple[Tile, ...],
+    queries: int,
+    rows: int,
+    channels: int,
+    chip: Chip,
+    pairs: bool,
+) -> Tile:
+    """The tile whose scan should be fastest, of those that need no proof on the user's own card."""
+    if pairs:
+        return masked(tiles)
+    plain = [tile for tile in tiles if not tile.persistent]
+    queries = min(queries, MOST_QUERIES)
+    return min(plain, key=lambda tile: scan_seconds(tile, screen, queries, rows, channels, chip))
 
 
 def _shrunk(

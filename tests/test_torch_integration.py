@@ -558,3 +558,49 @@ def test_forked_workers_search_after_their_parent_did(search: Search) -> None:
         Searched(search), batch_size=3, num_workers=2, multiprocessing_context="fork", timeout=60
     )
     assert torch.equal(torch.cat(list(loader)), expected)
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_default_dtype_changes_nothing(search: Search, dtype: torch.dtype) -> None:
+    expected = search(QUERIES)
+    torch.set_default_dtype(dtype)
+    assert_same(search(QUERIES), expected)
+
+
+def test_inside_another_default_device(search: Search) -> None:
+    """What a search makes lies where the queries are."""
+    expected = search(QUERIES)
+    with torch.device("meta"):
+        assert_same(search(QUERIES), expected)
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_codes_do_not_take_the_default_dtype(dtype: torch.dtype, metric: str) -> None:
+    """A bank made under it, and raw prototypes coded in passing."""
+    prototypes = drawn(1 << 14, 128)
+    queries = prototypes[:256] + 0.1 * drawn(256, 128, seed=1)
+    expected = topk(queries, prototypes, K, metric=metric)
+    torch.set_default_dtype(dtype)
+    assert_same(topk(queries, prototypes, K, metric=metric), expected)
+    bank = PrototypeBank(prototypes, metric=metric, screen="int8")
+    assert_same(bank.topk(queries, K), expected)
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("make", [float_bank, coded_bank, changed_bank])
+def test_banks_made_inside_another_default_device(make: Callable[[], PrototypeBank]) -> None:
+    expected = make().topk(QUERIES, K)
+    with torch.device("meta"), torch.device("cpu"):  # the inner one counts
+        bank = make()
+    torch.set_default_device("meta")
+    assert_same(bank.topk(QUERIES, K), expected)
+    made = PrototypeBank(PROTOTYPES, screen="int8")
+    made.add(QUERIES.clone())
+    made.remove(0)
+    assert made.device.type == made.ids.device.type == "cpu"
+    torch.set_default_device(None)
+    rows = torch.cat([PROTOTYPES[1:], QUERIES])
+    assert_same(made.topk(QUERIES, K), topk(QUERIES, rows, K))

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from flashmatch.kernels import _triton_model as model
-from flashmatch.kernels._chips import CHIPS, H100, RTX_4090
+from flashmatch.kernels._chips import CHIPS, H100, RTX_4090, Chip
 from flashmatch.kernels._triton_plan import (
     CodesPlan,
     TritonPlan,
@@ -33,15 +33,15 @@ AXES = (
 each_chip = pytest.mark.parametrize("chip", CHIPS, ids=lambda chip: chip.name)
 
 
-def float_plan(Q: int, M: int, C: int, k: int, arch: int) -> TritonPlan:
+def float_plan(Q: int, M: int, C: int, k: int, chip: Chip) -> TritonPlan:
     return choose_plan(
-        Q, M, C, k, half=False, raw=C % 64 == 0, arch=arch, workspace=WORKSPACE
+        Q, M, C, k, half=False, raw=C % 64 == 0, chip=chip, workspace=WORKSPACE
     )  # fmt: skip
 
 
-def codes_plan(Q: int, M: int, C: int, k: int, arch: int) -> CodesPlan:
+def codes_plan(Q: int, M: int, C: int, k: int, chip: Chip) -> CodesPlan:
     return choose_codes_plan(
-        Q, -(-M // 1024), C, k, span=1024, group=16, width=-(-C // 64) * 64, arch=arch,
+        Q, -(-M // 1024), C, k, span=1024, group=16, width=-(-C // 64) * 64, chip=chip,
         workspace=WORKSPACE,
     )  # fmt: skip
 
@@ -59,7 +59,7 @@ def grow(total: list[float]) -> bool:
 @pytest.mark.parametrize("axis", range(3), ids=[name for name, _ in AXES])
 def test_more_of_anything_takes_no_less(chip, make, axis: int) -> None:
     for sizes in SEARCHES:
-        plan, (name, values) = make(*sizes, chip.arch), AXES[axis]
+        plan, (name, values) = make(*sizes, chip), AXES[axis]
         given = dict(zip(("Q", "M", "C", "k"), sizes, strict=True))
         key = "QMC"[axis]
         totals = [times(plan, **{**given, key: value}, chip=chip).total for value in values]
@@ -70,7 +70,7 @@ def test_more_of_anything_takes_no_less(chip, make, axis: int) -> None:
 @pytest.mark.parametrize("make", [float_plan, codes_plan])
 def test_more_ranks_take_no_less(chip, make) -> None:
     for Q, M, C, _ in SEARCHES:
-        plans = [(k, make(Q, M, C, k, chip.arch)) for k in (1, 2, 10, 100, 1000)]
+        plans = [(k, make(Q, M, C, k, chip)) for k in (1, 2, 10, 100, 1000)]
         same_parts = {(p.query_rows, model.chunk_rows(p)) for _, p in plans}
         totals = [times(plan, Q, M, C, k, chip).total for k, plan in plans]
         assert grow(totals) or len(same_parts) > 1, totals
@@ -80,7 +80,7 @@ def test_more_ranks_take_no_less(chip, make) -> None:
 def test_never_below_a_ceiling(chip) -> None:
     for Q, M, C, k in SEARCHES:
         for make in (float_plan, codes_plan):
-            plan = make(Q, M, C, k, chip.arch)
+            plan = make(Q, M, C, k, chip)
             screen = model.costs.screen_of(plan)
             size = 1 if screen == "int8" else 4
             found = times(plan, Q, M, C, k, chip)
@@ -92,7 +92,7 @@ def test_never_below_a_ceiling(chip) -> None:
 @pytest.mark.parametrize("make", [float_plan, codes_plan])
 def test_less_bandwidth_never_helps_and_more_multiprocessors_never_hurt(chip, make) -> None:
     for Q, M, C, k in (*SEARCHES, (1, 100, 64, 10), (300, 33_000, 128, 10)):
-        plan = make(Q, M, C, k, chip.arch)
+        plan = make(Q, M, C, k, chip)
         found = times(plan, Q, M, C, k, chip).total
         slower = replace(chip, bandwidth=chip.bandwidth / 2)
         assert times(plan, Q, M, C, k, slower).total >= found * (1 - 1e-12)
@@ -112,7 +112,7 @@ def test_codes_are_scanned_faster_than_fp16(chip, channels: int) -> None:
 def test_stages_add_up(metric: str) -> None:
     for make in (float_plan, codes_plan):
         for sizes in SEARCHES:
-            found = times(make(*sizes, 90), *sizes, H100, metric)
+            found = times(make(*sizes, H100), *sizes, H100, metric)
             parts = [getattr(found, field.name) for field in fields(found)]
             assert found.total == pytest.approx(sum(parts))
             assert min(parts) > 0
@@ -148,14 +148,16 @@ def test_one_shape_worked_by_hand() -> None:
 def test_few_queries_are_bound_by_reading_the_prototypes() -> None:
     M, C = 10_000_000, 128
     for make, size in ((float_plan, 4), (codes_plan, 1)):
-        found = times(make(1, M, C, 10, 90), 1, M, C, 10, H100).scan
+        found = times(make(1, M, C, 10, H100), 1, M, C, 10, H100).scan
         bounds = 16 * M / 16 * 4  # of 16 queries, for each group of 16
         assert found == pytest.approx((M * C * size + bounds) / 3.015e12, rel=0.02)
 
 
 def test_gaming_chips_rescore_at_the_rate_of_fp64() -> None:
     """1,703,936 rows x (3 x 512 + 128) instructions at 1.29 / 2 T/s: 4.396 ms, of 3.85 to read."""
-    plan = replace(float_plan(8192, 131_072, 512, 10, 89), query_rows=8192, chunk_rows=131_072)
+    plan = replace(
+        float_plan(8192, 131_072, 512, 10, RTX_4090), query_rows=8192, chunk_rows=131_072
+    )
     found = times(plan, 8192, 131_072, 512, 10, RTX_4090).rescore
     assert found == pytest.approx(4.40e-3, rel=0.01)
     l2 = times(plan, 8192, 131_072, 512, 10, RTX_4090, "l2").rescore
@@ -163,7 +165,7 @@ def test_gaming_chips_rescore_at_the_rate_of_fp64() -> None:
 
 
 def test_a_search_in_parts_takes_its_parts() -> None:
-    whole = replace(float_plan(4096, 262_144, 256, 10, 90), query_rows=4096, chunk_rows=262_144)
+    whole = replace(float_plan(4096, 262_144, 256, 10, H100), query_rows=4096, chunk_rows=262_144)
     parts = replace(whole, query_rows=1024, chunk_rows=65_536)
     sizes, chip = (4096, 262_144, 256, 10), replace(H100, launch=0.0)
     one, many = times(whole, *sizes, chip), times(parts, *sizes, chip)
@@ -174,12 +176,12 @@ def test_a_search_in_parts_takes_its_parts() -> None:
 
 
 def test_small_searches_wait_for_the_host() -> None:
-    plan = codes_plan(1, 100, 64, 10, 90)
+    plan = codes_plan(1, 100, 64, 10, H100)
     slow = replace(H100, launch=2 * H100.launch)
     assert times(plan, 1, 100, 64, 10, slow).total == pytest.approx(
         2 * times(plan, 1, 100, 64, 10, H100).total
     )
-    plan = float_plan(8192, 262_144, 768, 10, 90)
+    plan = float_plan(8192, 262_144, 768, 10, H100)
     sizes = 8192, 262_144, 768, 10
     quick = replace(H100, launch=H100.launch / 2)
     assert times(plan, *sizes, quick) == times(plan, *sizes, replace(H100, launch=0.0))
@@ -236,7 +238,7 @@ def test_shared_memory_is_what_the_compiler_takes(
 
 def test_repairs_and_survivors_cost() -> None:
     sizes = 1024, 262_144, 512, 10
-    plan = codes_plan(*sizes, 90)
+    plan = codes_plan(*sizes, H100)
     few, many = (times(plan, *sizes, H100, survivors=n).rescore for n in (20, 200))
     assert few < many
     proven, repaired = (times(plan, *sizes, H100, repaired=share).repair for share in (0.0, 0.1))
@@ -261,7 +263,7 @@ def test_fitting_finds_the_efficiencies_that_made_the_times() -> None:
     rows = []
     for sizes in ((8192, 262_144, 1536, 10), (1024, 1_000_000, 768, 10), (4, 4_000_000, 256, 1)):
         for make in (float_plan, codes_plan):
-            plan = make(*sizes, 90)
+            plan = make(*sizes, H100)
             rows.append(model.Search(plan, *sizes, "cosine", 4, times(plan, *sizes, true)))
     found = model.fit(rows, H100)
     assert found.tensor_efficiency == pytest.approx(0.31, abs=0.005)

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from flashmatch.kernels import _triton, _triton_exact, _triton_int8
 
@@ -29,7 +31,8 @@ KERNELS = {
     for name, kernel in vars(module).items()
     if name.endswith("_kernel")
 }
-COUNTED = "HMMA|HGMMA|UTCHMMA|IMMA|IGMMA|UTCIMMA|LDGSTS|SHFL|FMNMX|IMNMX|VIMNMX|VIMNMX3"
+COUNTED = "HMMA|HGMMA|UTCHMMA|IMMA|IGMMA|UTCIMMA|LDGSTS|UTMALDG|SHFL|FMNMX|IMNMX|VIMNMX|VIMNMX3"
+WAVE = {"gfx942": 64, "gfx1100": 32}
 POINTERS = {
     torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32",
     torch.float64: "*fp64", torch.int32: "*i32", torch.int64: "*i64", torch.uint8: "*u8",
@@ -46,6 +49,10 @@ class Launch:
     constexprs: tuple[tuple[str, Any], ...]
     divisible: tuple[str, ...]  # arguments known to be multiples of 16
     options: tuple[tuple[str, int], ...]
+
+    @property
+    def is_scan(self) -> bool:
+        return self.kernel.startswith("scan")
 
     def __str__(self) -> str:
         types = [t for n, t in self.signature if n in ("queries", "prototypes", "unit")]
@@ -65,7 +72,7 @@ class Report:
     instructions: dict[str, int]  # counted in the scans only: disassembling takes long
 
 
-def record(monkeypatch: Any, search: Callable[[], object]) -> set[Launch]:
+def record(search: Callable[[], object]) -> set[Launch]:
     """The launches of ``search``, none of which is executed."""
     launches: set[Launch] = set()
 
@@ -78,10 +85,10 @@ def record(monkeypatch: Any, search: Callable[[], object]) -> set[Launch]:
                 _specialise(self.name, self.kernel, args, kwargs)
             )
 
-    for name, (module, kernel) in KERNELS.items():
-        monkeypatch.setattr(module, name, Recorder(name, kernel))
-    search()
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, (module, kernel) in KERNELS.items():
+            patch.setattr(module, name, Recorder(name, kernel))
+        search()
     return launches
 
 
@@ -96,6 +103,9 @@ def _specialise(name: str, kernel: Any, args: tuple, kwargs: dict[str, Any]) -> 
         elif isinstance(value, torch.Tensor):
             signature.append((param.name, POINTERS[value.dtype]))
             divisible += [param.name] * (value.data_ptr() % 16 == 0)
+        elif isinstance(value, TensorDescriptor):
+            shape = ",".join(map(str, value.block_shape))
+            signature.append((param.name, f"tensordesc<{POINTERS[value.base.dtype][1:]}[{shape}]>"))
         elif isinstance(value, float):
             signature.append((param.name, "fp32"))
         elif value is None or (value == 1 and not param.do_not_specialize):
@@ -119,20 +129,22 @@ def compile_launch(launch: Launch, arch: int | str) -> Report:
         attrs={(names.index(n),): [["tt.divisibility", 16]] for n in launch.divisible},
     )
     is_hip = isinstance(arch, str)
-    target = GPUTarget("hip", arch, 64) if is_hip else GPUTarget("cuda", arch, 32)
+    target = GPUTarget("hip", arch, WAVE[arch]) if is_hip else GPUTarget("cuda", arch, 32)
     compiled = triton.compile(source, target=target, options=dict(launch.options))
     shared = compiled.metadata.shared
     if is_hip:
         return _amd_report(compiled.asm["amdgcn"], shared)
-    return _nvidia_report(compiled.asm["cubin"], shared, launch.kernel.startswith("scan"))
+    return _nvidia_report(compiled.asm["cubin"], shared, launch.is_scan)
 
 
 def _amd_report(assembly: str, shared: int) -> Report:
     (registers,) = map(int, re.findall(r"\.vgpr_count:\s+(\d+)", assembly))
     spills = map(int, re.findall(r"\.[sv]gpr_spill_count:\s+(\d+)", assembly))
     scratch = map(int, re.findall(r"\.private_segment_fixed_size:\s+(\d+)", assembly))
-    kinds = re.findall(r"^\s*v_mfma_(f32|i32)", assembly, re.M)
-    counts = {"MFMA": kinds.count("f32"), "MFMA int8": kinds.count("i32")}
+    kinds = re.findall(r"^\s*v_(mfma|wmma)_(f32|i32)", assembly, re.M)
+    counts = {"float": 0, "int8": 0}
+    for _, kind in kinds:
+        counts["int8" if kind == "i32" else "float"] += 1
     return Report(registers, sum(spills) + sum(scratch), shared, counts)
 
 

@@ -4,21 +4,40 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
+from types import ModuleType
 
 import aot
 import pytest
 import torch
 
 from flashmatch.kernels import _triton, _triton_chip, _triton_int8
+from flashmatch.kernels._chips import H100
 from flashmatch.kernels._codes import Codes, Frame, screen_norms
 from flashmatch.kernels._rows import Rows
-from flashmatch.kernels._triton_plan import HIP
+from flashmatch.kernels._triton_tiles import HIP, RDNA, Tile, fp16_tiles, int8_tiles
 
-SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024, "gfx942": 64 * 1024}
-TENSOR_CORE = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA", "gfx942": "MFMA"}
-INTEGER_CORE = {80: "IMMA", 90: "IGMMA", 100: "UTCIMMA", "gfx942": "MFMA int8"}
+
+@dataclass(frozen=True)
+class Target:
+    arch: int  # as the tiles name it
+    shared_kib: int  # that a program may have
+    tensor_core: str  # its instruction for fp16 and TF32
+    integer_core: str
+
+
+TARGETS: dict[int | str, Target] = {
+    80: Target(80, 163, "HMMA", "IMMA"),
+    86: Target(86, 99, "HMMA", "IMMA"),
+    89: Target(89, 99, "HMMA", "IMMA"),
+    90: Target(90, 227, "HGMMA", "IGMMA"),
+    100: Target(100, 227, "UTCHMMA", "UTCIMMA"),
+    120: Target(120, 99, "HMMA", "IMMA"),
+    "gfx942": Target(HIP, 64, "float", "int8"),
+    "gfx1100": Target(RDNA, 64, "float", "int8"),
+}
 METRICS = ("cosine", "dot", "l2")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 KS = (10, 100, 1000)  # one for each size of the repair kernel's list
@@ -54,22 +73,55 @@ def coded_searches() -> Iterator[Search]:
             torch.zeros(count, channels, dtype=dtype),
         )
         mask = torch.ones((queries, count)[2 - mask_ndim :], dtype=torch.bool)
-        codes = Codes(
-            Frame(metric, torch.zeros(channels), None), _triton_int8.LAYOUT, count, channels
-        )
-        codes.write(0, p, screen_norms(p))
         yield partial(
-            _triton_int8.search, q, Rows([p]), codes, k, mask if mask_ndim else None, True
+            _triton_int8.search,
+            q,
+            Rows([p]),
+            coded(p, metric),
+            k,
+            mask if mask_ndim else None,
+            True,
         )
+
+
+def coded(rows: torch.Tensor, metric: str) -> Codes:
+    count, channels = rows.shape
+    frame = Frame(metric, torch.zeros(channels), None)
+    codes = Codes(frame, _triton_int8.LAYOUT, count, channels)
+    codes.write(0, rows, screen_norms(rows))
+    return codes
+
+
+def cut_searches(arch: int) -> Iterator[tuple[Search, ModuleType, Tile]]:
+    """The scans of each tile; those with masks of pairs are among the searches above."""
+    rows = torch.zeros(2400, 128)
+    for metric in METRICS:
+        codes = coded(rows, metric)
+        args = (rows[:20], [rows], 10, metric, None, None)
+        for tile in fp16_tiles(arch):
+            yield partial(_triton.search_with_flags, *args), _triton, tile
+        args = (rows[:20], Rows([rows]), codes, 10, None, True)
+        for tile in int8_tiles(128, arch):
+            yield partial(_triton_int8.search, *args), _triton_int8, tile
 
 
 def launches(arch: int) -> set[aot.Launch]:
     found: set[aot.Launch] = set()
-    for search in (*searches(), *coded_searches()):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_triton_chip, "arch", lambda device: arch)
-            found |= aot.record(patch, search)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_triton_chip, "chip", lambda device: replace(H100, arch=arch))
+        for search in (*searches(), *coded_searches()):
+            found |= aot.record(search)
+        for search, module, tile in cut_searches(arch):
+            found |= {launch for launch in _with_tile(search, module, tile) if launch.is_scan}
     return found
+
+
+def _with_tile(search: Search, module: ModuleType, tile: Tile) -> set[aot.Launch]:
+    name = "choose_plan" if module is _triton else "choose_codes_plan"
+    choose = getattr(module, name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, lambda *args, **kw: replace(choose(*args, **kw), tile=tile))
+        return aot.record(search)
 
 
 @pytest.fixture(scope="session")
@@ -79,46 +131,58 @@ def reports() -> dict:
 
 def compile_all() -> dict[tuple[aot.Launch, int | str], aot.Report]:
     """Every launch compiled for every chip, on all cores."""
-    found = {arch: launches(HIP if arch == "gfx942" else arch) for arch in TENSOR_CORE}
-    jobs = [(launch, arch) for arch in TENSOR_CORE for launch in found[arch]]
+    jobs = [(launch, name) for name, target in TARGETS.items() for launch in _chosen(name, target)]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as pool:
         done = pool.map(aot.compile_launch, *zip(*jobs, strict=True), chunksize=4)
         return dict(zip(jobs, done, strict=True))
 
 
-@pytest.mark.parametrize("arch", TENSOR_CORE)
+def _chosen(name: int | str, target: Target) -> set[aot.Launch]:
+    """All launches for one chip of each kind; for its relatives the scans, and each kernel once."""
+    found = launches(target.arch)
+    if name in (80, 90, 100, "gfx942"):
+        return found
+    first = {launch.kernel: launch for launch in sorted(found, key=str, reverse=True)}
+    return {launch for launch in found if launch.is_scan} | set(first.values())
+
+
+@pytest.mark.parametrize("arch", TARGETS)
 def test_no_spills(reports: dict, arch: int | str) -> None:
     spilled = {str(launch): report for (launch, a), report in reports.items()
                if a == arch and report.spills}  # fmt: skip
     assert not spilled
 
 
-@pytest.mark.parametrize("arch", TENSOR_CORE)
+@pytest.mark.parametrize("arch", TARGETS)
 def test_shared_memory_fits(reports: dict, arch: int | str) -> None:
     large = {str(launch): report for (launch, a), report in reports.items()
-             if a == arch and report.shared_bytes > SHARED_LIMIT[arch]}  # fmt: skip
+             if a == arch and report.shared_bytes > 1024 * TARGETS[arch].shared_kib}  # fmt: skip
     assert not large
 
 
-@pytest.mark.parametrize("arch", TENSOR_CORE)
+@pytest.mark.parametrize("arch", TARGETS)
 def test_scans_use_tensor_cores(reports: dict, arch: int | str) -> None:
     scans = {launch: report for (launch, a), report in reports.items()
-             if a == arch and launch.kernel.startswith("scan")}  # fmt: skip
-    assert {launch.kernel for launch in scans} == {
-        "scan_kernel", "scan_raw_kernel", "scan_codes_kernel", "scan_few_codes_kernel",
-    }  # fmt: skip
+             if a == arch and launch.is_scan}  # fmt: skip
+    expected = {"scan_kernel", "scan_codes_kernel", "scan_few_codes_kernel"}
+    expected |= set() if arch == "gfx1100" else {"scan_raw_kernel"}
+    expected |= (
+        {"scan_persistent_kernel", "scan_codes_persistent_kernel"} if arch in (90, 100) else set()
+    )
+    assert {launch.kernel for launch in scans} == expected
     for launch, report in scans.items():
-        core = INTEGER_CORE if "codes" in launch.kernel else TENSOR_CORE
-        assert report.instructions.get(core[arch]), launch
+        target = TARGETS[arch]
+        core = target.integer_core if "codes" in launch.kernel else target.tensor_core
+        assert report.instructions.get(core), launch
 
 
-@pytest.mark.parametrize("arch", [80, 90, 100])
-def test_prepared_scans_copy_asynchronously(reports: dict, arch: int) -> None:
+@pytest.mark.parametrize("arch", [80, 86, 89, 90, 100, 120])
+def test_scans_copy_asynchronously(reports: dict, arch: int) -> None:
     """Honest divisibility hints keep the cp.async pipeline: the copies are padded for it."""
-    scans = [report for (launch, a), report in reports.items()
-             if a == arch and launch.kernel.startswith("scan")
-             and launch.kernel != "scan_raw_kernel"]  # fmt: skip
-    assert all(report.instructions.get("LDGSTS") for report in scans)
+    for (launch, a), report in reports.items():
+        if a == arch and launch.is_scan and launch.kernel != "scan_raw_kernel":
+            copy = "UTMALDG" if "persistent" in launch.kernel else "LDGSTS"
+            assert report.instructions.get(copy), launch
 
 
 def test_every_kernel_is_in_the_matrix(reports: dict) -> None:

@@ -115,7 +115,7 @@ def test_tensor_cores_stay_within_delta(channels: int, kind: str, raw: bool) -> 
     p[: len(q)] = q * 3
     exact = _reference.scores(q, p, "cosine")
     q, p = q.cuda(), p.cuda()
-    plan = _triton.plan_for(q, [p], 1, None)
+    plan = _triton.plan_for(q, [p], 1, None, None)
     flags = torch.zeros(3, dtype=torch.int32, device="cuda")
     chunk = _triton._prepare_prototypes(p, 0, q, None, "cosine", plan, flags)
     block = _triton._prepare_queries(q, 0, "cosine", plan, flags)

@@ -67,7 +67,7 @@ def test_integer_units_are_exact(queries: int, channels: int) -> None:
     codes = coded([p.cuda()], "dot", _triton_int8.LAYOUT)
     codes.frame.origin.zero_()
     codes.bounds.zero_()[:, 0] = 1  # what is left of the bounds is X.Y, up to their margin
-    plan = _triton_int8.plan_for(q.cuda(), codes, 1)
+    plan = _triton_int8.plan_for(q.cuda(), codes, 1, None)
     flags = torch.zeros(3, dtype=torch.int32, device="cuda")
     block = _triton_int8._prepare(q.cuda(), codes.frame, plan, flags)
     block.terms.zero_()[0] = 1

@@ -8,6 +8,7 @@ numpy, would wrap as a device does, and read far outside of the tensor.
 from collections.abc import Iterator
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from coded import close, coded
@@ -17,14 +18,9 @@ from torch import Tensor
 from flashmatch.kernels import _triton, _triton_int8
 from flashmatch.kernels._rows import Rows
 
-psutil = pytest.importorskip("psutil")
-
 BEYOND = 2**31
 ROWS, APART = 1100, 2**21  # rows, and elements from one to the next
 MOST_TOUCHED = 500 * 2**20
-
-
-RAW_PAIRS = pytest.mark.skip("crashes: scan_raw_kernel multiplies stride_mq in 32 bits")
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +70,7 @@ def searched_by_codes(problem: Problem) -> tuple[Tensor, Tensor]:
 def test_raw_screen_of_rows_beyond(dtype: torch.dtype, metric: str) -> None:
     p = far(drawn(ROWS, 64), (APART, 1), dtype)
     problem = Problem(near(p, 3), [p], 2, metric, None, "raise", None)
-    assert _triton.plan_for(problem.queries, problem.prototypes, 2, None).raw
+    assert _triton.plan_for(problem.queries, problem.prototypes, 2, None, None).raw
     scores, indices = searched(problem)
     assert_exact((scores, indices), problem)
     assert (indices * APART > BEYOND).any()
@@ -84,7 +80,7 @@ def test_raw_screen_of_rows_beyond(dtype: torch.dtype, metric: str) -> None:
 def test_prepared_screen_of_rows_beyond(queries: int, metric: str) -> None:
     p = far(drawn(ROWS, 20), (APART, 1), torch.float16)
     problem = Problem(near(p, queries), [p], 2, metric, None, "raise", None)
-    assert not _triton.plan_for(problem.queries, problem.prototypes, 2, None).raw
+    assert not _triton.plan_for(problem.queries, problem.prototypes, 2, None, None).raw
     scores, indices = searched(problem)
     assert_exact((scores, indices), problem)
     assert (indices * APART > BEYOND).any()
@@ -128,8 +124,8 @@ WITHIN, OVER = 2**29 + 2**28, 2**31 + 8  # strides that 32 bits hold, and that t
 @pytest.mark.parametrize(
     ("search", "apart", "queries", "channels"),
     [
-        pytest.param(searched, WITHIN, 5, 64, marks=RAW_PAIRS),
-        pytest.param(searched, OVER, 5, 64, marks=RAW_PAIRS),
+        pytest.param(searched, WITHIN, 5, 64),
+        pytest.param(searched, OVER, 5, 64),
         (searched, WITHIN, 17, 20),
         (searched, OVER, 5, 20),
         (searched_by_codes, WITHIN, 17, 20),

@@ -172,7 +172,7 @@ def test_a_tiny_workspace_only_cuts_the_search_smaller(monkeypatch: pytest.Monke
     monkeypatch.setattr("flashmatch.kernels.WORKSPACE_BYTES", 100_000)
     q, p = drawn("gaussian", 130, 260, 20)
     codes = coded([p], "dot", LAYOUT)
-    plan = _triton_int8.plan_for(q, codes, 1)
+    plan = _triton_int8.plan_for(q, codes, 1, None)
     assert plan.query_rows < len(q)
     assert plan.chunk_pages < codes.pages
     problem = Problem(q, [p], 1, "dot", None, "raise", None)
@@ -200,7 +200,7 @@ def test_bounds_are_those_of_the_twin(metric: str, queries: int) -> None:
     mask = torch.rand(queries, 300, generator=torch.Generator().manual_seed(2)) < 0.05
     codes = coded([p], metric, LAYOUT)
     flags = torch.zeros(3, dtype=torch.int32)
-    plan = _triton_int8.plan_for(q, codes, 1)
+    plan = _triton_int8.plan_for(q, codes, 1, None)
     block = _triton_int8._prepare(q, codes.frame, plan, flags)
     originals = _triton_exact.Originals(
         0, p, mask.view(torch.uint8), codes.place, codes.dead.view(torch.uint8), 256

@@ -11,15 +11,17 @@ from problems import KINDS, METRICS, vectors
 from torch import Tensor
 
 from flashmatch.kernels import _bounds_fp16, _order, _triton, _triton_exact, _triton_kernels
+from flashmatch.kernels._chips import H100
 from flashmatch.kernels._reference import scores as exact_scores
 from flashmatch.kernels._triton_plan import TritonPlan, choose_plan
+from flashmatch.kernels._triton_tiles import TILE_P
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
 
 def plan(raw: bool, **changes: object) -> TritonPlan:
     chosen = choose_plan(
-        4 if raw else 40, 300, 64, 3, half=False, raw=raw, arch=90, workspace=2**28
+        4 if raw else 40, 300, 64, 3, half=False, raw=raw, chip=H100, workspace=2**28
     )
     return dataclasses.replace(chosen, **changes)
 
@@ -43,8 +45,8 @@ def prepared(
 def grouped(table: Tensor, chosen: TritonPlan, fill: float) -> Tensor:
     """(Q, M) -> (Q, groups, members) of strided groups."""
     members = chosen.group
-    padded = torch.nn.functional.pad(table, (0, -table.shape[1] % chosen.block_p), value=fill)
-    tiles = padded.view(len(table), -1, members, chosen.block_p // members)
+    padded = torch.nn.functional.pad(table, (0, -table.shape[1] % chosen.tile.block_p), value=fill)
+    tiles = padded.view(len(table), -1, members, TILE_P // members)
     return tiles.transpose(2, 3).flatten(1, 2)
 
 

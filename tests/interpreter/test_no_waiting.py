@@ -143,7 +143,7 @@ def test_searching_prototypes_as_given(
 ) -> None:
     """The raw screen and the prepared one, in one chunk and in several."""
     q, p = drawn(queries, channels), [drawn(300, channels), drawn(70, channels).half()]
-    raw = _triton.plan_for(q, p, 5, chunk_rows).raw
+    raw = _triton.plan_for(q, p, 5, None, chunk_rows).raw
     assert raw == (queries <= 16 and channels % 64 == 0)
     allowed = mask_of(mask, queries, 370)
     seen, launched = watched(
@@ -165,7 +165,7 @@ def test_searching_codes(
     """Few queries and many, in one run of pages and in several."""
     q, p = drawn(queries, 20), [drawn(size, 20) for size in sizes]
     codes = coded(p, metric, _triton_int8.LAYOUT)
-    assert _triton_int8.plan_for(q, codes, 5).few == (queries <= 16)
+    assert _triton_int8.plan_for(q, codes, 5, None).few == (queries <= 16)
     allowed = mask_of(mask, queries, 1300)
     seen, launched = watched(
         lambda: _triton_int8.search(q, Rows(p), codes, 5, allowed, exclude=True), monkeypatch

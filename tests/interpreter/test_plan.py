@@ -1,9 +1,11 @@
 """The plan is a pure function that keeps to its workspace."""
 
+from dataclasses import replace
+
 import pytest
 
+from flashmatch.kernels._chips import A100, H100, MI300X
 from flashmatch.kernels._triton_plan import (
-    HIP,
     MAX_K,
     CodesPlan,
     TritonPlan,
@@ -11,12 +13,13 @@ from flashmatch.kernels._triton_plan import (
     choose_plan,
     pad,
 )
+from flashmatch.kernels._triton_tiles import RDNA, fp16_tiles, int8_tiles
 
 MIB = 2**20
 
 
 def plan(queries: int, prototypes: int, channels: int, k: int, **changes: object) -> TritonPlan:
-    options = {"half": False, "raw": True, "arch": 90, "workspace": 256 * MIB}
+    options = {"half": False, "raw": True, "chip": H100, "workspace": 256 * MIB}
     return choose_plan(queries, prototypes, channels, k, **(options | changes))
 
 
@@ -31,9 +34,9 @@ def test_largest_buffers_fit(queries: int, channels: int, k: int, workspace: int
     bounds = chosen.query_rows * groups * 4
     pool = chosen.query_rows * (k + min(chosen.kept, groups) * 16) * 8
     blocks = chosen.query_rows * width * 12
-    if (chosen.query_rows, chosen.chunk_rows) != (chosen.block_q, chosen.block_p):
+    if (chosen.query_rows, chosen.chunk_rows) != (chosen.tile.block_q, chosen.tile.block_p):
         assert copies + bounds + pool + blocks <= workspace
-    assert chosen.query_rows % chosen.block_q == 0
+    assert chosen.query_rows % chosen.tile.block_q == 0
     assert chosen.block_k >= k
 
 
@@ -46,16 +49,17 @@ def test_few_queries_read_prototypes_raw_where_they_may_be() -> None:
     assert plan(16, 1000, 64, 5).raw
     assert not plan(17, 1000, 64, 5).raw
     assert not plan(16, 1000, 64, 5, raw=False).raw
+    assert not plan(16, 1000, 64, 5, chip=replace(H100, arch=RDNA)).raw  # it multiplies no TF32
 
 
 def test_amd_takes_no_register_limit() -> None:
-    assert plan(100, 1000, 64, 5, arch=HIP).row_options == {"num_warps": 4}
+    assert plan(100, 1000, 64, 5, chip=MI300X).row_options == {"num_warps": 4}
     assert plan(100, 1000, 64, 5).row_options == {"num_warps": 4, "maxnreg": 255}
 
 
 def codes_plan(queries: int, pages: int, channels: int, k: int, **changes: object) -> CodesPlan:
-    layout = {"span": 1024, "tile": 128, "group": 16, "width": pad(channels, 64)}
-    options = {**layout, "arch": 90, "workspace": 2**28}
+    layout = {"span": 1024, "group": 16, "width": pad(channels, 64)}
+    options = {**layout, "chip": H100, "workspace": 2**28}
     return choose_codes_plan(queries, pages, channels, k, **(options | changes))
 
 
@@ -69,9 +73,9 @@ def test_largest_buffers_of_codes_fit(queries: int, channels: int, k: int, works
     bounds = chosen.query_rows * groups * 4
     pool = chosen.query_rows * (k + min(chosen.kept, groups) * 16) * 8
     block = chosen.query_rows * pad(channels, 64) * 9
-    if (chosen.query_rows, chosen.chunk_pages) != (chosen.block_q, 1):
+    if (chosen.query_rows, chosen.chunk_pages) != (chosen.tile.block_q, 1):
         assert bounds + pool + block <= workspace
-    assert chosen.query_rows % chosen.block_q == 0
+    assert chosen.query_rows % chosen.tile.block_q == 0
     assert chosen.block_k >= k
     assert k <= chosen.first < chosen.kept
 
@@ -82,3 +86,26 @@ def test_a_bank_that_fits_is_read_once() -> None:
     assert chosen.few
     assert chosen.chunk_pages == 30 * 10**6 // 1024
     assert not codes_plan(17, 1000, 128, 10).few
+
+
+def test_tiles_follow_the_model() -> None:
+    """Wide ones pay where they lower the traffic between cache and multiprocessors."""
+    wide = codes_plan(8192, 10**4, 1536, 10).tile
+    assert wide.block_p == 256
+    assert codes_plan(128, 1, 64, 10).tile.block_p == 128
+    assert plan(8192, 10**6, 1536, 10, chip=A100).tile in fp16_tiles(80)
+
+
+def test_no_plan_is_persistent_unless_tuned() -> None:
+    for queries in (20, 1000, 10**5):
+        for channels in (64, 512, 1536):
+            assert not plan(queries, 10**6, channels, 10).tile.persistent
+            assert not codes_plan(queries, 10**4, channels, 10).tile.persistent
+
+
+def test_masks_of_pairs_take_the_plainest_tile_with_all_registers() -> None:
+    for chosen, tiles in (
+        (plan(1000, 10**6, 512, 10, pairs=True), fp16_tiles(90)),
+        (codes_plan(1000, 10**4, 512, 10, pairs=True), int8_tiles(512, 90)),
+    ):
+        assert chosen.tile == replace(tiles[0], registers=None)

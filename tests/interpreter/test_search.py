@@ -71,7 +71,7 @@ def test_equals_the_oracle(problem: Problem) -> None:
 @given(small())
 def test_raw_screen_equals_the_oracle(problem: Problem) -> None:
     problem = first_queries(whole_tiles(problem), 16)
-    assert _triton.plan_for(problem.queries, problem.prototypes, problem.k, None).raw
+    assert _triton.plan_for(problem.queries, problem.prototypes, problem.k, None, None).raw
     assert_exact(run(problem), problem)
 
 
@@ -148,7 +148,7 @@ def test_a_tiny_workspace_only_cuts_the_search_smaller(monkeypatch: pytest.Monke
     monkeypatch.setattr("flashmatch.kernels.WORKSPACE_BYTES", 300_000)
     generator = torch.Generator().manual_seed(3)
     q, p = (vectors("gaussian", n, 20, generator).float() for n in (150, 300))
-    plan = _triton.plan_for(q, [p], 1, None)
+    plan = _triton.plan_for(q, [p], 1, None, None)
     assert plan.query_rows < len(q)
     assert plan.chunk_rows < len(p)
     problem = Problem(q, [p], 1, "dot", None, "raise", None)

@@ -1,0 +1,97 @@
+"""How a scan is cut into programs: the tiles that each chip may run, and which of them it does."""
+
+from dataclasses import dataclass, replace
+
+# Architectures: 80, 86, 90 ... for compute capability 8.0, 8.6, 9.0 ...; and of AMD:
+HIP = 0  # gfx942
+RDNA = 1  # gfx11: no product of TF32 precision, so prototypes are not screened as given
+TILE_P = 128  # prototypes whose groups interleave: group i is rows i, i + groups, ... of its tile
+RAW_QUERIES = 16
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What one program of a scan multiplies, and in which order programs run."""
+
+    block_q: int
+    block_p: int  # a multiple of TILE_P
+    tile_c: int  # channels loaded at a time
+    warps: int
+    stages: int
+    registers: int | None = None  # most per thread; None: the compiler's choice
+    together: int = 8  # tiles of prototypes whose programs run side by side over all queries
+    persistent: bool = False  # programs stay for many tiles and load by tensor descriptors
+
+    @property
+    def options(self) -> dict[str, int]:
+        options = {"num_warps": self.warps, "num_stages": self.stages}
+        return options | ({"maxnreg": self.registers} if self.registers else {})
+
+
+def fp16_tiles(arch: int) -> tuple[Tile, ...]:
+    """For many queries against the prepared fp16 copy, the plainest first."""
+    if is_amd(arch):
+        return (Tile(128, 128, 64, 8, 2),)
+    if arch == 90:
+        return (
+            Tile(128, 128, 64, 8, 3, registers=128),  # two programs fit a multiprocessor
+            Tile(128, 256, 64, 16, 3),
+            Tile(128, 128, 64, 8, 4, persistent=True),
+            Tile(128, 256, 64, 16, 4, persistent=True),
+        )
+    if _keeps_sums_apart(arch):
+        return (
+            Tile(128, 128, 64, 8, 3),
+            Tile(128, 128, 64, 8, 4, persistent=True),
+            Tile(128, 256, 64, 16, 4, persistent=True),
+        )
+    if arch == 120:
+        return (Tile(128, 128, 64, 8, 3), Tile(128, 256, 64, 8, 3))
+    # Not a register is left for an order of tiles that shares more.
+    return (Tile(128, 128, 64, 8, 3, registers=128, together=1), Tile(128, 256, 64, 8, 3))
+
+
+def int8_tiles(width: int, arch: int) -> tuple[Tile, ...]:
+    """For many queries against codes of ``width`` bytes, the plainest first."""
+    if is_amd(arch):
+        return (Tile(128, 128, 64, 8, 2),)
+    if arch != 90 and not _keeps_sums_apart(arch):
+        return (Tile(128, 128, 64, 8, 4, registers=128), Tile(128, 256, 64, 8, 4))
+    tile_c = 128 if width % 128 == 0 else 64
+    return (
+        Tile(128, 128, tile_c, 8, 3, registers=128 if arch == 90 else None),
+        Tile(128, 256, tile_c, 8, 3),
+        Tile(128, 128, tile_c, 8, 4, persistent=True),
+        Tile(128, 256, tile_c, 8, 4, persistent=True),
+    )
+
+
+def masked(tiles: tuple[Tile, ...]) -> Tile:
+    """Of those, for masks of pairs: unpacking them takes registers, and time that no tile saves."""
+    return replace(tiles[0], registers=None)
+
+
+def raw_tile(half: bool, arch: int) -> Tile:
+    """For at most RAW_QUERIES against prototypes as given."""
+    tile_c = 64 if half else 32
+    if is_amd(arch):
+        return Tile(RAW_QUERIES, TILE_P, tile_c, 4, 2)
+    # 255: ptxas otherwise spills a little to fit more programs.
+    return Tile(RAW_QUERIES, TILE_P, tile_c, 4, 4, registers=255)
+
+
+def few_tile(arch: int) -> Tile:
+    """For at most RAW_QUERIES against codes: bound by memory, so small and many in flight."""
+    if is_amd(arch):
+        return Tile(RAW_QUERIES, TILE_P, 64, 4, 2)
+    registers = None if _keeps_sums_apart(arch) else 128
+    return Tile(RAW_QUERIES, TILE_P, 64, 4, 4, registers)
+
+
+def is_amd(arch: int) -> bool:
+    return arch in (HIP, RDNA)
+
+
+def _keeps_sums_apart(arch: int) -> bool:
+    """In a tensor core's own memory: 10.x, but not 12.x."""
+    return arch // 10 == 10

@@ -1,0 +1,138 @@
+"""Every tile that a chip may run gives the bounds of the plainest, and visits everything."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from coded import coded
+from problems import Problem, assert_exact, vectors
+from torch import Tensor
+
+from flashmatch.kernels import _triton, _triton_int8, _triton_screen
+from flashmatch.kernels._rows import Rows
+from flashmatch.kernels._triton_plan import ScanPlan
+from flashmatch.kernels._triton_tiles import HIP, RDNA, Tile, fp16_tiles, int8_tiles
+
+pytestmark = pytest.mark.usefixtures("poisoned_empty")
+ARCHS = (HIP, RDNA, 80, 86, 89, 90, 100, 103, 120)
+QUERIES, ROWS = 150, 700  # two tiles of queries; six of 128 rows, three of 256
+CUTS = ("block_q", "block_p", "tile_c", "together", "persistent")
+
+
+def distinct(tiles: list[Tile]) -> list[Tile]:
+    """One for each way to cut: warps, stages and registers mean nothing to the interpreter."""
+    return list({tuple(getattr(tile, cut) for cut in CUTS): tile for tile in tiles}.values())
+
+
+FP16 = distinct([tile for arch in ARCHS for tile in fp16_tiles(arch)])
+INT8 = distinct([tile for arch in ARCHS for tile in int8_tiles(128, arch)])
+UNEVEN = [dataclasses.replace(INT8[0], together=4), dataclasses.replace(FP16[-1], together=1)]
+
+
+def named(tile: Tile) -> str:
+    return f"{tile.block_q}x{tile.block_p}x{tile.tile_c}{'p' * tile.persistent}-{tile.together}"
+
+
+def problem(channels: int, queries: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """With a mask of rows, some of which hide a whole tile of 128."""
+    generator = torch.Generator().manual_seed(5)
+    q, p = (vectors("gaussian", n, channels, generator).float() for n in (queries, rows))
+    mask = torch.rand(rows, generator=generator) < 0.5
+    mask[130:260] = False
+    return q, p, mask
+
+
+class Scanned(Exception):
+    """Enough was seen."""
+
+
+def bounds_of(
+    module: ModuleType, patch: pytest.MonkeyPatch, tile: Tile, search: Callable[[], object]
+) -> Tensor:
+    """The bounds by which a search would go; the rest of it takes long to interpret."""
+    seen: list[Tensor] = []
+    scan = module._scan
+
+    def stop(*args) -> Tensor:
+        seen.append(scan(*args)[:QUERIES, : -(-ROWS // 128) * 8].clone())
+        raise Scanned
+
+    replan(module, patch, tile)
+    patch.setattr(module, "_scan", stop)
+    with pytest.raises(Scanned):
+        search()
+    patch.undo()
+    return seen[0]
+
+
+def replan(module: ModuleType, patch: pytest.MonkeyPatch, tile: Tile) -> None:
+    name = "choose_plan" if module is _triton else "choose_codes_plan"
+    choose = getattr(module, name)
+
+    def chosen(*args, **kwargs) -> ScanPlan:
+        return dataclasses.replace(choose(*args, **kwargs), tile=tile)
+
+    patch.setattr(module, name, chosen)
+
+
+def search_codes(q: Tensor, p: Tensor, metric: str, mask: Tensor | None):
+    codes = coded([p], metric, _triton_int8.LAYOUT)
+    return _triton_int8.search(q, Rows([p]), codes, 3, mask, True)[:2]
+
+
+def search_raw(q: Tensor, p: Tensor, metric: str, mask: Tensor | None):
+    return _triton.search_with_flags(q, [p], 3, metric, mask, None)[:2]
+
+
+@pytest.mark.parametrize("tile", [*INT8[1:], UNEVEN[0]], ids=named)
+def test_bounds_of_codes(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
+    q, p, mask = problem(128, QUERIES, ROWS)
+    search = partial(search_codes, q, p, "l2", mask)
+    plain, bounds = (bounds_of(_triton_int8, monkeypatch, cut, search) for cut in (INT8[0], tile))
+    assert torch.equal(bounds, plain)
+
+
+@pytest.mark.parametrize("tile", [*FP16[1:], UNEVEN[1]], ids=named)
+def test_prepared_bounds(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
+    q, p, mask = problem(64, QUERIES, ROWS)
+    search = partial(search_raw, q, p, "l2", mask)
+    plain, bounds = (bounds_of(_triton, monkeypatch, cut, search) for cut in (FP16[0], tile))
+    assert torch.allclose(bounds, plain, rtol=1e-5, atol=1e-6)  # sums in another order
+
+
+@pytest.mark.parametrize("tile", INT8[1:], ids=named)
+def test_codes_are_searched_exactly(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
+    q, p, mask = problem(128, 17, 300)
+    replan(_triton_int8, monkeypatch, tile)
+    assert_exact(search_codes(q, p, "l2", mask), Problem(q, [p], 3, "l2", mask, "raise", None))
+
+
+@pytest.mark.parametrize("tile", FP16[1:], ids=named)
+def test_raw_is_searched_exactly(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
+    q, p, mask = problem(64, 17, 300)
+    replan(_triton, monkeypatch, tile)
+    assert_exact(search_raw(q, p, "l2", mask), Problem(q, [p], 3, "l2", mask, "raise", None))
+
+
+def test_there_are_wide_and_persistent_tiles() -> None:
+    for tiles in (FP16, INT8):
+        assert {tile.block_p for tile in tiles} == {128, 256}
+        assert {tile.persistent for tile in tiles} == {False, True}
+
+
+@pytest.mark.parametrize("together", [1, 4, 8])
+@pytest.mark.parametrize(("q_tiles", "p_tiles"), [(1, 1), (3, 5), (7, 17), (2, 8), (1, 9)])
+def test_every_tile_is_visited_once(q_tiles: int, p_tiles: int, together: int) -> None:
+    @triton.jit
+    def kernel(seen, q_tiles, p_tiles, TOGETHER: tl.constexpr):
+        tile_q, tile_p = _triton_screen.tile_of(tl.program_id(0), q_tiles, p_tiles, TOGETHER)
+        tl.atomic_add(seen + tile_q * p_tiles + tile_p, 1)
+
+    seen = torch.zeros(q_tiles, p_tiles, dtype=torch.int32)
+    kernel[(q_tiles * p_tiles,)](seen, q_tiles, p_tiles, together)
+    assert (seen == 1).all()
