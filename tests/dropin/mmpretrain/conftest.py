@@ -29,6 +29,11 @@ PIPELINE = [
 ]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Thousands of them: mmpretrain 1.2.0 calls np.in1d for each query."""
+    config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:mmpretrain")
+
+
 class Pair(NamedTuple):
     original: Original
     ours: ours.ImageToImageRetriever

@@ -14,9 +14,12 @@ from mmengine.registry import METRICS, MODELS
 from mmengine.runner import Runner
 from mmpretrain import ImageRetrievalInferencer
 from mmpretrain.engine import PrepareProtoBeforeValLoopHook
+from mmpretrain.structures import DataSample
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor
+
+from flashmatch.retriever.mmpretrain import ImageToImageRetriever
 
 SHIPPED = Path(mmpretrain.__file__).parent / ".mim/configs/arcface/resnet50-arcface_8xb32_inshop.py"
 CHANGE = """
@@ -113,8 +116,6 @@ def test_exact_search_gives_the_same_metrics(config_of) -> None:
 @pytest.mark.parametrize("mode", ["IR", "integrate"])
 @pytest.mark.parametrize("scores", [True, False])
 def test_evaluators_of_labels_equal_those_of_scores(mode: str, scores: bool) -> None:
-    from mmpretrain.structures import DataSample
-
     generator = torch.Generator().manual_seed(0)
     samples = []
     for _ in range(30):
@@ -187,8 +188,6 @@ def test_inferencer(kind: str, config_of, folder: Path, in_shop: Path, tmp_path:
 
 
 def test_all_names_of_the_class(model_config) -> None:
-    from flashmatch.retriever.mmpretrain import ImageToImageRetriever
-
     names = ("flashmatch", "flashmatch.retriever.mmpretrain")
     for name in (*(f"{scope}.ImageToImageRetriever" for scope in names), ImageToImageRetriever):
         config = model_config(prototype=torch.randn(3, 64), type=name)
