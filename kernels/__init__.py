@@ -9,5 +9,6 @@ WORKSPACE_BYTES: int = 256 * 2**20
 # The bodies read WORKSPACE_BYTES at call time.
 from .bank import BankStats, PrototypeBank  # noqa: E402
 from .topk import Matches, topk  # noqa: E402
+from .tune import tune  # noqa: E402
 
-__all__ = ["WORKSPACE_BYTES", "BankStats", "Matches", "PrototypeBank", "topk"]
+__all__ = ["WORKSPACE_BYTES", "BankStats", "Matches", "PrototypeBank", "topk", "tune"]

@@ -16,7 +16,16 @@ import torch
 import triton
 from torch import Tensor
 
-from . import _bounds_fp16, _checks, _exact, _order, _triton_chip, _triton_exact, _triton_launch
+from . import (
+    _bounds_fp16,
+    _checks,
+    _exact,
+    _order,
+    _triton_chip,
+    _triton_exact,
+    _triton_launch,
+    _triton_tuned,
+)
 from ._triton_kernels import threshold_kernel
 from ._triton_plan import MAX_K, WIDTH, TritonPlan, choose_plan, pad
 from ._triton_prepare import (
@@ -126,6 +135,7 @@ def plan_for(
         chip=_triton_chip.chip(queries.device),
         workspace=WORKSPACE_BYTES,
         pairs=mask is not None and mask.ndim == 2,
+        tuned=_triton_tuned.of_device(queries.device),
         chunk_rows=chunk_rows,
         streamed_bytes=max(away, default=0) * queries.shape[1],
     )

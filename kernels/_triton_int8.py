@@ -17,7 +17,16 @@ import torch
 import triton
 from torch import Tensor
 
-from . import _bounds_int8, _checks, _exact, _order, _triton_chip, _triton_exact, _triton_launch
+from . import (
+    _bounds_int8,
+    _checks,
+    _exact,
+    _order,
+    _triton_chip,
+    _triton_exact,
+    _triton_launch,
+    _triton_tuned,
+)
 from ._codes import Codes, Frame, Layout
 from ._rows import Rows
 from ._triton_int8_kernels import (
@@ -88,6 +97,7 @@ def plan_for(queries: Tensor, codes: Codes, k: int, mask: Tensor | None) -> Code
         chip=_triton_chip.chip(queries.device),
         workspace=WORKSPACE_BYTES,
         pairs=mask is not None and mask.ndim == 2,
+        tuned=_triton_tuned.of_device(queries.device),
     )
 
 

@@ -16,6 +16,7 @@ from ._triton_tiles import (
     masked,
     raw_tile,
 )
+from ._triton_tuned import Tuned
 
 MAX_K = 1024
 WIDTH = 64  # channels are padded to a multiple of this
@@ -76,11 +77,13 @@ def choose_plan(
     pairs: bool = False,
     chunk_rows: int | None = None,
     streamed_bytes: int = 0,
+    tuned: Tuned | None = None,
 ) -> TritonPlan:
     """The plan within ``workspace`` bytes.
 
     ``half``: fp16 or bf16 prototypes; ``raw``: their dtype allows the raw screen; ``pairs``: the
-    mask is of pairs; ``streamed_bytes``: bytes per prototype copied from another device, 0 if none.
+    mask is of pairs; ``streamed_bytes``: bytes per prototype copied from another device, 0 if none;
+    ``tuned``: what was found on the user's own card.
     """
     raw = raw and queries <= RAW_QUERIES and chip.arch != RDNA
     group = 16
@@ -91,7 +94,8 @@ def choose_plan(
     if raw:
         tile = raw_tile(half, chip.arch)
     else:
-        tile = best_tile("fp16", fp16_tiles(chip.arch), queries, rows, channels, chip, pairs)
+        tiles = fp16_tiles(chip.arch)
+        tile = best_tile("fp16", tiles, queries, rows, channels, chip, pairs, tuned)
     query_rows = min(pad(queries, tile.block_q), MOST_QUERIES)
 
     def held(query_rows: int, rows: int) -> int:
@@ -118,7 +122,7 @@ def choose_plan(
 
 def choose_codes_plan(
     queries: int, pages: int, channels: int, k: int, *, span: int, group: int, width: int,
-    chip: Chip, workspace: int, pairs: bool = False,
+    chip: Chip, workspace: int, pairs: bool = False, tuned: Tuned | None = None,
 ) -> CodesPlan:  # fmt: skip
     """The plan within ``workspace`` bytes for codes (pages * span, width) in tiles.
 
@@ -132,7 +136,7 @@ def choose_codes_plan(
         tile = few_tile(chip.arch)
     else:
         tiles = int8_tiles(width, chip.arch)
-        tile = best_tile("int8", tiles, queries, pages * span, channels, chip, pairs)
+        tile = best_tile("int8", tiles, queries, pages * span, channels, chip, pairs, tuned)
     first = k + max(8, k // 4)
     kept = first + max(494 if queries <= 256 else 238, k)
 
@@ -177,12 +181,19 @@ def best_tile(
     channels: int,
     chip: Chip,
     pairs: bool,
+    tuned: Tuned | None = None,
 ) -> Tile:
-    """The tile whose scan should be fastest, of those that need no proof on the user's own card."""
+    """The tile that was found to be fastest, or else the one that should be.
+
+    The latter is of those that need no proof on the user's own card.
+    """
     if pairs:
         return masked(tiles)
-    plain = [tile for tile in tiles if not tile.persistent]
     queries = min(queries, MOST_QUERIES)
+    found = tuned.tile(screen, queries, channels, tiles) if tuned else None
+    if found:
+        return found
+    plain = [tile for tile in tiles if not tile.persistent]
     return min(plain, key=lambda tile: scan_seconds(tile, screen, queries, rows, channels, chip))
 
 

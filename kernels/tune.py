@@ -1,0 +1,116 @@
+"""An opt-in sweep for the fastest scan tiles of the user's own card."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from . import _bounds_fp16, _bounds_int8
+from ._triton_tiles import RAW_QUERIES
+
+MAX_CHANNELS = min(_bounds_fp16.MAX_CHANNELS, _bounds_int8.MAX_CHANNELS)
+
+
+@torch.no_grad()
+def tune(
+    device: torch.device | str | int | None = None,
+    *,
+    channels: Sequence[int] = (64, 128, 256, 512, 768, 1024, 1536),
+    queries: Sequence[int] = (128, 1024, 8192),
+    rows: int = 262_144,
+    path: str | os.PathLike | None = None,
+    verbose: bool = False,
+) -> Path:
+    """Time every scan tile that a card may run, and write a table of the fastest.
+
+    Plans on that card follow the table by its nearest channels, then queries, from then on and in
+    every later process with the same version of Triton. The results of a search stay the same:
+    a tile counts only where its bounds are those of the plainest tile, bit for bit in the int8
+    screen, to within twice the screen's own slack in the fp16 screen. A tile that fails that is
+    left out, with a warning. The model's choice stays unless another is more than 2 % faster.
+
+    Takes compiling each tile, and a search of every shape ten times over for each; how long is not
+    measured. Holds about 3 * rows * max(channels) bytes, four times ``WORKSPACE_BYTES`` and 256
+    MiB: some 2.5 GB as called without arguments, by arithmetic.
+
+    Args:
+        device: a CUDA or ROCm device that the Triton body runs on; None = the current one. With
+            TRITON_INTERPRET=1, the CPU, whose times mean nothing.
+        channels: widths to try.
+        queries: numbers of queries to try, each more than 16: fewer are searched without tiles.
+        rows: prototypes, at most, rounded up to whole pages of 1024. A search scans chunks that fit
+            ``WORKSPACE_BYTES``, and so does this.
+        path: the file to write; None = the one that plans look up,
+            ``<cache>/flashmatch/tiles-<device>-triton-<version>.json``, where ``<cache>`` is
+            $FLASHMATCH_CACHE, $XDG_CACHE_HOME or ~/.cache.
+        verbose: print a line for each screen and shape.
+
+    Returns:
+        The path of the file, which appears whole or not at all. Delete it to be untuned.
+
+    Raises:
+        ValueError: the device is not one that the Triton body runs on, or a size is out of range;
+            before anything is timed or written. TypeError: a size is not an int.
+    """
+    found = _require_device(device)
+    widths = _require_sizes("channels", channels, 1, MAX_CHANNELS)
+    counts = _require_sizes("queries", queries, RAW_QUERIES + 1, 2**31)
+    _require_sizes("rows", [rows], 1, 2**31)
+    from . import _triton_sweep, _triton_tuned
+
+    target = _triton_tuned.default_path(found) if path is None else Path(path)
+    if target.is_dir():
+        raise ValueError(f"path must be a file to write; got the folder {str(target)!r}")
+    target.parent.mkdir(parents=True, exist_ok=True)  # rather fail now than after the sweep
+    best = []
+    for case in _triton_sweep.sweep(found, widths, counts, rows):
+        for trial in case.trials:
+            if trial.seconds is None:
+                warnings.warn(
+                    f"{trial.tile} is left out of the {case.screen} screen of {case.channels} "
+                    f"channels and {case.queries} queries: {trial.status}",
+                    stacklevel=2,
+                )
+        best.append(case.row)
+        if verbose:
+            print(f"{case.screen} {case.channels} channels, {case.queries} queries: {case.best}")
+    _triton_tuned.write(target, best)
+    _triton_tuned.of_device.cache_clear()
+    return target
+
+
+def _require_device(device: torch.device | str | int | None) -> torch.device:
+    from . import _triton_chip
+
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if device is None:
+        found = torch.device("cpu" if interpreted or not torch.cuda.is_available() else "cuda")
+    else:
+        found = torch.device(device)
+    if found.type == "cuda" and torch.cuda.is_available():
+        found = torch.device("cuda", torch.cuda.current_device()) if found.index is None else found
+        runs = found.index < torch.cuda.device_count() and _triton_chip.is_supported(found)
+    else:
+        runs = found.type == "cpu" and interpreted
+    if not runs:
+        raise ValueError(
+            "device must be one that the Triton body runs on: CUDA of capability 8.0 or more, "
+            f"gfx942 or gfx11, or the CPU under TRITON_INTERPRET=1; got {device!r} ({found})"
+        )
+    return found
+
+
+def _require_sizes(name: str, sizes: Sequence[int], least: int, most: int) -> list[int]:
+    """In order, each once."""
+    if not isinstance(sizes, Sequence):
+        raise TypeError(f"{name} must be a sequence of ints; got {type(sizes).__name__}")
+    if not sizes:
+        raise ValueError(f"{name} must name at least one size; got {sizes!r}")
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(f"{name} must be given as int; got {type(size).__name__}")
+        if not least <= size <= most:
+            raise ValueError(f"{name} must lie between {least} and {most}; got {size}")
+    return sorted(set(sizes))

@@ -1,0 +1,210 @@
+"""The table of tuned tiles: where it lies, how it is read, and which tile a plan takes from it."""
+
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from flashmatch.kernels import _triton_tuned, tune
+from flashmatch.kernels._chips import A100, H100
+from flashmatch.kernels._triton_plan import choose_codes_plan, choose_plan
+from flashmatch.kernels._triton_tiles import fp16_tiles, int8_tiles, masked
+from flashmatch.kernels._triton_tuned import Row, Tuned, path_for, read, write
+
+FP16, INT8 = fp16_tiles(90), int8_tiles(128, 90)
+ROWS = (Row("fp16", 128, 1024, FP16[2]), Row("int8", 512, 128, INT8[1]))
+WORKSPACE = 2**28
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "some" / "folder" / "tiles.json"
+
+
+def test_what_was_written_is_read(path: Path) -> None:
+    assert read(path) is None
+    write(path, ROWS)
+    assert read(path) == Tuned(ROWS)
+    write(path, ROWS[:1])
+    assert read(path) == Tuned(ROWS[:1])
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_writing_is_all_or_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(path, ROWS)
+
+    def full(self: Path, *_, **__) -> int:
+        with self.open("w") as file:
+            file.write("{")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        write(path, ROWS[:1])
+    assert read(path) == Tuned(ROWS)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def table(**changes: object) -> str:
+    row = {"screen": "fp16", "channels": 64, "queries": 128, "tile": {**vars(FP16[0])}}
+    return json.dumps({"format": _triton_tuned.FORMAT, "rows": [row | changes]})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "\0\xff",
+        "[]",
+        "null",
+        "{}",
+        '{"format": "flashmatch.tiles 1"}',
+        '{"format": "flashmatch.tiles 1", "rows": null}',
+        '{"format": "flashmatch.tiles 1", "rows": [3]}',
+        '{"format": "flashmatch.tiles 2", "rows": []}',
+        "[" * 100_000,
+        table(screen="int4"),
+        table(channels=0),
+        table(channels="64"),
+        table(queries=1.5),
+        table(queries=None),
+        table(tile=None),
+        table(tile={"block_q": 128}),
+        table(tile={**vars(FP16[0]), "clusters": 2}),
+        table(more=1),
+    ],
+)
+def test_a_file_that_cannot_be_understood_is_ignored(content: str, path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.warns(UserWarning, match=r"tiles\.json.*Delete it or call flashmatch") as seen:
+        assert read(path) is None
+    assert len(seen) == 1
+
+
+def test_a_good_file_is_no_news(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(table())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(path) == Tuned((Row("fp16", 64, 128, FP16[0]),))
+
+
+def test_a_folder_in_its_place_is_ignored(path: Path) -> None:
+    path.mkdir(parents=True)
+    with pytest.warns(UserWarning, match="ignored"):
+        assert read(path) is None
+
+
+def test_a_device_is_looked_up_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_triton_tuned, "default_path", lambda device: path)
+    path.parent.mkdir(parents=True)
+    path.write_text("nonsense")
+    _triton_tuned.of_device.cache_clear()
+    device = torch.device("cpu")
+    try:
+        with pytest.warns(UserWarning, match="ignored") as seen:
+            assert [_triton_tuned.of_device(device) for _ in range(3)] == [None] * 3
+        assert len(seen) == 1
+        write(path, ROWS)
+        assert _triton_tuned.of_device(device) is None
+        _triton_tuned.of_device.cache_clear()
+        assert _triton_tuned.of_device(device) == Tuned(ROWS)
+    finally:
+        _triton_tuned.of_device.cache_clear()
+
+
+def test_where_the_file_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("FLASHMATCH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    name = "tiles-nvidia-h100-80gb-hbm3-mig-1g-10gb-triton-3.6.0+git1.json"
+    given = "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "3.6.0+git1"
+    assert path_for(*given) == tmp_path / ".cache" / "flashmatch" / name
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert path_for(*given) == tmp_path / "xdg" / "flashmatch" / name
+    monkeypatch.setenv("FLASHMATCH_CACHE", str(tmp_path / "own"))
+    assert path_for(*given) == tmp_path / "own" / "flashmatch" / name
+    monkeypatch.setenv("FLASHMATCH_CACHE", "")
+    assert path_for(*given) == tmp_path / "xdg" / "flashmatch" / name
+    assert path_for("../x/ Ä", "a/../b").parent == tmp_path / "xdg" / "flashmatch"
+
+
+@pytest.mark.parametrize(
+    ("channels", "queries", "nearest"),
+    [
+        (64, 128, 0),
+        (1, 1, 0),
+        (90, 9999, 1),  # 90/64 < 128/90
+        (91, 9999, 3),  # 128/91 < 91/64
+        (64, 361, 0),
+        (64, 363, 1),  # 1024/363 < 363/128
+        (10**6, 128, 2),
+    ],
+)
+def test_the_nearest_row_by_ratio_channels_first(channels: int, queries: int, nearest: int) -> None:
+    shapes = ((64, 128), (64, 1024), (128, 128), (128, 1024))
+    rows = [Row("fp16", *shape, tile) for shape, tile in zip(shapes, FP16, strict=True)]
+    others = [Row("int8", channels, queries, INT8[0])]
+    tuned = Tuned((*others, *rows))
+    assert tuned.tile("fp16", queries, channels, FP16) == FP16[nearest]
+
+
+def test_tiles_that_the_chip_does_not_run_are_ignored() -> None:
+    unknown = replace(FP16[0], warps=2)
+    tuned = Tuned((Row("fp16", 64, 128, unknown), Row("fp16", 1024, 128, FP16[1])))
+    assert tuned.tile("fp16", 128, 64, FP16) == FP16[1]
+    assert tuned.tile("fp16", 128, 64, fp16_tiles(80)) is None
+    assert tuned.tile("int8", 128, 64, INT8) is None
+
+
+def test_a_tile_keeps_its_kind_where_the_width_wants_other_channels() -> None:
+    narrow = int8_tiles(192, 90)
+    assert not set(narrow) & set(INT8)
+    tuned = Tuned((Row("int8", 256, 128, INT8[3]),))
+    assert tuned.tile("int8", 128, 192, narrow) == narrow[3]
+
+
+@pytest.mark.parametrize("queries", [17, 128, 50_000])
+def test_plans_follow_the_table(queries: int) -> None:
+    rows = (Row("fp16", 64, 128, FP16[3]), Row("int8", 64, 128, INT8[2]))
+
+    def plans(**given):
+        plan = choose_plan(
+            queries, 10**5, 768, 5, half=False, raw=True, workspace=WORKSPACE, **given
+        )
+        codes = choose_codes_plan(
+            queries, 100, 768, 5, span=1024, group=16, width=768, workspace=WORKSPACE, **given
+        )
+        return plan, codes
+
+    untuned, tuned = plans(chip=H100), plans(chip=H100, tuned=Tuned(rows))
+    assert [plan.tile for plan in tuned] == [FP16[3], INT8[2]]
+    assert not any(plan.tile.persistent for plan in untuned)
+    assert plans(chip=A100, tuned=Tuned(rows)) == plans(chip=A100)
+    assert plans(chip=H100, tuned=Tuned(())) == untuned
+    paired = plans(chip=H100, tuned=Tuned(rows), pairs=True)
+    assert [plan.tile for plan in paired] == [masked(FP16), masked(INT8)]
+
+
+def test_few_queries_are_not_tuned() -> None:
+    given = {"half": False, "raw": True, "workspace": WORKSPACE, "chip": H100}
+    tuned = Tuned((Row("fp16", 64, 16, FP16[3]),))
+    assert choose_plan(16, 9999, 64, 5, tuned=tuned, **given) == choose_plan(
+        16, 9999, 64, 5, **given
+    )
+
+
+@pytest.mark.parametrize("device", [None, "cpu", torch.device("cpu")])
+def test_tune_refuses_what_the_kernels_do_not_run_on(
+    device, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"device must be .*; got .*cpu"):
+        tune(device, path=path)
+    assert not path.parent.exists()
