@@ -45,7 +45,7 @@ def cases(tiny: bool, tiles: int = 1) -> Iterator[Case]:
         yield Case(body, Shape(17, 300, 64, 3, metric="ties"), 0)
         for tile in range(1, tiles):
             shape = Shape(17, 300, 128, 3) if tiny else Shape(300, 5003, 192, 10)
-            for mask in (2,) if tiny else (0, 2):
+            for mask in (1,) if tiny else (0, 1):  # masks of pairs take the plainest in any case
                 yield Case(body, shape, mask, tile)
 
 

@@ -1,116 +1,90 @@
-"""The tiles that a scan may be cut into on this chip: the same answers from each, and how fast.
+"""The tiles that a scan may be cut into on this chip: the same bounds from each, and how fast.
 
-Plans take the plainest; which is fastest is for a device to say.
+The table of the fastest lies beside the figures. Plans follow it once it is copied to where
+``flashmatch.kernels.tune`` would have written it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from figures import described, figure, write
-from gpu_stages import Kernels, kernels_of
-from shapes import Shape, make
-from stages import by_stage
+from shapes import Shape
+
+if TYPE_CHECKING:
+    from flashmatch.kernels._triton_sweep import Case
+    from flashmatch.kernels._triton_tuned import Tuned
 
 PART = "tiles"
-SHAPES = (
-    Shape(1024, 262144, 512),
-    Shape(1024, 1_000_000, 768),
-    Shape(8192, 262144, 512),
-    Shape(16384, 100_000, 128),
-)
-TINY = (Shape(20, 700, 64, 3),)
-SAMPLES = 5
-_NAMES = ("fp16_tiles", "int8_tiles")  # of the plan: tiles by chip, the one that is taken first
+SIZES = (64, 128, 256, 512, 768, 1024, 1536), (128, 1024, 8192), 262_144  # as tune has them
+TINY = (64,), (20,), 700
+BODIES = {"fp16": "topk", "int8": "bank"}  # which search scans so
+Sweep = Callable[[torch.device, Iterable[int], Iterable[int], int], Iterator["Case"]]
 
 
-def run(
-    device: torch.device,
-    folder: Path,
-    tiny: bool = False,
-    kernels: Callable[[Callable[[], object]], Kernels] = kernels_of,
-) -> int:
-    """A figure per shape, body and tile; 1 if one is wrong or fails."""
-    failed = 0
-    for shape in TINY if tiny else SHAPES:
-        for body, search in _searches(shape, device):
-            right = search()
-            for i in range(count(device)):
-                scan, status = None, "ok"
-                try:
-                    with tile(i):
-                        scan, status = _scan_ms(search, right, kernels)
-                except Exception as error:
-                    status = described(error)
-                failed += status != "ok"
-                what = f"{body}, tile {i}: scan"
-                write([figure(device, PART, what, shape, scan, "ms", status)], folder)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+def run(device: torch.device, folder: Path, tiny: bool = False, sweep: Sweep | None = None) -> int:
+    """A figure per shape, screen and tile, and the table; 1 if a tile is wrong or fails."""
+    failed, best = 0, []
+    try:
+        from flashmatch.kernels import _triton_tuned
+
+        if sweep is None:
+            from flashmatch.kernels._triton_sweep import sweep
+        path = folder / _triton_tuned.default_path(device).name
+        for case in sweep(device, *(TINY if tiny else SIZES)):
+            failed += _written(case, device, folder)
+            best.append(case.row)
+            _triton_tuned.write(path, best)  # each time: a part that takes too long is ended
+    except Exception as error:
+        what = "the rest, tile any: scan"
+        write([figure(device, PART, what, "", None, "ms", described(error))], folder)
+        failed += 1
     return 1 if failed else 0
+
+
+def _written(case: "Case", device: torch.device, folder: Path) -> int:
+    """How many of its tiles are not right; all are written down."""
+    shape = Shape(*case.launched, case.channels, dtype="float16")
+    body = f"{BODIES[case.screen]}, {case.queries} queries"
+    for i, trial in enumerate(case.trials):
+        ms = None if trial.seconds is None else 1e3 * trial.seconds
+        what = f"{body}, tile {i}: scan"
+        write([figure(device, PART, what, shape, ms, "ms", trial.status)], folder)
+    return sum(trial.seconds is None for trial in case.trials)
 
 
 @contextmanager
 def tile(i: int) -> Iterator[None]:
-    """Plans take the ``i``-th tile of each kind, or the last there is."""
-    from flashmatch.kernels import _triton_plan
+    """Plans follow a table that names the ``i``-th tile of each kind, or the last there is."""
+    from flashmatch.kernels import _triton_tuned
 
-    plan: Any = _triton_plan
-    kept = {name: getattr(plan, name) for name in _NAMES if hasattr(plan, name)}
-    for name, tiles in kept.items():
-        setattr(plan, name, _later(tiles, i))
+    tuned: Any = _triton_tuned
+    kept = tuned.of_device
+    tuned.of_device = lambda device: _table(device, i)
     try:
         yield
     finally:
-        for name, tiles in kept.items():
-            setattr(plan, name, tiles)
+        tuned.of_device = kept
 
 
 def count(device: torch.device) -> int:
     """How many tiles there are to choose from on this chip."""
-    from flashmatch.kernels import _triton_chip, _triton_plan
-
-    plan: Any = _triton_plan
-    arch = _triton_chip.arch(device)
-    each = [plan.fp16_tiles(arch), plan.int8_tiles(128, arch)] if hasattr(plan, _NAMES[0]) else []
-    return max(map(len, each), default=1)
+    return max(len(tiles) for tiles in _tiles(device).values())
 
 
-def _later(tiles: Callable[..., tuple], i: int) -> Callable[..., tuple]:
-    def later(*arguments: object, **options: object) -> tuple:
-        found = tiles(*arguments, **options)
-        return found[min(i, len(found) - 1) :]
+def _table(device: torch.device, i: int) -> "Tuned":
+    from flashmatch.kernels._triton_tuned import Row, Tuned
 
-    return later
-
-
-def _searches(
-    shape: Shape, device: torch.device
-) -> Iterator[tuple[str, Callable[[], tuple[Tensor, Tensor]]]]:
-    import flashmatch
-
-    queries, prototypes = make(shape, device)
-    bank = flashmatch.PrototypeBank(prototypes, nonfinite="exclude")
-    yield "bank", lambda: bank.topk(queries, shape.k)
-    yield (
-        "topk",
-        lambda: flashmatch.topk(queries, prototypes, shape.k, nonfinite="exclude"),
-    )
+    kinds = _tiles(device).items()
+    return Tuned(tuple(Row(kind, 128, 128, tiles[min(i, len(tiles) - 1)]) for kind, tiles in kinds))
 
 
-def _scan_ms(
-    search: Callable[[], tuple[Tensor, Tensor]],
-    right: tuple[Tensor, Tensor],
-    kernels: Callable[[Callable[[], object]], Kernels],
-) -> tuple[float | None, str]:
-    """Milliseconds of the scan's kernels, and whether the answer is the one it should be."""
-    found = search()
-    if not all(map(torch.equal, found, right)):
-        return None, "wrong: not the answer of tile 0"
-    times = [by_stage(kernels(search))["scan"] for _ in range(SAMPLES)]
-    return median(times) or None, "ok" if any(times) else "no kernels were seen"
+def _tiles(device: torch.device) -> dict:
+    """By screen, the plainest first."""
+    from flashmatch.kernels import _triton_chip, _triton_tiles
+
+    arch = _triton_chip.chip(device).arch
+    return {"fp16": _triton_tiles.fp16_tiles(arch), "int8": _triton_tiles.int8_tiles(128, arch)}

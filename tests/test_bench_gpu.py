@@ -272,30 +272,39 @@ def test_stages_are_figures(tmp_path: Path) -> None:
     assert any(f.status == "no kernels were seen" for f in figures.read(blind))
 
 
-def test_every_tile_is_tried_and_has_to_agree(monkeypatch, tmp_path: Path) -> None:
-    from flashmatch.kernels import _triton_plan
+def test_every_tile_is_a_figure_and_the_fastest_are_a_table(monkeypatch, tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    from flashmatch.kernels import _triton_tuned
+    from flashmatch.kernels._triton_sweep import Case, Trial
+    from flashmatch.kernels._triton_tiles import fp16_tiles
 
-    def tiles(*_) -> tuple[str, ...]:
-        return ("plain", "wide", "persistent")
+    monkeypatch.setenv("FLASHMATCH_CACHE", str(tmp_path / "cache"))
+    plain, wide, persistent, _ = fp16_tiles(90)
 
-    taken = []
+    def sweep(device, *sizes):
+        assert sizes == gpu_tiles.TINY
+        trials = Trial(plain, 2e-3), Trial(wide, 1e-3), Trial(persistent, None, "differs")
+        yield Case("fp16", 64, 20, (128, 1024), trials[:2], plain)
+        yield Case("int8", 64, 20, (128, 1024), trials[1:], plain)
 
-    def kernels(call) -> list[tuple[str, float]]:
-        taken.append(_triton_plan.fp16_tiles(90)[0])
-        return [("scan_kernel", 2.0), ("repair_kernel", 1.0)]
-
-    for name in ("fp16_tiles", "int8_tiles"):
-        monkeypatch.setattr(_triton_plan, name, tiles, raising=False)
-    assert gpu_tiles.run(CPU, tmp_path, tiny=True, kernels=kernels) == 0
-    assert list(dict.fromkeys(taken)) == list(tiles())
-    assert _triton_plan.fp16_tiles is tiles
+    assert gpu_tiles.run(CPU, tmp_path, tiny=True, sweep=sweep) == 1
     found = figures.read(tmp_path)
-    assert [f.what for f in found[:3]] == [f"bank, tile {i}: scan" for i in range(3)]
-    assert {f.value for f in found} == {2.0}
-    line = "scan of topk 20x700x64/3/cosine/float32: tile 0 2 ms, tile 1 2 ms, tile 2 2 ms"
+    assert [f.value for f in found] == [2.0, 1.0, 1.0, None]
+    assert found[-1].status == "differs"
+    line = "scan of topk, 20 queries 128x1024x64/10/cosine/float16: tile 0 2 ms, tile 1 1 ms"
     assert line in gpu_table.table(tmp_path).splitlines()
-    wrong = (torch.zeros(2, 3), torch.zeros(2, 3))
-    assert gpu_tiles._scan_ms(lambda: wrong, (wrong[0] + 1, wrong[1]), kernels)[0] is None
+    table = _triton_tuned.read(next(tmp_path.glob("tiles-cpu-triton-*.json")))
+    assert table is not None
+    assert [row.tile for row in table.rows] == [wide, wide]
+    assert not (tmp_path / "cache").exists()
+
+    def none(*_):
+        raise RuntimeError("no tile at all")
+        yield
+
+    assert gpu_tiles.run(CPU, tmp_path / "none", tiny=True, sweep=none) == 1
+    assert "no tile at all" in figures.read(tmp_path / "none")[0].status
+    assert "scan of the rest : tile any " in gpu_table.table(tmp_path / "none")
 
 
 # What the probes find
