@@ -154,6 +154,12 @@ def test_the_nearest_row_by_ratio_channels_first(channels: int, queries: int, ne
     assert tuned.tile("fp16", queries, channels, FP16) == FP16[nearest]
 
 
+def test_channels_are_nearest_before_queries() -> None:
+    tuned = Tuned((Row("fp16", 64, 8192, FP16[1]), Row("fp16", 128, 128, FP16[2])))
+    assert tuned.tile("fp16", 128, 64, FP16) == FP16[1]
+    assert tuned.tile("fp16", 8192, 128, FP16) == FP16[2]
+
+
 def test_tiles_that_the_chip_does_not_run_are_ignored() -> None:
     unknown = replace(FP16[0], warps=2)
     tuned = Tuned((Row("fp16", 64, 128, unknown), Row("fp16", 1024, 128, FP16[1])))
