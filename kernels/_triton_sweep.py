@@ -113,7 +113,7 @@ def _int8(queries: int, rows: int, channels: int, device: torch.device) -> Case:
     )  # fmt: skip
     count, rows = plan.query_rows, plan.chunk_pages * layout.span
     q, p = _unit_vectors(count, channels, device), _unit_vectors(rows, channels, device)
-    codes = Codes(fitted_frame(p, METRIC), layout, rows, channels)
+    codes = Codes(fitted_frame(p[:2048], METRIC), layout, rows, channels)
     codes.write(0, p, screen_norms(p))
     flags = torch.zeros(3, dtype=torch.int32, device=device)
     block = _triton_int8._prepare(q, codes.frame, plan, flags)
