@@ -16,9 +16,7 @@ from ._rotation import Rotation
 FORMAT = "flashmatch.PrototypeBank 1"
 
 
-def save(
-    path: str | os.PathLike, collection: Collection, coder: Coder, metric: str, nonfinite: str
-) -> None:
+def save(path: str | os.PathLike, collection: Collection, coder: Coder, nonfinite: str) -> None:
     """Rows that are there; codes only if nothing was removed, else ``load`` makes them anew."""
     ids = collection.ids.by_row[collection.ids.present]
     shape = (len(collection), collection.rows.channels)
@@ -26,7 +24,11 @@ def save(
         "prototypes": (collection.rows.dtype, shape, collection.present_pieces()),
         "ids": (ids.dtype, tuple(ids.shape), [ids]),
     }
-    about: dict[str, object] = {"metric": metric, "nonfinite": nonfinite, "screen": coder.screen}
+    about: dict[str, object] = {
+        "metric": coder.metric,
+        "nonfinite": nonfinite,
+        "screen": coder.screen,
+    }
     about["following_id"] = collection.ids.following
     codes = coder.codes
     if codes is not None and len(collection) == len(collection.ids):
@@ -41,8 +43,8 @@ def save(
     _store.write(path, parts, {"format": FORMAT, "bank": json.dumps(about)})
 
 
-def load(path: str | os.PathLike, device: torch.device) -> tuple[Collection, Coder, str, str]:
-    """Collection, coder, metric and nonfinite."""
+def load(path: str | os.PathLike, device: torch.device) -> tuple[Collection, Coder, str]:
+    """Collection, coder and nonfinite."""
     tensors, metadata = _store.open_mapped(path)
     if metadata.get("format") != FORMAT:
         raise ValueError(
@@ -58,11 +60,11 @@ def load(path: str | os.PathLike, device: torch.device) -> tuple[Collection, Cod
     layout = Layout(*about["layout"]) if "layout" in about else None
     if layout is None or layout != coder.layout:
         coder.code(0, True, progress=None)
-        return collection, coder, about["metric"], about["nonfinite"]
+        return collection, coder, about["nonfinite"]
     coder.codes = _codes(tensors, about, layout, len(vectors), device)
     coder.fitted_on = about["fitted_on"]
     collection.exclude(tensors["nonfinite"])
-    return collection, coder, about["metric"], about["nonfinite"]
+    return collection, coder, about["nonfinite"]
 
 
 def _codes(

@@ -81,6 +81,17 @@ def require_mask(mask: object, queries: int, rows: int, device: torch.device) ->
         raise ValueError(f"mask must be on the queries' device, {device}; got {mask.device}")
 
 
+def require_positions(name: str, value: object, rows: int) -> None:
+    if not isinstance(value, Tensor) or value.dtype != torch.int64:
+        what = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name} must be a torch.int64 tensor; got {what}")
+    if value.ndim != 1:
+        raise ValueError(f"{name} must have 1 dimension; got shape {tuple(value.shape)}")
+    if len(value) and not 0 <= int(value.min()) <= int(value.max()) < rows:
+        worst = int(value.max()) if int(value.min()) >= 0 else int(value.min())
+        raise ValueError(f"{name} must be between 0 and {rows - 1}; got {worst}")
+
+
 def require_positive(name: str, value: object) -> None:
     if value is None:
         return

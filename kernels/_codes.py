@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from . import _bounds_int8 as _bounds
-from ._bounds import COSINE_EPS, LARGEST_TAME_NORM
+from ._bounds import COSINE_EPS
 from ._rotation import Rotation
 
 _TILE_ELEMENTS = 1 << 19
-_SAMPLE = 2048
 _ROTATION_PAYS = 0.7
 """A rotation is used where it brings the error down to this share: it costs time when coding."""
 
@@ -91,7 +90,7 @@ def fitted_frame(sample: Tensor, metric: str, seed: int = 0) -> Frame:
 
     The median, not the mean: a single giant would move the mean away from all the others.
     """
-    sample = sample[:: max(1, len(sample) // _SAMPLE)].float()
+    sample = sample.float()
     norms = torch.linalg.vector_norm(sample, dim=1)
     finite = norms.isfinite()
     sample, norms = sample[finite], norms[finite]
@@ -113,18 +112,6 @@ def _typical_error(vectors: Tensor) -> float:
     scale = _bounds.scale_of(vectors.abs().amax(1))[:, None]
     residual = vectors - (vectors / scale).round_() * scale
     return float((torch.linalg.vector_norm(residual, dim=1) / norms).mean())
-
-
-def screen_norms(vectors: Tensor) -> Tensor:
-    """Norms (n,) in fp32 of rows as given, in cache-sized pieces."""
-    step = max(1, _TILE_ELEMENTS // vectors.shape[1])
-    parts = [torch.linalg.vector_norm(part.float(), dim=1) for part in vectors.split(step)]
-    return torch.cat(parts)
-
-
-def is_tame(norms: Tensor) -> bool:
-    """Whether vectors with these norms, fp32, can be coded: finite, and far from overflow."""
-    return bool(norms.max() <= LARGEST_TAME_NORM)
 
 
 class Codes:

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from . import _bounds_int8, _checks, _exact, _int8, _products
-from ._codes import Codes, Frame, Layout, fitted_frame, is_tame, screen_norms
+from . import _bounds_int8, _int8, _products
+from ._codes import Codes, Layout, fitted_frame
 from ._collection import Collection
+from ._taming import cleaned, is_tame
 
 SCREENS = ("auto", "int8", "float")
 
@@ -46,7 +47,7 @@ class Coder:
         few = self.fitted_on < min(_SAMPLE, len(rows) // 4 + 1)
         if self.layout is not None and (start == 0 or few):
             start, self.fitted_on = 0, len(rows)
-            frame = self._fitted()
+            frame = fitted_frame(rows.sample(_SAMPLE, self.collection.device), self.metric)
             self.codes = Codes(frame, self.layout, len(rows), rows.channels)
         span = self.layout.span if self.layout is not None else 1
         first = start - start % span
@@ -67,27 +68,15 @@ class Coder:
         self.codes.close(pages.to(self.codes.device), matchable)
 
     def _code(self, at: int, stop: int, start: int, exclude: bool) -> None:
-        vectors = self.collection.rows.span(at, stop, self.collection.device)
-        norms = screen_norms(vectors)
-        if not is_tame(norms):
-            bad = ~_exact.norms(vectors).isfinite()
-            if not exclude:
-                _checks.refuse_nonfinite("prototypes", bad, at)
-            vectors, norms = vectors.masked_fill(bad[:, None], 0), norms.masked_fill(bad, 0)
-            rows = bad.nonzero()[:, 0] + at
-            self.collection.exclude(rows[rows >= start])
+        rows, device = self.collection.rows, self.collection.device
+        vectors, norms, bad = cleaned(rows, at, stop, device, exclude)
+        if bad is not None:
+            excluded = bad.nonzero()[:, 0] + at
+            self.collection.exclude(excluded[excluded >= start])
         if self.codes is not None and is_tame(norms):
             self.codes.write(at // self.codes.layout.span, vectors, norms)
         else:
             self.codes = self.layout = None
-
-    def _fitted(self) -> Frame:
-        rows, device = self.collection.rows, self.collection.device
-        count = min(_SAMPLE, len(rows))
-        chosen = torch.arange(count, device=device) * len(rows) // max(count, 1)
-        sample = torch.empty(count, rows.channels, dtype=torch.float32, device=device)
-        sample = rows.take(chosen, sample)
-        return fitted_frame(sample, self.metric)
 
 
 @contextmanager

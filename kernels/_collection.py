@@ -98,6 +98,13 @@ class Collection:
                 self._positions = positions
         return torch.where(rows < 0, rows, positions[rows.clamp(min=0)])
 
+    def take(self, positions: Tensor | None) -> Tensor:
+        """A copy (n, C) of the vectors at these positions, or of all, on the CPU."""
+        rows = self.ids.present.nonzero()[:, 0]
+        rows = rows if positions is None else rows[positions.cpu()]
+        out = torch.empty(len(rows), self.rows.channels, dtype=self.rows.dtype, device="cpu")
+        return self.rows.take(rows, out)
+
     def present_pieces(self) -> Iterator[Tensor]:
         """The vectors that are there, in order, piece by piece."""
         for chunk, end in zip(self.rows.chunks, self.rows.ends, strict=True):

@@ -25,6 +25,9 @@ LAYOUT_CUDA = Layout(CODED_SPAN, group=16, width_multiple=16)
 _CROWDED_SHARE = 1 / 8
 """Above this share of a block's pairs, a product in fp32 costs less than looking at survivors."""
 
+_CROWDED_GROUPS = 4 * _CROWDED_SHARE
+"""The same of its groups, of which few have several members left."""
+
 _RAISE_AGAIN = 1.5
 """The threshold is raised again after so many times the rows: it rises ever more slowly."""
 
@@ -74,15 +77,14 @@ class Int8Block:
         threshold = self.candidates.threshold.clamp(max=torch.finfo(torch.float32).max)
         thresholds = _bounds_int8.integer_thresholds(self.coded, pages.bounds, threshold)
         queries, groups = (maxima >= thresholds).nonzero(as_tuple=True)
-        most = _CROWDED_SHARE * products.numel()
-        if len(queries) * codes.layout.group > 4 * most:
-            return self._give_up(queries, maxima.shape[1] // 2)
+        if len(queries) > _CROWDED_GROUPS * maxima.numel():
+            return self._give_up(queries, _CROWDED_GROUPS * maxima.shape[1])
         positions = pages.positions(groups)
         reached = products[queries[:, None], positions] >= thresholds[queries, groups][:, None]
         pair, member = reached.nonzero(as_tuple=True)
         queries = queries[pair]
-        if len(queries) > most:
-            return self._give_up(queries, products.shape[1] // 8)
+        if len(queries) > _CROWDED_SHARE * products.numel():
+            return self._give_up(queries, _CROWDED_SHARE * products.shape[1])
         rows = pages.rows(positions[pair, member])
         values, slack = self._sieve(pages, queries, rows)
         self.candidates.add(queries, rows + first_row, values - slack, values + slack)
@@ -94,7 +96,7 @@ class Int8Block:
             self.next_raise = _RAISE_AGAIN * self.rows_seen
         return True
 
-    def _give_up(self, queries: Tensor, most: int) -> bool:
+    def _give_up(self, queries: Tensor, most: float) -> bool:
         self.repaired |= torch.bincount(queries, minlength=len(self.repaired)) > most
         return False
 
@@ -179,10 +181,11 @@ class _Pages:
 
     def __init__(self, codes: Codes, first_page: int, last_page: int, first_row: int) -> None:
         self.layout, self.channels, self.first_row = codes.layout, codes.channels, first_row
+        self.row_at = codes.slots
         self.first = first_page * codes.layout.span
         self.last = min(last_page * codes.layout.span, codes.count)
         at = slice(self.first, last_page * codes.layout.span)
-        self.codes, self.dead, self.place = codes.codes[at], codes.dead[at], codes.place[at]
+        self.codes, self.dead = codes.codes[at], codes.dead[at]
         groups = slice(first_page * codes.layout.groups, last_page * codes.layout.groups)
         self.bounds, self.norms = codes.bounds[groups], codes.norms
 
@@ -194,7 +197,7 @@ class _Pages:
 
     def rows(self, positions: Tensor) -> Tensor:
         """Rows of codes, int64, that lie at ``positions`` among these."""
-        return self.first + positions - positions % self.layout.span + self.place[positions]
+        return self.row_at(self.first + positions)
 
     def rows_of_all(self) -> Tensor:
         """The row among all prototypes of each position; any row where there is none."""

@@ -5,11 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import _checks, _exact
-from ._codes import Codes, Frame, fitted_frame, is_tame, screen_norms
+from ._codes import Codes, fitted_frame
 from ._int8 import LAYOUT, Int8Block
 from ._plan import Plan
 from ._rows import Rows
+from ._taming import cleaned, is_tame
 from ._torch import Block
 
 _SAMPLE = 256
@@ -67,7 +67,7 @@ def search_raw(
     rows, result = Rows(prototypes), _Result(queries, k)
     with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
         products = _products(queries, plan)
-        frame = _fitted(rows, queries.device, metric)
+        frame = fitted_frame(rows.sample(_SAMPLE, queries.device), metric)
         codes = Codes(frame, LAYOUT, min(plan.coded_rows, len(rows)), rows.channels)
         for start in range(0, len(queries), plan.coding_queries):
             stop = min(start + plan.coding_queries, len(queries))
@@ -128,26 +128,12 @@ def _of_queries(mask: Tensor | None, part: slice) -> Tensor | None:
     return mask[part] if mask is not None and mask.ndim == 2 else mask
 
 
-def _fitted(rows: Rows, device: torch.device, metric: str) -> Frame:
-    count = min(_SAMPLE, len(rows))
-    chosen = torch.arange(count, device=device) * len(rows) // count
-    sample = torch.empty(count, rows.channels, dtype=torch.float32, device=device)
-    return fitted_frame(rows.take(chosen, sample), metric)
-
-
 def _code(codes: Codes, rows: Rows, start: int, stop: int, exclude: bool) -> bool:
     """Whether ``codes`` now are those of rows start..stop: False where numbers are too large."""
-    vectors = rows.span(start, stop, codes.device)
-    norms = screen_norms(vectors)
-    if is_tame(norms):
-        codes.write(0, vectors, norms)
-        return True
-    bad = ~_exact.norms(vectors).isfinite()
-    if not exclude:
-        _checks.refuse_nonfinite("prototypes", bad, start)
-    norms = norms.masked_fill(bad, 0)
+    vectors, norms, bad = cleaned(rows, start, stop, codes.device, exclude)
     if not is_tame(norms):
         return False
-    codes.write(0, vectors.masked_fill(bad[:, None], 0), norms)
-    codes.close(torch.arange(codes.pages, device=codes.device), ~bad)
+    codes.write(0, vectors, norms)
+    if bad is not None:
+        codes.close(torch.arange(codes.pages, device=codes.device), ~bad)
     return True

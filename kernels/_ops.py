@@ -5,8 +5,8 @@ selected pairs. Both are opaque to torch.compile, which sees their shapes only.
 """
 
 import secrets
-from collections.abc import Callable
-from weakref import WeakMethod
+from typing import Protocol
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -14,26 +14,34 @@ from torch import Tensor
 from . import _gradient, _int8_search, _products, _torch
 from ._plan import plan
 
-BankSearch = Callable[[Tensor, int, Tensor | None], tuple[Tensor, Tensor]]
-"""Queries, k and mask by position -> scores and rows (Q, k): a method of a bank."""
 
-_bank_searches: dict[int, WeakMethod[BankSearch]] = {}
+class Bank(Protocol):
+    """What is prepared once and known to operators by a number."""
+
+    def _search(self, queries: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scores and rows (Q, k); ``mask`` by position."""
+        ...
 
 
-def enter(bank_search: BankSearch) -> int:
+_banks: WeakValueDictionary[int, Bank] = WeakValueDictionary()
+
+
+def enter(bank: Bank) -> int:
     """A number by which operators know a bank. Random: another process has no such bank."""
     handle = secrets.randbits(62)
-    _bank_searches[handle] = WeakMethod(bank_search, lambda _: _bank_searches.pop(handle, None))
+    _banks[handle] = bank
     return handle
 
 
-def _search_bank(bank: int, queries: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    bank_search = _bank_searches[bank]() if bank in _bank_searches else None
-    if bank_search is None:
+def _search_bank(
+    handle: int, queries: Tensor, k: int, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    bank = _banks.get(handle)
+    if bank is None:
         raise RuntimeError(
             "a graph that searches a PrototypeBank must run where that bank is; it is gone"
         )
-    return bank_search(queries, k, mask)
+    return bank._search(queries, k, mask)
 
 
 def _search(

@@ -18,7 +18,7 @@ CODED_SPAN = 1024
 """Rows of a page of codes."""
 
 CODED_PAIRS = 1 << 21
-"""Products of codes at a time: 4 MiB, which stay in cache."""
+"""Products of codes at a time: 8 MiB, which stay in cache."""
 
 
 @dataclass(frozen=True)

@@ -97,4 +97,6 @@ def _blocks(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
+    if tensor.numel() == 0:  # whose strides no view likes
+        return memoryview(b"")
     return tensor.contiguous().flatten().view(torch.uint8).numpy().data

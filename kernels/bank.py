@@ -11,6 +11,8 @@ from . import _bank_file, _checks, _coding, _exact, _ops, _searches, _store, _tr
 from ._collection import Collection
 from .topk import Matches
 
+_ANY_MODE = torch.inference_mode(False)  # what is made in inference mode never changes outside it
+
 
 @dataclass(frozen=True)
 class BankStats:
@@ -56,6 +58,7 @@ class PrototypeBank:
     Preparing reads every vector once, O(M C), and holds 64 MiB or so at a time beside the codes.
     """
 
+    @_ANY_MODE
     def __init__(
         self,
         prototypes: Tensor | Sequence[Tensor] | str | os.PathLike,
@@ -70,18 +73,16 @@ class PrototypeBank:
         _checks.require_choice("metric", metric, _checks.METRICS)
         _checks.require_choice("screen", screen, _coding.SCREENS)
         _checks.require_choice("nonfinite", nonfinite, _checks.NONFINITE)
-        self._mapped = isinstance(prototypes, (str, os.PathLike))
+        source = prototypes
         if isinstance(prototypes, (str, os.PathLike)):
             prototypes = _store.open_matrix(prototypes)
         chunks = [chunk.detach() for chunk in _checks.require_prototypes(prototypes)]
         place = chunks[0].device if device is None else torch.empty(0, device=device).device
-        self._metric, self._nonfinite, self._stats = metric, nonfinite, BankStats()
-        self._repaired = _counter(place)
-        self._rows = Collection(chunks[0].shape[1], chunks[0].dtype, place)
-        self._rows.append(chunks, self._rows.ids.checked(ids, sum(map(len, chunks))))
-        self._coder = _coding.Coder(self._rows, metric, screen)
-        self._coder.code(0, nonfinite == "exclude", progress)
-        self._handle = _ops.enter(self._search)
+        rows = Collection(chunks[0].shape[1], chunks[0].dtype, place)
+        rows.append(chunks, rows.ids.checked(ids, sum(map(len, chunks))))
+        coder = _coding.Coder(rows, metric, screen)
+        coder.code(0, nonfinite == "exclude", progress)
+        self._begin(rows, coder, nonfinite, isinstance(source, (str, os.PathLike)))
 
     def topk(self, queries: Tensor, k: int, *, mask: Tensor | None = None) -> Matches:
         """The k most similar prototypes of each query, exactly: as ``flashmatch.topk``.
@@ -115,10 +116,11 @@ class PrototypeBank:
             mask = mask if mask is None else mask.to(place)
         chunks, exclude = self._rows.rows.chunks, self._nonfinite == "exclude"
         scores, rows = _transforms.search(
-            queries, chunks, k, self._metric, mask, None, exclude, bank
+            queries, chunks, k, self._coder.metric, mask, None, exclude, bank
         )
         return Matches(scores, self._rows.positions(rows.to(self.device)).to(place))
 
+    @_ANY_MODE
     def add(self, prototypes: Tensor | Sequence[Tensor], ids: object = None) -> Tensor:
         """Append prototypes (m, C), or chunks of them, and return their ids (m,).
 
@@ -142,6 +144,7 @@ class PrototypeBank:
         self._coder.code(start, True, progress=False)
         return fresh.to(self.device)
 
+    @_ANY_MODE
     def remove(self, ids: object) -> None:
         """Remove the prototypes with these ids: an integer, or a 1-D tensor or sequence of them.
 
@@ -159,15 +162,26 @@ class PrototypeBank:
         else:
             self._coder.close(rows)
 
+    def vectors(self, positions: Tensor | None = None) -> Tensor:
+        """A copy (n, C) of the vectors at ``positions`` (n,) int64, or of all, on the CPU.
+
+        Raises:
+            TypeError, ValueError: not a 1-D int64 tensor of positions from 0 to len(self) - 1.
+        """
+        if positions is not None:
+            _checks.require_positions("positions", positions, len(self))
+        return self._rows.take(positions)
+
     def save(self, path: str | os.PathLike) -> None:
         """Write vectors, ids and codes to a safetensors file, which appears whole or not at all.
 
         The vectors are its tensor "prototypes", piece by piece, so that they need not fit in
         memory. A bank that was memory-mapped from this very file goes on reading the old one.
         """
-        _bank_file.save(path, self._rows, self._coder, self._metric, self._nonfinite)
+        _bank_file.save(path, self._rows, self._coder, self._nonfinite)
 
     @classmethod
+    @_ANY_MODE
     def load(
         cls, path: str | os.PathLike, device: torch.device | str | None = None
     ) -> "PrototypeBank":
@@ -178,16 +192,21 @@ class PrototypeBank:
         """
         bank = cls.__new__(cls)
         opened = _bank_file.load(path, torch.empty(0, device=device or "cpu").device)
-        bank._rows, bank._coder, bank._metric, bank._nonfinite = opened
-        bank._mapped, bank._stats = True, BankStats()
-        bank._repaired = _counter(bank.device)
-        bank._handle = _ops.enter(bank._search)
+        bank._begin(*opened, mapped=True)
         return bank
+
+    def _begin(self, rows: Collection, coder: _coding.Coder, nonfinite: str, mapped: bool) -> None:
+        self._rows, self._coder, self._nonfinite, self._mapped = rows, coder, nonfinite, mapped
+        self._stats, self._repaired = (
+            BankStats(),
+            torch.zeros((), dtype=torch.int64, device=rows.device),
+        )
+        self._handle = _ops.enter(self)
 
     def __setstate__(self, state: dict) -> None:
         """A copy, also one unpickled, is another bank to the operators."""
         self.__dict__.update(state)
-        self._handle = _ops.enter(self._search)
+        self._handle = _ops.enter(self)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -205,7 +224,7 @@ class PrototypeBank:
 
     @property
     def metric(self) -> str:
-        return self._metric
+        return self._coder.metric
 
     @property
     def screen(self) -> str:
@@ -259,9 +278,3 @@ class PrototypeBank:
             bytes_screened=counts.bytes_screened + found.screened,
         )
         return found.scores.to(queries.device), found.rows.to(queries.device)
-
-
-def _counter(device: torch.device) -> Tensor:
-    """Zero; one that may be added to in and out of inference mode."""
-    with torch.inference_mode(False):
-        return torch.zeros((), dtype=torch.int64, device=device)

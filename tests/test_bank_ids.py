@@ -315,3 +315,36 @@ def test_no_id_is_left_above_the_largest(screen: str) -> None:
     bank = PrototypeBank(rows_of(1), ids=2**63 - 1, screen=screen)
     with pytest.raises(ValueError, match="ids"):
         bank.add(rows_of(1))
+
+
+@pytest.mark.parametrize("screen", ["int8", "float"])
+def test_vectors_come_back_as_they_went_in(screen: str) -> None:
+    rows = torch.randn(3000, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    bank = PrototypeBank([rows[:1000].half(), rows[1000:2000].half()], metric="dot", screen=screen)
+    bank.add(rows[2000:].half())
+    bank.remove(range(500, 1500))
+    left = torch.cat([rows[:500], rows[1500:]]).half()
+    assert torch.equal(bank.vectors(), left)
+    positions = torch.tensor([1999, 0, 0, 500])
+    assert torch.equal(bank.vectors(positions), left[positions])
+    assert bank.vectors(positions[:0]).shape == (0, 8)
+    for bad, error in (
+        ([0], TypeError), (positions.int(), TypeError), (positions[None], ValueError),
+        (positions + 1, ValueError), (positions - 1, ValueError),
+    ):  # fmt: skip
+        with pytest.raises(error, match="positions"):
+            bank.vectors(bad)
+
+
+@pytest.mark.parametrize("screen", ["int8", "float"])
+def test_banks_of_inference_mode_change_outside_it(screen: str) -> None:
+    rows = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        bank = PrototypeBank(rows[:1500], screen=screen)
+        bank.topk(rows[:3], 2)
+    bank.add(rows[1500:])
+    bank.remove([3])
+    with torch.inference_mode():
+        bank.remove([4])
+        matches = bank.topk(rows[:3], 2)
+    assert verify(rows[:3], bank.vectors(), matches)

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from flashmatch.kernels import _bounds_int8, _codes
 from flashmatch.kernels._bounds import COSINE_EPS, LARGEST_TAME_NORM, U32
-from flashmatch.kernels._codes import Codes, Frame, Layout, fitted_frame, screen_norms
+from flashmatch.kernels._codes import Codes, Frame, Layout, fitted_frame
 from flashmatch.kernels._exact import norms
 from flashmatch.kernels._rotation import Rotation
+from flashmatch.kernels._taming import screen_norms
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 

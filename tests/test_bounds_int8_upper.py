@@ -11,7 +11,8 @@ from torch import Tensor
 
 from flashmatch.kernels import _bounds_int8, _exact
 from flashmatch.kernels._bounds_int8 import LOWEST
-from flashmatch.kernels._codes import Codes, Frame, Layout, screen_norms
+from flashmatch.kernels._codes import Codes, Frame, Layout
+from flashmatch.kernels._taming import screen_norms
 
 LAYOUT = Layout(span=256, group=16, width_multiple=64, tile_span=128)
 

@@ -36,7 +36,7 @@ def write_index(index: Index, fname: str | os.PathLike) -> None:
         tensors, metadata = _store.open_mapped(without_ids)
         tensors[_ID_MAP] = torch.from_numpy(index.id_map)
         parts: dict[str, _store.Part] = {
-            name: (x.dtype, tuple(x.shape), [x] if len(x) else []) for name, x in tensors.items()
+            name: (x.dtype, tuple(x.shape), [x]) for name, x in tensors.items()
         }
         _store.write(path, parts, metadata | {"index": type(index).__name__})
     finally:

@@ -105,7 +105,6 @@ class IndexFlat(Index):
             raise RuntimeError(f"key must be below ntotal = {self.ntotal}; got {absent[0]}")
         return keys
 
-    @torch.inference_mode(False)
     def _remove(self, gone: np.ndarray) -> None:
         if gone.all():
             self.reset()
@@ -117,7 +116,6 @@ class IndexFlat(Index):
         if len(vectors):
             self._pending.append(vectors.to(self.device))
 
-    @torch.inference_mode(False)  # what is made in inference mode cannot be changed out of it
     def _prepared(self) -> PrototypeBank:
         """The bank of all vectors."""
         if self._bank is None:
@@ -131,10 +129,7 @@ class IndexFlat(Index):
 
     def _vectors(self, positions: Tensor | None = None) -> Tensor:
         """A copy (m, d) float32 of the vectors at ``positions`` (m,), or of all; on the CPU."""
-        collection = self._prepared()._rows
-        rows = collection.ids.present.nonzero()[:, 0]
-        rows = rows if positions is None else rows[positions]
-        return collection.rows.take(rows, torch.empty(len(rows), self.d))
+        return self._prepared().vectors(positions).float()
 
     def _nearest(self, queries: Tensor, k: int, mask: Tensor | None) -> Matches:
         mask = None if mask is None else mask.to(queries.device)

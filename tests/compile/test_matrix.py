@@ -15,8 +15,9 @@ import torch
 
 from flashmatch.kernels import _triton, _triton_chip, _triton_int8
 from flashmatch.kernels._chips import H100
-from flashmatch.kernels._codes import Codes, Frame, screen_norms
+from flashmatch.kernels._codes import Codes, Frame
 from flashmatch.kernels._rows import Rows
+from flashmatch.kernels._taming import screen_norms
 from flashmatch.kernels._triton_tiles import HIP, RDNA, Tile, fp16_tiles, int8_tiles
 
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from flashmatch.kernels import _triton, _triton_int8
-from flashmatch.kernels._codes import Codes, Frame, screen_norms
+from flashmatch.kernels._codes import Codes, Frame
 from flashmatch.kernels._rows import Rows
+from flashmatch.kernels._taming import screen_norms
 
 QUERIES = {"few": (1, 2, 3, 7, 13, 16), "many": (17, 31, 128, 129, 521, 1009)}
 ROWS = (67, 131, 320, 521, 1009, 2048, 4093)

@@ -5,8 +5,9 @@ from problems import Problem
 from torch import Tensor
 
 from flashmatch.kernels import _exact
-from flashmatch.kernels._codes import Codes, Layout, fitted_frame, screen_norms
+from flashmatch.kernels._codes import Codes, Layout, fitted_frame
 from flashmatch.kernels._rows import Rows
+from flashmatch.kernels._taming import screen_norms
 
 
 def coded(prototypes: list[Tensor], metric: str, layout: Layout) -> Codes:
