@@ -10,7 +10,7 @@ from problems import METRICS
 from screens import screen_in_pieces
 from torch import Tensor
 
-from flashmatch import kernels, topk
+from flashmatch import kernels, topk, verify
 from flashmatch.kernels import PrototypeBank, _int8, _products
 from flashmatch.kernels._codes import Codes
 
