@@ -27,7 +27,7 @@ Scan = Callable[[Tile], Tensor]
 METRIC, K = "cosine", 10
 SCREENS: tuple[Screen, ...] = ("fp16", "int8")
 ROUNDS = 9
-FLUSH_BYTES = 2**28  # more than any cache; clearing them also hides the launches from the clock
+FLUSH_BYTES = 2**28  # as the largest cache; clearing them also hides launches from the clock
 MARGIN = 0.02  # by which a tile must beat the model's choice
 
 
