@@ -106,8 +106,9 @@ def _bank(
 ) -> tuple[Tensor, Tensor]:
     """As a bank would, whose own thresholds would send searches this small elsewhere."""
     from flashmatch.kernels import _triton_int8
-    from flashmatch.kernels._codes import Codes, fitted_frame, screen_norms
+    from flashmatch.kernels._codes import Codes, fitted_frame
     from flashmatch.kernels._rows import Rows
+    from flashmatch.kernels._taming import screen_norms
 
     frame = fitted_frame(prototypes.float(), metric)
     codes = Codes(frame, _triton_int8.LAYOUT, *prototypes.shape)

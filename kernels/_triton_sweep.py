@@ -16,7 +16,8 @@ from torch import Tensor
 from triton.errors import TritonError
 
 from . import _bounds_fp16, _triton, _triton_chip, _triton_int8
-from ._codes import Codes, fitted_frame, screen_norms
+from ._codes import Codes, fitted_frame
+from ._taming import screen_norms
 from ._triton_exact import Originals
 from ._triton_plan import WIDTH, choose_codes_plan, choose_plan, pad
 from ._triton_scan_model import Screen
