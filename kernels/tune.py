@@ -26,10 +26,11 @@ def tune(
     """Time every scan tile that a card may run, and write a table of the fastest.
 
     Where that lies in the default place, plans on that card follow it by its nearest channels, then
-    queries: from then on, and in every later process with the same version of Triton. The results of a search stay the same:
-    a tile counts only where its bounds are those of the plainest tile, bit for bit in the int8
-    screen, to within twice the screen's own slack in the fp16 screen. A tile that fails that is
-    left out, with a warning. The model's choice stays unless another is more than 2 % faster.
+    queries: from then on, and in every later process with the same version of Triton. The results
+    of a search stay the same: a tile counts only where its bounds are those of the plainest tile,
+    bit for bit in the int8 screen, to within twice the screen's own slack in the fp16 screen. A
+    tile that fails that is left out, with a warning. The model's choice stays unless another is
+    more than 2 % faster.
 
     Each tile is compiled, and scans every shape some ten times; how long that takes is not
     measured. Holds about 3 * rows * max(channels) bytes, four times ``WORKSPACE_BYTES`` and 256
