@@ -23,7 +23,6 @@ from sklearn.datasets import load_digits
 SHIPPED = ".mim/configs/arcface/resnet50-arcface_8xb32_inshop.py"
 CHANGE = """
 _base_ = ["{shipped}"]
-custom_imports = dict(imports=["flashmatch.retriever.mmpretrain"])
 model = dict(type="flashmatch.ImageToImageRetriever")
 """
 SIDE = 32

@@ -1,9 +1,9 @@
 """ImageToImageRetriever for mmpretrain and mmengine: their configs, registries, loops and samples.
 
-    custom_imports = dict(imports=["flashmatch.retriever.mmpretrain"])
     model = dict(type="flashmatch.ImageToImageRetriever", ...)  # the rest as it was
 
-Importing this module registers the class, and evaluators that read ranked labels.
+Importing this module registers the class, and evaluators that read ranked labels; mmengine imports
+it for that prefix, by way of flashmatch.registry.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,0 +1,3 @@
+"""mmengine imports this module for any type whose name starts with "flashmatch."."""
+
+from .retriever import mmpretrain as mmpretrain
