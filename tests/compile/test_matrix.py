@@ -95,15 +95,14 @@ def coded(rows: torch.Tensor, metric: str) -> Codes:
 
 def cut_searches(arch: int) -> Iterator[tuple[Search, ModuleType, Tile]]:
     """The scans of each tile; those with masks of pairs are among the searches above."""
-    rows = torch.zeros(2400, 128)
-    for metric in METRICS:
-        codes = coded(rows, metric)
-        args = (rows[:20], [rows], 10, metric, None, None)
-        for tile in fp16_tiles(arch):
-            yield partial(_triton.search_with_flags, *args), _triton, tile
-        args = (rows[:20], Rows([rows]), codes, 10, None, True)
-        for tile in int8_tiles(128, arch):
+    for channels, metric in itertools.product([64, 128], METRICS):
+        rows = torch.zeros(2400, channels)
+        args = (rows[:20], Rows([rows]), coded(rows, metric), 10, None, True)
+        for tile in int8_tiles(channels, arch):
             yield partial(_triton_int8.search, *args), _triton_int8, tile
+        args = (rows[:20], [rows], 10, metric, None, None)
+        for tile in fp16_tiles(arch) if channels == 64 else ():
+            yield partial(_triton.search_with_flags, *args), _triton, tile
 
 
 def launches(arch: int) -> set[aot.Launch]:
