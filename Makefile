@@ -36,6 +36,9 @@ test-compile: $(VENV)/.installed-dev
 
 test-dropin: test-libraries test-mmpretrain test-onedl
 
+dropin-environments: $(VENV)-dropin/.installed-dropin \
+		$(VENV)-mmpretrain/.installed-dropin-mmpretrain $(VENV)-onedl/.installed-dropin-onedl
+
 test-libraries: $(VENV)-dropin/.installed-dropin
 	$(VENV)-dropin/bin/pytest tests/dropin --ignore=tests/dropin/mmpretrain
 
@@ -103,4 +106,4 @@ $(VENV)-onedl/.installed-%: pyproject.toml | $(VENV)-onedl/bin/python
 
 .PRECIOUS: %/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-dropin test-libraries test-mmpretrain test-onedl test-torch test-interpreter test-compile lint fuzz bench gpu clean
+.PHONY: help demo test test-dropin dropin-environments test-libraries test-mmpretrain test-onedl test-torch test-interpreter test-compile lint fuzz bench gpu clean
