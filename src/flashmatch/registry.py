@@ -1,3 +1,3 @@
 """mmengine imports this module for any type whose name starts with "flashmatch."."""
 
-from .retriever import mmpretrain as mmpretrain
+from flashmatch.retriever import mmpretrain as mmpretrain
