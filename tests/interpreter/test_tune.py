@@ -126,7 +126,7 @@ def test_codes_must_have_the_same_bounds(change, clock, monkeypatch: pytest.Monk
     spoil(monkeypatch, _triton_int8, INT8[3], change)
     with pytest.warns(UserWarning, match=r"persistent=True\) is left out .* int8 .*differ") as seen:
         tune(**TINY)
-    assert len(seen) == 1
+    assert sum(warning.category is UserWarning for warning in seen) == 1
     assert planned()[1] == INT8[2]
 
 
