@@ -65,3 +65,19 @@ def _poisoning(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
         return out.fill_(True if out.dtype == torch.bool else torch.iinfo(out.dtype).min)
 
     return poisoned
+
+
+@pytest.fixture
+def coded_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each call of Codes.write was given."""
+    from flashmatch.kernels._codes import Codes
+
+    counts: list[int] = []
+    write = Codes.write
+
+    def spy(self: Codes, first_page: int, rows: torch.Tensor, norms: torch.Tensor) -> None:
+        counts.append(len(rows))
+        write(self, first_page, rows, norms)
+
+    monkeypatch.setattr(Codes, "write", spy)
+    return counts

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from flashmatch import topk
 from flashmatch.kernels import PrototypeBank, _bank_file, _int8, _products, _store
-from flashmatch.kernels._codes import Codes
 
 INT8 = _products.is_exact("cpu")
 SCREENS = ["float", "int8"] if INT8 else ["float"]
@@ -32,19 +31,6 @@ def _pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "bank.safetensors"
-
-
-@pytest.fixture
-def coded_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    counts: list[int] = []
-    write = Codes.write
-
-    def spy(self: Codes, first_page: int, rows: Tensor, norms: Tensor) -> None:
-        counts.append(len(rows))
-        write(self, first_page, rows, norms)
-
-    monkeypatch.setattr(Codes, "write", spy)
-    return counts
 
 
 def rows_of(count: int = 2500, kind: str = "gaussian", channels: int = 16) -> Tensor:

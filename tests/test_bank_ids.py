@@ -12,7 +12,6 @@ from torch import Tensor
 
 from flashmatch import kernels, topk, verify
 from flashmatch.kernels import PrototypeBank, _int8, _products
-from flashmatch.kernels._codes import Codes
 
 SCREENS = ["float", "int8"] if _products.is_exact("cpu") else ["float"]
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
@@ -247,20 +246,6 @@ def test_additions_of_another_dtype(screen: str) -> None:
     bank.add(second)
     assert bank.dtype == torch.float32
     assert_same(bank, torch.cat([first.bfloat16().float(), second.float()]), list(range(1800)))
-
-
-@pytest.fixture
-def coded_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many rows each call of Codes.write was given."""
-    counts: list[int] = []
-    write = Codes.write
-
-    def spy(self: Codes, first_page: int, rows: Tensor, norms: Tensor) -> None:
-        counts.append(len(rows))
-        write(self, first_page, rows, norms)
-
-    monkeypatch.setattr(Codes, "write", spy)
-    return counts
 
 
 @pytest.mark.skipif("int8" not in SCREENS, reason="int8 products saturate here")
