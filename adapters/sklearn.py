@@ -225,7 +225,37 @@ class KNeighborsTransformer(_SearchesBank, neighbors.KNeighborsTransformer):
         self.device = device
 
 
-class KNeighborsClassifier(_SearchesBank, neighbors.KNeighborsClassifier):
+class _Weighs(_SearchesBank):
+    """What votes and means share: neighbours that count alike, or by their distance."""
+
+    def __init__(
+        self,
+        n_neighbors: int = 5,
+        *,
+        weights: Weights = "uniform",
+        algorithm: str = "auto",
+        leaf_size: int = 30,
+        p: int = 2,
+        metric: str = "minkowski",
+        metric_params: dict | None = None,
+        n_jobs: int | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        settings = {
+            "n_neighbors": n_neighbors,
+            "weights": weights,
+            "algorithm": algorithm,
+            "leaf_size": leaf_size,
+            "p": p,
+            "metric": metric,
+            "metric_params": metric_params,
+            "n_jobs": n_jobs,
+        }
+        super().__init__(**settings)
+        self.device = device
+
+
+class KNeighborsClassifier(_Weighs, neighbors.KNeighborsClassifier):
     """The vote of the nearest neighbours.
 
     Args:
@@ -234,64 +264,14 @@ class KNeighborsClassifier(_SearchesBank, neighbors.KNeighborsClassifier):
     Others as of ``NearestNeighbors``.
     """
 
-    def __init__(
-        self,
-        n_neighbors: int = 5,
-        *,
-        weights: Weights = "uniform",
-        algorithm: str = "auto",
-        leaf_size: int = 30,
-        p: int = 2,
-        metric: str = "minkowski",
-        metric_params: dict | None = None,
-        n_jobs: int | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
-        super().__init__(
-            n_neighbors=n_neighbors,
-            weights=weights,  # pyright: ignore[reportArgumentType]
-            algorithm=algorithm,
-            leaf_size=leaf_size,
-            p=p,
-            metric=metric,
-            metric_params=metric_params,
-            n_jobs=n_jobs,
-        )
-        self.device = device
-
     def _fit(self, X: object, y: object = None):
         super()._fit(X, y)
         self._fit_method = "bank"  # where it is "brute", predict finds a way around for "l2"
         return self
 
 
-class KNeighborsRegressor(_SearchesBank, neighbors.KNeighborsRegressor):
+class KNeighborsRegressor(_Weighs, neighbors.KNeighborsRegressor):
     """The mean of the nearest neighbours' targets.
 
     Args: as of ``KNeighborsClassifier``.
     """
-
-    def __init__(
-        self,
-        n_neighbors: int = 5,
-        *,
-        weights: Weights = "uniform",
-        algorithm: str = "auto",
-        leaf_size: int = 30,
-        p: int = 2,
-        metric: str = "minkowski",
-        metric_params: dict | None = None,
-        n_jobs: int | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
-        super().__init__(
-            n_neighbors=n_neighbors,
-            weights=weights,  # pyright: ignore[reportArgumentType]
-            algorithm=algorithm,
-            leaf_size=leaf_size,
-            p=p,
-            metric=metric,
-            metric_params=metric_params,
-            n_jobs=n_jobs,
-        )
-        self.device = device

@@ -19,12 +19,12 @@ from flashmatch.kernels._chips import Chip, chip_of
 from flashmatch.kernels._triton_model import Stages
 from flashmatch.kernels._triton_plan import (
     MAX_K,
-    WIDTH,
     CodesPlan,
     TritonPlan,
     choose_codes_plan,
     choose_plan,
 )
+from flashmatch.kernels._triton_tiles import GROUP, WIDTH
 from measure import seconds_of
 from shapes import Shape
 
@@ -56,7 +56,7 @@ def _plan_of(shape: Shape, chip: Chip, provider: str) -> TritonPlan | CodesPlan 
     pays = _plan.plan(Q, M, C, k, workspace, None).codes_pay and C <= _bounds_int8.MAX_CHANNELS
     if provider == BANK and pays:
         return choose_codes_plan(
-            Q, -(-M // _triton_model.PAGE), C, k, span=_triton_model.PAGE, group=16,
+            Q, -(-M // _triton_model.PAGE), C, k, span=_triton_model.PAGE, group=GROUP,
             width=-(-C // WIDTH) * WIDTH, chip=chip, workspace=workspace,
         )  # fmt: skip
     half, raw = shape.dtype in ("float16", "bfloat16"), C % WIDTH == 0 and shape.dtype != "float64"

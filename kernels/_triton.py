@@ -27,14 +27,14 @@ from . import (
     _triton_tuned,
 )
 from ._triton_kernels import threshold_kernel
-from ._triton_plan import MAX_K, WIDTH, TritonPlan, choose_plan, pad
+from ._triton_plan import MAX_K, TritonPlan, choose_plan, pad
 from ._triton_prepare import (
     pack_mask_kernel,
     prepare_prototypes_kernel,
     prepare_queries_kernel,
 )
 from ._triton_screen import scan_kernel, scan_persistent_kernel, scan_raw_kernel
-from ._triton_tiles import TILE_P
+from ._triton_tiles import TILE_P, WIDTH
 
 HALVES = (torch.float16, torch.bfloat16)
 RAW_DTYPES = (torch.float32, *HALVES)

@@ -10,8 +10,8 @@ from operator import add
 
 from ._chips import Chip
 from ._triton_plan import CodesPlan, TritonPlan, pad
-from ._triton_scan_model import CACHE_SHARE, LATENCY, WIDTH, Screen, scan_seconds
-from ._triton_tiles import TILE_P
+from ._triton_scan_model import CACHE_SHARE, LATENCY, Screen, scan_seconds
+from ._triton_tiles import TILE_P, WIDTH
 
 ROW_BLOCKS = 4
 """Blocks on a multiprocessor of the kernels that hold fp64 rows: 4 warps, 96 to 127 registers."""

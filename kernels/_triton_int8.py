@@ -36,10 +36,10 @@ from ._triton_int8_kernels import (
     scan_few_codes_kernel,
     widen_queries_kernel,
 )
-from ._triton_plan import MAX_K, STRADDLING_PAGES, WIDTH, CodesPlan, choose_codes_plan, pad
-from ._triton_tiles import TILE_P
+from ._triton_plan import MAX_K, STRADDLING_PAGES, CodesPlan, choose_codes_plan, pad
+from ._triton_tiles import GROUP, TILE_P, WIDTH
 
-LAYOUT = Layout(span=1024, group=16, width_multiple=64, tile_span=TILE_P)
+LAYOUT = Layout(span=1024, group=GROUP, width_multiple=WIDTH, tile_span=TILE_P)
 BAD_QUERIES, _, REPAIRED = range(3)  # the flags, numbered as in _triton
 
 

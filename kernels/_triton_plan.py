@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from ._chips import Chip
 from ._triton_scan_model import Screen, scan_seconds
 from ._triton_tiles import (
+    GROUP,
     RAW_QUERIES,
     RDNA,
+    WIDTH,
     Tile,
     few_tile,
     fp16_tiles,
@@ -19,7 +21,6 @@ from ._triton_tiles import (
 from ._triton_tuned import Tuned
 
 MAX_K = 1024
-WIDTH = 64  # channels are padded to a multiple of this
 MOST_QUERIES = 8192  # of a block
 STRADDLING_PAGES = 2  # pages of rows copied together where they lie across chunks
 
@@ -86,7 +87,6 @@ def choose_plan(
     ``tuned``: what was found on the user's own card.
     """
     raw = raw and queries <= RAW_QUERIES and chip.arch != RDNA
-    group = 16
     kept = k + max(8, k // 4)
     padded = pad(channels, WIDTH)
     longest = 2**22 if raw else 2**18
@@ -100,9 +100,9 @@ def choose_plan(
 
     def held(query_rows: int, rows: int) -> int:
         per_prototype = streamed_bytes + 4 * 4 + (0 if raw else 2 * padded)
-        groups = pad(rows, tile.block_p) // group
+        groups = pad(rows, tile.block_p) // GROUP
         taken = min(kept + 1, groups)
-        keys = k + min(kept, groups) * group
+        keys = k + min(kept, groups) * GROUP
         per_query = padded * 12 + groups * 4 + taken * 24 + keys * 8 + k * 40 + 64
         return pad(rows, tile.block_p) * per_prototype + query_rows * per_query + groups * 4
 
@@ -111,7 +111,7 @@ def choose_plan(
         raw=raw,
         half=half,
         tile=tile,
-        group=group,
+        group=GROUP,
         query_rows=query_rows,
         chunk_rows=rows,
         kept=kept,

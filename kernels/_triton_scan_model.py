@@ -10,12 +10,10 @@ from math import inf
 from typing import Literal
 
 from ._chips import Chip
-from ._triton_tiles import Tile
+from ._triton_tiles import GROUP, WIDTH, Tile
 
 Screen = Literal["int8", "fp16", "tf32"]
 
-WIDTH = 64  # channels are padded to a multiple of this
-GROUP = 16
 LATENCY = 0.6e-6
 """Seconds from a load to its use, under load. An H100's memory takes 0.37 us when idle."""
 

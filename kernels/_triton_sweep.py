@@ -19,9 +19,9 @@ from . import _bounds_fp16, _triton, _triton_chip, _triton_int8
 from ._codes import Codes, fitted_frame
 from ._taming import screen_norms
 from ._triton_exact import Originals
-from ._triton_plan import WIDTH, choose_codes_plan, choose_plan, pad
+from ._triton_plan import choose_codes_plan, choose_plan, pad
 from ._triton_scan_model import Screen
-from ._triton_tiles import Tile, fp16_tiles, int8_tiles
+from ._triton_tiles import WIDTH, Tile, fp16_tiles, int8_tiles
 from ._triton_tuned import Row
 
 Scan = Callable[[Tile], Tensor]

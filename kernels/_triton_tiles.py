@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 # Architectures: 80, 86, 90 ... for compute capability 8.0, 8.6, 9.0 ...; and of AMD:
 HIP = 0  # gfx942
 RDNA = 1  # gfx11: no product of TF32 precision, so prototypes are not screened as given
+WIDTH = 64  # channels are padded to a multiple of this
+GROUP = 16  # prototypes that share a bound
 TILE_P = 128  # prototypes whose groups interleave: group i is rows i, i + groups, ... of its tile
 RAW_QUERIES = 16
 

@@ -1,8 +1,7 @@
 """ImageToImageRetriever: encode images, and rank a gallery of prototypes by similarity."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._checks import require_features, require_options, require_topk
+from ._checks import require_features, require_options
 from .encoders import EncoderSpec, build_encoder, last_features
 from .heads import build_head
 from .kept_bank import KeptBank
 from .modes import evaluating
 from .preprocess import as_batch, build_preprocessor
-from .prototypes import PrototypeSource, dump_prototypes, obtain_prototypes, require_prototype
+from .prototypes import PrototypeSource, dump_prototypes, obtain_prototypes
 from .samples import as_samples
+from .settings import RetrieverSettings
 from .similarity import Similarity, all_scores, best_scores, require_similarity, sort_scores
 from .weights import load_weights, require_checkpoint
 
 
-class ImageToImageRetriever(nn.Module):
+class ImageToImageRetriever(RetrieverSettings):
     """Finds, for each image, the most similar of a gallery of prototypes.
 
     Args:
@@ -105,39 +105,6 @@ class ImageToImageRetriever(nn.Module):
             load_weights(self, "image_encoder", *checkpoint)
         if channels_last:
             self.image_encoder.to(memory_format=torch.channels_last)  # pyright: ignore
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # nn.Module would register a Parameter given as prototype, and train it.
-        if name == "prototype":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
-    @property
-    def prototype(self) -> Any:
-        """The gallery as it was given (an array as a tensor, a str as a Path)."""
-        return self._prototype
-
-    @prototype.setter
-    def prototype(self, prototype: PrototypeSource) -> None:
-        object.__setattr__(self, "_prototype", require_prototype(prototype))
-        self.prototype_inited = False
-
-    @property
-    def topk(self) -> int:
-        return self._topk
-
-    @topk.setter
-    def topk(self, topk: int) -> None:
-        self._topk = require_topk(topk)
-
-    @property
-    def similarity_fn(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """The similarity as a callable (N, C), (M, C) -> (N, M), larger is better."""
-        require_similarity(self.similarity)
-        if callable(self.similarity):
-            return self.similarity
-        return partial(all_scores, similarity=self.similarity)
 
     def extract_feat(self, inputs: Any) -> Any:
         """The encoder's output, a tuple where it gives one. Differentiable.

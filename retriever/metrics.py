@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..kernels._checks import require_choice
 from .knn import Weights, class_ranks, knn_accuracy, knn_predict
 from .metric_sums import MetricSums
 from .ranking import (
@@ -24,7 +25,6 @@ from .ranking import (
     r_precision,
     recall_at_k,
     reciprocal_rank,
-    require_choice,
     require_cutoff,
 )
 from .relevance import Labels, Relevance, relevance, relevance_to_targets
@@ -84,11 +84,12 @@ class RetrievalMetrics(MetricSums):
         if not isinstance(ks, Sequence) or len(ks) == 0:
             raise TypeError(f"ks must be a sequence of at least one int; got {ks!r}")
         self.ks = tuple(sorted({require_cutoff("ks", k) for k in ks}))
-        self.ap_mode = require_choice("ap_mode", ap_mode, AP_MODES)
-        self.ap_divisor = require_choice("ap_divisor", ap_divisor, AP_DIVISORS)
-        self.r_precision = require_choice("r_precision", r_precision, R_PRECISIONS)
-        self.empty = require_choice("empty", empty, EMPTY)
-        self.adaptive_k = adaptive_k
+        require_choice("ap_mode", ap_mode, AP_MODES)
+        require_choice("ap_divisor", ap_divisor, AP_DIVISORS)
+        require_choice("r_precision", r_precision, R_PRECISIONS)
+        require_choice("empty", empty, EMPTY)
+        self.ap_mode, self.ap_divisor, self.adaptive_k = ap_mode, ap_divisor, adaptive_k
+        self.r_precision, self.empty = r_precision, empty
         settings = (self.ks, ap_mode, ap_divisor, adaptive_k, r_precision, empty)
         kinds = ("hit_rate", "recall", "precision", "mAP", "MRR")
         self._reported = [f"{kind}@{k}" for kind in kinds for k in self.ks]

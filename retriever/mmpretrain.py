@@ -6,8 +6,7 @@ Importing this module registers the class, and evaluators that read ranked label
 it for that prefix, by way of flashmatch.registry.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from mmpretrain.models import BaseRetriever  # pyright: ignore[reportMissingImpo
 from mmpretrain.structures import DataSample  # pyright: ignore[reportMissingImports]
 from torch import Tensor, nn
 
-from ._checks import require_features, require_topk
+from ._checks import require_features
 from .encoders import EncoderSpec, last_features
 from .kept_bank import KeptBank
 from .mmpretrain_metrics import RetrievalAveragePrecision, RetrievalRecall
@@ -32,6 +31,7 @@ from .mmpretrain_parts import (
 from .mmpretrain_prototypes import PrototypeSource, obtain_prototypes, require_prototype
 from .modes import evaluating
 from .prototypes import write_prototypes
+from .settings import RetrieverSettings
 from .similarity import Similarity, all_scores, best_scores, require_similarity, sort_scores
 
 __all__ = ["ImageToImageRetriever", "RetrievalAveragePrecision", "RetrievalRecall"]
@@ -40,7 +40,7 @@ MODELS = Registry("model", parent=ROOT, scope="flashmatch")
 
 
 @MODELS.register_module()
-class ImageToImageRetriever(BaseRetriever):
+class ImageToImageRetriever(RetrieverSettings, BaseRetriever):
     """mmpretrain's ``ImageToImageRetriever``, with the searches of flashmatch.
 
     Configs, attributes, results and state dicts are the original's. ``docs/integrations`` lists
@@ -84,6 +84,7 @@ class ImageToImageRetriever(BaseRetriever):
 
     prototype_vecs: Tensor
     prototype_ids: Tensor
+    _require_prototype = staticmethod(require_prototype)
 
     def __init__(
         self,
@@ -112,39 +113,6 @@ class ImageToImageRetriever(BaseRetriever):
         self._bank = KeptBank()
         self.register_buffer("_anchor", torch.empty(0), persistent=False)
         self.register_buffer("prototype_vecs", None, persistent=False)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # nn.Module would register a Parameter given as prototype, and train it.
-        if name == "prototype":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
-    @property
-    def prototype(self) -> Any:
-        """The gallery as it was given (arrays and Parameters as plain tensors)."""
-        return self._prototype
-
-    @prototype.setter
-    def prototype(self, prototype: PrototypeSource) -> None:
-        object.__setattr__(self, "_prototype", require_prototype(prototype))
-        self.prototype_inited = False
-
-    @property
-    def topk(self) -> int:
-        return self._topk
-
-    @topk.setter
-    def topk(self, topk: int) -> None:
-        self._topk = require_topk(topk)
-
-    @property
-    def similarity_fn(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """The similarity as a callable (N, C), (M, C) -> (N, M), larger is better."""
-        require_similarity(self.similarity)
-        if callable(self.similarity):
-            return self.similarity
-        return partial(all_scores, similarity=self.similarity)
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
         """Features ("tensor"), losses ("loss") or samples with predictions ("predict").

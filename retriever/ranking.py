@@ -9,6 +9,8 @@ what was given.
 import torch
 from torch import Tensor
 
+from ..kernels._checks import require_choice
+
 AP_MODES = ("IR", "integrate")
 AP_DIVISORS = ("relevant", "attainable", "found")
 TOO_FEW_RANKS = (
@@ -100,12 +102,6 @@ def r_precision(relevant: Tensor, total: Tensor, *, truncate: bool = False) -> T
     among = total.clamp(max=relevant.shape[1])
     ranks = torch.arange(1, relevant.shape[1] + 1, device=relevant.device)
     return (relevant & (ranks <= among[:, None])).sum(1).double() / among.clamp(min=1)
-
-
-def require_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
-    return value
 
 
 def require_cutoff(name: str, k: object) -> int:

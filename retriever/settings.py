@@ -1,0 +1,53 @@
+"""What one may set on a retriever after it is made: prototypes, topk, similarity."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from ._checks import require_topk
+from .prototypes import PrototypeSource, require_prototype
+from .similarity import Similarity, all_scores, require_similarity
+
+
+class RetrieverSettings(nn.Module):
+    """The part that both retrievers share."""
+
+    similarity: Similarity
+    prototype_inited: bool
+    _prototype: Any
+    _require_prototype = staticmethod(require_prototype)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # nn.Module would register a Parameter given as prototype, and train it.
+        if name == "prototype":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def prototype(self) -> Any:
+        """The gallery as it was given (an array as a tensor)."""
+        return self._prototype
+
+    @prototype.setter
+    def prototype(self, prototype: PrototypeSource) -> None:
+        object.__setattr__(self, "_prototype", self._require_prototype(prototype))
+        self.prototype_inited = False
+
+    @property
+    def topk(self) -> int:
+        return self._topk
+
+    @topk.setter
+    def topk(self, topk: int) -> None:
+        self._topk = require_topk(topk)
+
+    @property
+    def similarity_fn(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The similarity as a callable (N, C), (M, C) -> (N, M), larger is better."""
+        require_similarity(self.similarity)
+        if callable(self.similarity):
+            return self.similarity
+        return partial(all_scores, similarity=self.similarity)
