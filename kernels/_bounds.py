@@ -28,12 +28,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ._roundoff import operand_roundoff as operand_roundoff  # the one assumption about a machine
+
 COSINE_EPS = 1e-8
 U32 = 2.0**-24
 U64 = 2.0**-53
 TINY = 2.0**-126
+LARGEST = (2 - 2.0**-23) * 2.0**127
+"""The largest number of fp32."""
 LARGEST_TAME_NORM = 1e18
 """Norms up to here keep every fp32 product and sum of a dot or l2 screen below overflow."""
+MAX_CHANNELS = 1 << 21
+"""Up to here the 1.5 C + 16 roundings of an fp32 screen make a relative error below 1/4. With more
+channels nothing below is proven of it: bounds are infinite, and exclude nothing."""
+MAX_CHANNELS_FP64 = 1 << 40
+"""The same of fp64."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ def fp32_slack(metric: str, channels: int, roundoff: float) -> Slack:
     """The slack of a screen by fp32 matrix product.
 
     ``roundoff`` is the relative precision to which the product rounds its operands (0 for IEEE).
+    Beyond MAX_CHANNELS the slack is infinite.
     Counting in units of u, each count rounded up; the 16 covers what is constant: the reciprocal,
     the multiplication by it, casts of fp64 inputs, the fp64 evaluation of the score itself
     (C 2^-53 << u), and the fp32 arithmetic of the comparison.
@@ -70,7 +80,9 @@ def fp32_slack(metric: str, channels: int, roundoff: float) -> Slack:
             more: at most u (|q||p| + |p|^2).
     """
     count = 1.5 * channels + 16
-    linear = count * U32 / (1 - count * U32) + (1 + roundoff) ** 2 - 1
+    linear = math.inf
+    if channels <= MAX_CHANNELS:
+        linear = count * U32 / (1 - count * U32) + (1 + roundoff) ** 2 - 1
     return Slack(
         floor=4 * channels * TINY / (COSINE_EPS if metric == "cosine" else 1.0),
         linear=linear,
@@ -82,28 +94,34 @@ def fp64_slack(channels: int) -> float:
     """Relative to |q||p| (cosine: 1; l2: (|q| + |p|)^2), what any two fp64 evaluations differ by.
 
     Each of the two errs by at most gamma_C in its sum and a few roundings besides; l2 by
-    |q|^2 - 2 q.p + |p|^2 has three such sums.
+    |q|^2 - 2 q.p + |p|^2 has three such sums. Beyond MAX_CHANNELS_FP64, infinite.
     """
-    return (4 * channels + 64) * U64
+    return (4 * channels + 64) * U64 if channels <= MAX_CHANNELS_FP64 else math.inf
 
 
 def norm_bound(norms: Tensor, channels: int) -> Tensor:
-    """An upper bound of the exact norms, from norms summed in fp32 (gamma_C / 2, and underflow)."""
+    """An upper bound of the exact norms, from norms summed in fp32 (gamma_C / 2, and underflow).
+
+    1 / (1 - x) <= 1 + 2 x for x = (C / 2 + 4) u <= 1 / 2. Beyond MAX_CHANNELS, infinite.
+    """
+    if channels > MAX_CHANNELS:
+        return torch.full_like(norms, torch.inf)
     return norms * (1 + (channels + 8) * U32) + math.sqrt(channels * TINY)
 
 
 def threshold(kth_scores: Tensor, query_norms: Tensor, channels: int, metric: str) -> Tensor:
     """Screen-unit values strictly below which a score rounds to less than the k-th best.
 
-    Shapes (Q,): ``kth_scores`` fp32, ``query_norms`` fp64. t - |t| 2^-23 - 2^-149 is at most the
-    fp32 number before t. For l2, |q|^2 has its own fp64 error, which matters where p is small.
+    Shapes (Q,): ``kth_scores`` fp32, not NaN; ``query_norms`` fp64. t - |t| 2^-23 - 2^-149 is at
+    most the fp32 number before t; before inf, that is the largest. For l2, |q|^2 has its own fp64
+    error, which matters where p is small. Nothing rounds to less than -inf: no value is excluded.
     """
-    t = kth_scores.double()
+    t = kth_scores.double().clamp(max=LARGEST)
     t = t - t.abs() * 2.0**-23 - 2.0**-149
     if metric == "l2":
         squares = query_norms.square()
         t = (t + squares - fp64_slack(channels) * (t.abs() + squares)) / 2
-    return lowered_to_fp32(t)
+    return lowered_to_fp32(t.masked_fill(kth_scores == -torch.inf, -torch.inf))
 
 
 def early_threshold(kth_screened: Tensor, query_norms: Tensor, metric: str) -> Tensor:
@@ -118,28 +136,6 @@ def early_threshold(kth_screened: Tensor, query_norms: Tensor, metric: str) -> T
 
 
 def lowered_to_fp32(values: Tensor) -> Tensor:
-    """fp64 -> fp32, never upwards; -inf becomes the lowest finite number."""
-    lowered = (values - values.abs() * 2.0**-23 - 2.0**-149).float()
-    return lowered.clamp(min=torch.finfo(torch.float32).min)
-
-
-def operand_roundoff(device: torch.device) -> float:
-    """The relative precision to which torch may round fp32 operands of a matrix product here.
-
-    Users may have allowed bf16 (2^-7 if truncated) or TF32 (2^-10) for the whole process; any
-    setting that is not plainly IEEE is taken for the coarser one. fp32_precision settings exist
-    from torch 2.9 on.
-    """
-    backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
-    settings = [
-        getattr(torch.backends, "fp32_precision", "none"),
-        getattr(backend, "fp32_precision", "none"),
-        getattr(getattr(backend, "matmul", None), "fp32_precision", "none"),
-    ]
-    try:
-        settings.append(torch.get_float32_matmul_precision())
-    except RuntimeError:  # legacy and new settings were mixed
-        return 2.0**-7
-    if device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32:
-        return 2.0**-7
-    return 0.0 if all(s in ("none", "ieee", "highest") for s in settings) else 2.0**-7
+    """fp64 -> fp32, never upwards, and always finite: -inf and NaN become the lowest number."""
+    lowered = values - values.abs() * 2.0**-23 - 2.0**-149
+    return lowered.nan_to_num(nan=-LARGEST).clamp(-LARGEST, LARGEST).float()

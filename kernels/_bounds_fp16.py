@@ -48,7 +48,7 @@ fp64 evaluation, which is at most (C + 3) 2^-52 (|p|^2 + |q|^2).
 
 import math
 
-MAX_CHANNELS = 2**18
+MAX_CHANNELS = 2**18  # beyond, every bound is infinite
 TINY = 2.0**-100
 HUGE = 2.0**61
 FLOOR = 2.0**-98
@@ -75,10 +75,14 @@ def prepared_epsilon() -> float:
 
 def raw_epsilon(channels: int) -> float:
     """Relative error of an fp32 squared norm and of what is made of it."""
+    if channels > MAX_CHANNELS:
+        return math.inf
     return (channels + 8) * 2.0**-23 + 2.0**-20
 
 
 def _delta(rho_q: float, rho_p: float, channels: int) -> float:
+    if channels > MAX_CHANNELS:
+        return math.inf
     operands = rho_q + rho_p + rho_q * rho_p
     accumulation = channels * 2.0**-22 * (1 + rho_q) * (1 + rho_p)
     return operands + accumulation + 2.0**-20

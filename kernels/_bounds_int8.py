@@ -90,9 +90,10 @@ def code_prototypes(
 ) -> CodedRows:
     """Code ``vectors`` (n, C) fp32, in the frame, by each row's ``scale`` (n,) fp32.
 
-    ``roundings``: of the rotation.
+    ``roundings``: of the rotation. Raises ValueError beyond MAX_CHANNELS.
     """
     channels, scale = vectors.shape[1], scale[:, None]
+    _require_channels(channels)
     rounded = (vectors / scale).round_().clamp_(-LARGEST_CODE, LARGEST_CODE)
     codes = rounded.to(torch.int8)
     norm = torch.linalg.vector_norm(vectors, dim=1).double()
@@ -109,7 +110,11 @@ def code_prototypes(
 
 
 def code_queries(vectors: Tensor, origin_norm: float, shift: Tensor) -> CodedQueries:
-    """Code ``vectors`` (Q, C) fp64, in the frame; ``shift`` (Q,) is c as computed in fp64."""
+    """Code ``vectors`` (Q, C) fp64, in the frame; ``shift`` (Q,) is c as computed in fp64.
+
+    What underflows in a norm is far below _TINY. Raises ValueError beyond MAX_CHANNELS.
+    """
+    _require_channels(vectors.shape[1])
     scale = (vectors.abs().amax(1) / LARGEST_CODE).clamp_(min=_TINY)[:, None]
     rounded = (vectors / scale).round_().clamp_(-LARGEST_CODE, LARGEST_CODE)
     norm = torch.linalg.vector_norm(vectors, dim=1)
@@ -125,6 +130,14 @@ def code_queries(vectors: Tensor, origin_norm: float, shift: Tensor) -> CodedQue
     )
 
 
+def _require_channels(channels: int) -> None:
+    if channels > MAX_CHANNELS:
+        raise ValueError(
+            f"codes must have at most {MAX_CHANNELS} channels, or their products overflow int32; "
+            f"got {channels}"
+        )
+
+
 def group_bounds(scale: Tensor, error: Tensor, size: Tensor, bias: Tensor) -> Tensor:
     """(n, 4) fp32 rows of s, |e|, |s Y|, b from the largest of each group (n,): none too small."""
     raised = [value * _RAISE + _TINY for value in (error, size)]
@@ -134,7 +147,8 @@ def group_bounds(scale: Tensor, error: Tensor, size: Tensor, bias: Tensor) -> Te
 def integer_thresholds(queries: CodedQueries, bounds: Tensor, threshold: Tensor) -> Tensor:
     """(Q, G) int32: below it, no product of codes belongs to a score that reaches ``threshold``.
 
-    ``bounds`` (G, 4) from ``group_bounds``; ``threshold`` (Q,) fp32 screened values.
+    ``bounds`` (G, 4) from ``group_bounds``; ``threshold`` (Q,) fp32 screened values. Always above
+    LOWEST; where nothing can be said, the least such number.
     """
     scale, error, size, bias = bounds.double().unbind(1)
     t = threshold.double()
@@ -143,7 +157,8 @@ def integer_thresholds(queries: CodedQueries, bounds: Tensor, threshold: Tensor)
     right = torch.stack([torch.ones_like(scale), size, error, bias])
     products = (left / queries.scale[:, None]) @ (right / scale)
     # Casting rounds towards zero: up, by less than one, where negative.
-    return products.sub_(1).clamp_(LOWEST + 1, -LOWEST - 1).int()
+    products.sub_(1).nan_to_num_(nan=LOWEST + 1).clamp_(LOWEST + 1, -LOWEST - 1)
+    return products.int()
 
 
 UPPER_MARGIN = 2.0**-20

@@ -6,6 +6,8 @@ positions g, g + groups, g + 2 groups, ... of its tile: its maximum is taken acr
 scores. ``place`` leads back from a position to the row.
 """
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from . import _bounds_int8 as _bounds
 from ._bounds import COSINE_EPS
+from ._room import Room
 from ._rotation import Rotation
 
 _TILE_ELEMENTS = 1 << 19
@@ -45,6 +48,12 @@ class Layout:
     @property
     def tile_groups(self) -> int:
         return self.tile // self.group
+
+    def group_of(self, positions: Tensor) -> Tensor:
+        """The groups, int64, that hold these positions."""
+        each, tile = self.tile_groups, self.tile
+        first = torch.div(positions, tile, rounding_mode="floor") * each
+        return first + positions % tile % each
 
     def width(self, channels: int) -> int:
         return -(-channels // self.width_multiple) * self.width_multiple
@@ -115,15 +124,27 @@ def _typical_error(vectors: Tensor) -> float:
 
 
 class Codes:
-    """Codes of ``count`` rows in pages, on one device; grows by ``write``.
+    """Codes of ``count`` rows from ``first_row`` on, in pages, on one device.
 
     ``codes`` (rows, width) int8, ``place`` int16 (row within the page) and ``dead`` bool (may never
     match) by position; ``bounds`` fp32 as of ``group_bounds`` by group; ``norms`` fp32 by row.
+
+    Those of a bank never change once others can see them. ``parts`` are all of a bank's: whole
+    pages, which the next state shares, and behind them the last page, which it codes again.
     """
 
-    def __init__(self, frame: Frame, layout: Layout, capacity: int, channels: int) -> None:
-        self.frame, self.layout, self.channels, self.count = frame, layout, channels, 0
+    def __init__(
+        self, frame: Frame, layout: Layout, capacity: int, channels: int, first_row: int = 0
+    ) -> None:
+        self.frame, self.layout, self.channels = frame, layout, channels
+        self.first_row, self.count = first_row, 0
+        self.tail: Codes | None = None
         self._allocate(-(-capacity // layout.span))
+        self._room = Room(len(self.bounds) // layout.groups)
+
+    @property
+    def parts(self) -> tuple["Codes", ...]:
+        return (self,) if self.tail is None else (self, self.tail)
 
     @property
     def device(self) -> torch.device:
@@ -136,8 +157,8 @@ class Codes:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, spare capacity included."""
-        return sum(tensor.nbytes for tensor in self._tensors())
+        """Bytes held, spare capacity included, by all parts."""
+        return sum(tensor.nbytes for part in self.parts for tensor in part._tensors())
 
     def write(self, first_page: int, rows: Tensor, norms: Tensor) -> None:
         """Code finite ``rows`` (n, C) with ``norms`` (n,) fp32 into pages from ``first_page`` on.
@@ -147,14 +168,39 @@ class Codes:
         span = self.layout.span
         first = first_page * span
         self.count = first + len(rows)
-        if self.pages > len(self.bounds) // self.layout.groups:
-            self._grow()
         self.norms[first : self.count] = norms
-        self.dead[self.pages * span :] = True
         step = span * max(1, _TILE_ELEMENTS // (span * self.channels))
         for start in range(0, len(rows), step):
             part = slice(start, start + step)
             self._write(first_page + start // span, rows[part], norms[part])
+
+    def extended(self, pages: int, more: int) -> "Codes":
+        """The first ``pages`` pages, which are whole, with room for ``more`` to be written.
+
+        They are copied where somebody else has written behind them, or where there is no room.
+        """
+        new, total = copy.copy(self), pages + more
+        new.count, new.tail = pages * self.layout.span, None
+        if more == 0:
+            return new
+        if total > len(self.bounds) // self.layout.groups or not self._room.claim(pages, total):
+            new._allocate(max(total, pages + pages // 2))
+            new._room = Room(total)
+            for mine, theirs in zip(
+                new._in_use().values(), new._in_use(self).values(), strict=True
+            ):
+                mine.copy_(theirs)
+        return new
+
+    def closed(self, rows: Tensor, alive: Tensor) -> "Codes":
+        """``alive`` (all rows,) bool decides which of the pages that hold ``rows`` may match."""
+        span, new = self.layout.span, copy.copy(self)
+        new.dead = self.dead.clone()
+        here = rows[(rows >= self.first_row) & (rows < self.first_row + self.count)]
+        pages = torch.div(here - self.first_row, span, rounding_mode="floor").unique()
+        new.close(pages.to(self.device), alive[self.first_row :])
+        new.tail = None if self.tail is None else self.tail.closed(rows, alive)
+        return new
 
     def alive(self, first_page: int, last_page: int) -> Tensor:
         """(n,) bool: which rows of these pages may match."""
@@ -225,29 +271,31 @@ class Codes:
         self.bounds = torch.zeros(pages * self.layout.groups, 4, dtype=torch.float32, device=device)
         self.norms = torch.zeros(rows, dtype=torch.float32, device=device)
 
-    def _grow(self) -> None:
-        old, kept = self._tensors(), len(self.bounds) // self.layout.groups
-        self._allocate(max(self.pages, kept + kept // 2))
-        for new, tensor in zip(self._tensors(), old, strict=True):
-            new[: len(tensor)] = tensor
+    def in_use(self) -> dict[str, list[Tensor]]:
+        """What ``restore`` needs, by name, part by part, beside frame and layout."""
+        parts = [part._in_use() for part in self.parts]
+        pieces = {name: [part[name] for part in parts] for name in parts[0]}
+        return pieces | {"origin": [self.frame.origin]}
 
-    def in_use(self) -> dict[str, Tensor]:
-        """What ``restore`` needs, by name, beside frame and layout."""
-        rows = self.pages * self.layout.span
-        return {
-            "codes": self.codes[:rows],
-            "place": self.place[:rows],
-            "dead": self.dead[:rows],
-            "bounds": self.bounds[: self.pages * self.layout.groups],
-            "norms": self.norms[: self.count],
-            "origin": self.frame.origin,
-        }
-
-    def restore(self, tensors: dict[str, Tensor], count: int) -> None:
-        """Become what ``in_use`` told of, with ``count`` rows."""
+    def restore(
+        self, count: int, read: Callable[[str, torch.dtype, tuple[int, ...]], Tensor]
+    ) -> None:
+        """Become what ``in_use`` told of, with ``count`` rows; ``read`` gives tensors by name."""
         self.count = count
-        for name, own in self.in_use().items():
-            own.copy_(tensors[name])
+        for name, own in self._in_use().items():
+            own.copy_(read(name, own.dtype, tuple(own.shape)))
+
+    def _in_use(self, of: "Codes | None" = None) -> dict[str, Tensor]:
+        """As many of the tensors of these codes, or others, as these have rows."""
+        of, pages = of or self, self.pages
+        rows = pages * self.layout.span
+        return {
+            "codes": of.codes[:rows],
+            "place": of.place[:rows],
+            "dead": of.dead[:rows],
+            "bounds": of.bounds[: pages * self.layout.groups],
+            "norms": of.norms[: self.count],
+        }
 
     def _tensors(self) -> tuple[Tensor, ...]:
         return self.codes, self.place, self.dead, self.bounds, self.norms

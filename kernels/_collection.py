@@ -4,6 +4,7 @@ A row keeps its number for as long as it exists; what callers see are positions,
 rows that are there. Both ascend together, so that ties are settled alike.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -17,57 +18,62 @@ _MERGED_ROWS = 4096
 
 
 class Collection:
-    """Vectors in chunks, with ids; rows are appended and removed."""
+    """Vectors in chunks, with ids. Never changes: its methods return others that share memory."""
 
     def __init__(self, channels: int, dtype: torch.dtype, device: torch.device) -> None:
-        """``device``: where masks and positions are wanted; vectors stay where they are."""
+        """Of no rows. ``device``: where masks and positions are wanted; vectors stay elsewhere."""
         self.rows = Rows([torch.empty(0, channels, dtype=dtype, device="cpu")])
         self.ids = Ids()
         self.device = device
         self.nonfinite = torch.empty(0, dtype=torch.int64, device="cpu")  # rows that never match
-        self._changed()
+        self._matchable: Tensor | None = None  # made when first asked for
+        self._positions: Tensor | None = None
 
     def __len__(self) -> int:
         """Rows that are there."""
-        return self._length
+        return len(self.ids)
 
-    def append(self, chunks: Sequence[Tensor], ids: Tensor) -> None:
-        """Add chunks (m_i, C) with checked ids; the tensors are kept, not copied."""
+    def appended(self, chunks: Sequence[Tensor], ids: Tensor) -> "Collection":
+        """With chunks (m_i, C) and checked ids; the tensors are kept, not copied."""
         kept = [chunk for chunk in self.rows.chunks if len(chunk)]
         for chunk in chunks:
             if kept and _can_join(kept[-1], chunk):
                 chunk = torch.cat([kept.pop(), chunk])
             if len(chunk):
                 kept.append(chunk)
-        if kept:
-            self.rows = Rows(kept)
-        self.ids.append(ids)
-        self._changed()
+        rows = Rows(kept) if kept else self.rows
+        return self._with(rows=rows, ids=self.ids.appended(ids))
 
-    def exclude(self, rows: Tensor) -> None:
+    def excluding(self, rows: Tensor) -> "Collection":
         """``rows`` (n,) are there, but not finite: they never match."""
-        self.nonfinite = torch.cat([self.nonfinite, rows.cpu()]).unique()
-        self._changed()
+        if len(rows) == 0:
+            return self
+        return self._with(nonfinite=torch.cat([self.nonfinite, rows.cpu()]).unique())
 
-    def remove(self, rows: Tensor) -> None:
-        self.ids.present[rows] = False
-        self._changed()
+    def with_following_id(self, following: int) -> "Collection":
+        """The next made id is ``following``, which lies above all that are there."""
+        return self._with(ids=self.ids.with_following(following))
 
-    def compact(self) -> None:
-        """Forget what was removed: copies what is there of every chunk that lost rows."""
+    def removed(self, rows: Tensor) -> "Collection":
+        """Without ``rows`` (n,), which are there."""
+        return self._with(ids=self.ids.removed(rows))
+
+    def compacted(self) -> "Collection":
+        """Without what was removed: copies what is there of every chunk that lost rows."""
         present, chunks, renumbered = self.ids.present, [], self.ids.present.cumsum(0) - 1
         for chunk, end in zip(self.rows.chunks, self.rows.ends, strict=True):
             here = present[end - len(chunk) : end].to(chunk.device)
             if here.any():
                 chunks.append(chunk if here.all() else chunk[here])
-        self.nonfinite = renumbered[self.nonfinite[present[self.nonfinite]]]
-        self.rows = Rows(chunks or [self.rows.chunks[0][:0]])
-        self.ids.compact()
-        self._changed()
+        return self._with(
+            rows=Rows(chunks or [self.rows.chunks[0][:0]]),
+            ids=self.ids.compacted(),
+            nonfinite=renumbered[self.nonfinite[present[self.nonfinite]]],
+        )
 
     def matchable(self) -> Tensor | None:
         """(rows,) bool on the device; None where every row may match."""
-        if not self._some_closed:
+        if len(self) == self.ids.count and len(self.nonfinite) == 0:
             return None
         if self._matchable is not None:
             return self._matchable
@@ -89,7 +95,7 @@ class Collection:
 
     def positions(self, rows: Tensor) -> Tensor:
         """Positions of rows (-1 stays -1)."""
-        if self._length == len(self.ids):
+        if len(self) == self.ids.count:
             return rows
         positions = self._positions
         if positions is None:
@@ -107,18 +113,19 @@ class Collection:
 
     def present_pieces(self) -> Iterator[Tensor]:
         """The vectors that are there, in order, piece by piece."""
+        present = self.ids.present
         for chunk, end in zip(self.rows.chunks, self.rows.ends, strict=True):
             first, step = end - len(chunk), max(1, (1 << 22) // self.rows.channels)
             for start in range(0, len(chunk), step):
                 piece = chunk[start : start + step]
-                here = self.ids.present[first + start : first + start + len(piece)]
+                here = present[first + start : first + start + len(piece)]
                 yield piece if here.all() else piece[here.to(piece.device)]
 
-    def _changed(self) -> None:
-        self._length = int(self.ids.present.sum())
-        self._some_closed = self._length < len(self.ids) or len(self.nonfinite) > 0
-        self._matchable: Tensor | None = None
-        self._positions: Tensor | None = None
+    def _with(self, **changes: Rows | Ids | Tensor) -> "Collection":
+        new = copy.copy(self)
+        new._matchable = new._positions = None
+        new.__dict__.update(changes)
+        return new
 
 
 def _can_join(last: Tensor, following: Tensor) -> bool:

@@ -6,6 +6,7 @@ evaluation's error cannot carry the score across an fp32 rounding boundary, its 
 answer. The few pairs left undecided go through ``_definition``.
 """
 
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -21,6 +22,9 @@ _BLOCK_ELEMENTS = 1 << 18
 _NORM_ELEMENTS = 1 << 18
 """Elements widened at a time: 2 MiB."""
 
+_SHORT = 2.0**-480
+"""Below this norm, squares may underflow by more than the roundings that fp64_slack counts."""
+
 
 def norms(vectors: Tensor) -> Tensor:
     """Euclidean norms (n,) fp64. A vector counts as non-finite where this is inf or NaN.
@@ -31,8 +35,21 @@ def norms(vectors: Tensor) -> Tensor:
     step = max(1, _NORM_ELEMENTS // vectors.shape[1])
     for start in range(0, len(vectors), step):
         part = slice(start, start + step)
-        torch.linalg.vector_norm(vectors[part], dim=1, dtype=torch.float64, out=out[part])
+        _measure(vectors[part], out[part], vectors.dtype)
     return out
+
+
+def _measure(vectors: Tensor, out: Tensor, dtype: torch.dtype) -> None:
+    """Norms to ``out`` (n,) fp64 of vectors that were given in ``dtype``; only fp64 underflows."""
+    torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64, out=out)
+    if dtype != torch.float64:
+        return
+    short = (out < _SHORT).nonzero()[:, 0]
+    if len(short):
+        rows = vectors[short]
+        largest = rows.abs().amax(1)
+        scaled = rows / largest.where(largest > 0, 1)[:, None]
+        out[short] = largest * torch.linalg.vector_norm(scaled, dim=1)
 
 
 def pairs(queries: Tensor, prototypes: Rows, rows: Tensor, indices: Tensor, metric: str) -> Tensor:
@@ -41,7 +58,7 @@ def pairs(queries: Tensor, prototypes: Rows, rows: Tensor, indices: Tensor, metr
     sums, p_norms = torch.empty(2, len(rows), dtype=torch.float64, device=queries.device)
     for part, q, p in gather.blocks(rows, indices):
         if metric != "l2":
-            torch.linalg.vector_norm(p, dim=1, out=p_norms[part])
+            _measure(p, p_norms[part], prototypes.dtype)
         terms = q.sub_(p).square_() if metric == "l2" else q.mul_(p)
         torch.sum(terms, 1, out=sums[part])
     score, error = _evaluated(sums, norms(queries)[rows], p_norms, metric)
@@ -119,6 +136,10 @@ def _sum(terms: Tensor) -> Tensor:
 
 def dense(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
     """All scores (Q, P) fp32 of finite blocks (Q, C) and (P, C). Holds 3 (Q, P) fp64 tensors."""
+    if not multiplies_in_fp64(queries.device):
+        rows, columns = torch.ones(len(queries), len(prototypes)).nonzero(as_tuple=True)
+        rows, columns = rows.to(queries.device), columns.to(queries.device)
+        return pairs(queries, Rows([prototypes]), rows, columns, metric).view(len(queries), -1)
     q_norms, p_norms = norms(queries)[:, None], norms(prototypes)[None, :]
     products = queries.double() @ prototypes.double().T
     if metric == "l2":
@@ -131,3 +152,21 @@ def dense(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
         rows, columns = undecided.nonzero(as_tuple=True)
         low[rows, columns] = pairs(queries, Rows([prototypes]), rows, columns, metric)
     return low + 0.0
+
+
+@functools.cache
+def multiplies_in_fp64(device: torch.device) -> bool:
+    """Whether products of fp64 matrices are as precise as ``fp64_slack`` says.
+
+    cuBLAS may emulate them (its documentation, "Floating Point Emulation").
+    """
+    generator = torch.Generator("cpu").manual_seed(0)
+    for count, width in ((3, 64), (32, 257)):
+        shape = 2, count, width
+        draws = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+        exponents = torch.randint(-60, 60, shape, generator=generator, device="cpu")
+        q, p = (draws * torch.exp2(exponents.double())).to(device)
+        error = (q @ p.T - (q[:, None] * p).sum(2)).abs()
+        if not bool((error <= fp64_slack(width) * norms(q)[:, None] * norms(p)).all()):
+            return False
+    return True

@@ -1,34 +1,51 @@
 """Ids that the caller knows rows by: unique among the rows that are there, found by bisection."""
 
+import copy
+
 import torch
 from torch import Tensor
 
+from ._room import Room
+
 
 class Ids:
-    """int64 ids by row, on the CPU, and whether each row is there. Rows are only ever appended."""
+    """int64 ids by row, on the CPU, and whether each row is there. Never changes."""
 
     def __init__(self) -> None:
-        self._ids = torch.empty(
-            0, dtype=torch.int64, device="cpu"
-        )  # with room for more, as _present
-        self._present = torch.empty(0, dtype=torch.bool, device="cpu")
+        self._buffer = torch.empty(0, dtype=torch.int64, device="cpu")  # with room for more
+        self._room = Room(0)
         self._count = 0
+        self._present: Tensor | None = None  # (rows,) bool; None: all are there
+        self._length = 0  # rows that are there
         self.following = 0  # above every id so far
         self._ascending = True
         self._sorted: tuple[Tensor, Tensor] | None = None  # if not: ids ascending, and their rows
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         """Rows, also those no longer there."""
         return self._count
 
+    def __len__(self) -> int:
+        """Rows that are there."""
+        return self._length
+
     @property
     def by_row(self) -> Tensor:
-        return self._ids[: self._count]
+        """(rows,) int64"""
+        return self._buffer[: self._count]
 
     @property
     def present(self) -> Tensor:
-        """(rows,) bool, to be written to."""
-        return self._present[: self._count]
+        """(rows,) bool"""
+        if self._present is None:
+            return torch.ones(self._count, dtype=torch.bool, device="cpu")
+        return self._present
+
+    @property
+    def in_order(self) -> Tensor:
+        """(len,) int64 of the rows that are there."""
+        return self.by_row if self._present is None else self.by_row[self._present]
 
     def checked(self, ids: object, count: int) -> Tensor:
         """``ids`` for ``count`` new rows, as a tensor, or ValueError or TypeError.
@@ -42,27 +59,47 @@ class Ids:
         ids = as_ids(ids)
         if len(ids) != count:
             raise ValueError(f"ids must have one id for each of {count} rows; got {len(ids)}")
-        ordered = ids.sort().values
-        repeated = ordered[1:][ordered[1:] == ordered[:-1]]
-        if len(repeated):
-            raise ValueError(f"ids must be unique; got {_shown(repeated.unique())} more than once")
+        require_unique(ids)
         known = ids[self.rows(ids) >= 0]
         if len(known):
             raise ValueError(f"ids must be new to the bank; got {_shown(known)} again")
         return ids
 
-    def append(self, ids: Tensor) -> None:
-        """Rows with checked ``ids`` (n,)."""
+    def appended(self, ids: Tensor) -> "Ids":
+        """With rows of checked ``ids`` (n,) behind the others."""
         if len(ids) == 0:
-            return
-        self._ascending &= int(ids[0]) >= self.following and bool((ids.diff() > 0).all())
-        self._ids = _extended(self._ids, self._count, ids)
-        self._present = _extended(
-            self._present, self._count, torch.ones_like(ids, dtype=torch.bool)
-        )
-        self._count += len(ids)
-        self.following = max(self.following, int(ids.max()) + 1)
-        self._sorted = None
+            return self
+        new, total = copy.copy(self), self._count + len(ids)
+        new._ascending &= int(ids[0]) >= self.following and bool((ids.diff() > 0).all())
+        new.following = max(self.following, int(ids.max()) + 1)
+        if total > len(self._buffer) or not self._room.claim(self._count, total):
+            spare = ids.new_empty(total + total // 2 - self._count)
+            new._buffer, new._room = torch.cat([self.by_row, spare]), Room(total)
+        new._buffer[self._count : total] = ids
+        if self._present is not None:
+            more = torch.ones_like(ids, dtype=torch.bool)
+            new._present = torch.cat([self._present, more])
+        new._count, new._length, new._sorted = total, self._length + len(ids), None
+        return new
+
+    def removed(self, rows: Tensor) -> "Ids":
+        """Without ``rows`` (n,), which are there, each once."""
+        if len(rows) == 0:
+            return self
+        new, present = copy.copy(self), self.present.clone()
+        present[rows] = False
+        new._present, new._length = present, self._length - len(rows)
+        return new
+
+    def compacted(self) -> "Ids":
+        """Without any trace of the rows that are not there."""
+        return Ids().appended(self.in_order).with_following(self.following)
+
+    def with_following(self, following: int) -> "Ids":
+        """The next made id is ``following``, which lies above all that are there."""
+        new = copy.copy(self)
+        new.following = following
+        return new
 
     def rows(self, ids: Tensor) -> Tensor:
         """The row of each id (n,), -1 where none is there."""
@@ -74,7 +111,10 @@ class Ids:
             ordered, rows = self._sorted
         at = (torch.searchsorted(ordered, ids, right=True) - 1).clamp_(min=0)
         row = at if rows is None else rows[at]  # of equal ids the last, the others are gone
-        return row.masked_fill((ordered[at] != ids) | ~self.present[row], -1)
+        gone = ordered[at] != ids
+        if self._present is not None:
+            gone |= ~self._present[row]
+        return row.masked_fill(gone, -1)
 
     def required(self, ids: object) -> Tensor:
         """The rows of ``ids``, each once, or ValueError that names those not there."""
@@ -83,22 +123,6 @@ class Ids:
         if bool((rows < 0).any()):
             raise ValueError(f"ids must be in the bank; got {_shown(ids[rows < 0])}")
         return rows.unique()
-
-    def compact(self) -> None:
-        """Forget the rows that are not there."""
-        ids, following = self.by_row[self.present], self.following
-        self.__init__()
-        self.append(ids)
-        self.following = following
-
-
-def _extended(buffer: Tensor, count: int, values: Tensor) -> Tensor:
-    """``buffer`` with ``values`` behind its first ``count`` entries; grows by half."""
-    total = count + len(values)
-    if total > len(buffer):
-        buffer = torch.cat([buffer[:count], values.new_empty(total + total // 2 - count)])
-    buffer[count:total] = values
-    return buffer
 
 
 def as_ids(ids: object) -> Tensor:
@@ -114,6 +138,13 @@ def as_ids(ids: object) -> Tensor:
     if bool((tensor < 0).any()):
         raise ValueError(f"ids must not be negative; got {_shown(tensor[tensor < 0])}")
     return tensor.clone()
+
+
+def require_unique(ids: Tensor) -> None:
+    ordered = ids.sort().values
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(repeated):
+        raise ValueError(f"ids must be unique; got {_shown(repeated.unique())} more than once")
 
 
 def _shown(ids: Tensor) -> str:

@@ -49,25 +49,21 @@ class Int8Block:
         self.repaired = torch.zeros(len(block.rows), dtype=torch.bool, device=block.rows.device)
         if block.screened:
             self.coded = frame.queries(block.rows, block.norms)
-            self.slack = _bounds.fp32_slack(frame.metric, block.channels, 0.0)
+            self.slack = block.slack
 
-    def scan(
-        self, codes: Codes, first_page: int, last_page: int, first_row: int, mask: Tensor | None
-    ) -> None:
-        """Bring in pages of ``codes``, whose row 0 is row ``first_row`` of all prototypes.
+    def scan(self, codes: Codes, first_page: int, last_page: int, mask: Tensor | None) -> None:
+        """Bring in pages of ``codes``.
 
         ``mask`` (M,) or (Q, M) bool by row of all prototypes, of this block's queries.
         """
-        if not (self.block.screened and self._scan(codes, first_page, last_page, first_row, mask)):
+        if not (self.block.screened and self._scan(codes, first_page, last_page, mask)):
             start, stop = (page * codes.layout.span for page in (first_page, last_page))
-            start, stop = first_row + start, first_row + min(stop, codes.count)
+            start, stop = codes.first_row + start, codes.first_row + min(stop, codes.count)
             self.scan_in_float(start, stop, mask, codes.alive(first_page, last_page))
 
-    def _scan(
-        self, codes: Codes, first_page: int, last_page: int, first_row: int, mask: Tensor | None
-    ) -> bool:
+    def _scan(self, codes: Codes, first_page: int, last_page: int, mask: Tensor | None) -> bool:
         """Whether the pages were dealt with: False where too many members are left."""
-        pages = _Pages(codes, first_page, last_page, first_row)
+        pages = _Pages(codes, first_page, last_page)
         products = self._multiply(pages, mask)
         shape = (len(products), -1, codes.layout.group, codes.layout.tile_groups)
         maxima = products.view(shape).amax(2).flatten(1)
@@ -87,7 +83,7 @@ class Int8Block:
             return self._give_up(queries, _CROWDED_SHARE * products.shape[1])
         rows = pages.rows(positions[pair, member])
         values, slack = self._sieve(pages, queries, rows)
-        self.candidates.add(queries, rows + first_row, values - slack, values + slack)
+        self.candidates.add(queries, rows + codes.first_row, values - slack, values + slack)
         self.rows_seen += len(pages.codes)
         if self.candidates.crowded():
             self.candidates.tighten(self.block.prototypes)
@@ -179,8 +175,9 @@ class Int8Block:
 class _Pages:
     """Some pages of codes."""
 
-    def __init__(self, codes: Codes, first_page: int, last_page: int, first_row: int) -> None:
-        self.layout, self.channels, self.first_row = codes.layout, codes.channels, first_row
+    def __init__(self, codes: Codes, first_page: int, last_page: int) -> None:
+        self.layout, self.channels = codes.layout, codes.channels
+        self.first_row = codes.first_row
         self.row_at = codes.slots
         self.first = first_page * codes.layout.span
         self.last = min(last_page * codes.layout.span, codes.count)

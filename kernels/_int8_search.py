@@ -46,11 +46,12 @@ def search(
             part = slice(start, start + plan.coded_queries)
             block = Block(queries[part], start, rows, k, codes.frame.metric, True, plan)
             coded = Int8Block(block, codes.frame, products)
-            for first in range(0, codes.pages, pages):
-                last = min(first + pages, codes.pages)
-                coded.scan(codes, first, last, 0, _of_queries(mask, part))
+            for some in codes.parts:
+                for first in range(0, some.pages, pages):
+                    last = min(first + pages, some.pages)
+                    coded.scan(some, first, last, _of_queries(mask, part))
+                result.screened += some.pages * codes.layout.span * codes.codes.shape[1]
             result.take(part, coded)
-            result.screened += codes.pages * codes.layout.span * codes.codes.shape[1]
     return result.found()
 
 
@@ -96,7 +97,7 @@ def _scan_all(
         is_coded = _code(codes, rows, start, stop, exclude)
         for part, block in blocks:
             if is_coded:
-                block.scan(codes, 0, codes.pages, start, _of_queries(mask, part))
+                block.scan(codes, 0, codes.pages, _of_queries(mask, part))
             else:
                 block.scan_in_float(start, stop, _of_queries(mask, part))
 
@@ -133,6 +134,7 @@ def _code(codes: Codes, rows: Rows, start: int, stop: int, exclude: bool) -> boo
     vectors, norms, bad = cleaned(rows, start, stop, codes.device, exclude)
     if not is_tame(norms):
         return False
+    codes.first_row = start
     codes.write(0, vectors, norms)
     if bad is not None:
         codes.close(torch.arange(codes.pages, device=codes.device), ~bad)

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from . import _gradient, _int8_search, _products, _torch
+from ._fit_threads import in_fit_thread
 from ._plan import plan
 
 
 class Bank(Protocol):
-    """What is prepared once and known to operators by a number."""
+    """A state of a bank, known to operators by a number."""
 
-    def _search(self, queries: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def search(self, queries: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Scores and rows (Q, k); ``mask`` by position."""
         ...
 
@@ -27,7 +28,7 @@ _banks: WeakValueDictionary[int, Bank] = WeakValueDictionary()
 
 
 def enter(bank: Bank) -> int:
-    """A number by which operators know a bank. Random: another process has no such bank."""
+    """A number by which operators know it. Random: another process has no such bank."""
     handle = secrets.randbits(62)
     _banks[handle] = bank
     return handle
@@ -39,9 +40,10 @@ def _search_bank(
     bank = _banks.get(handle)
     if bank is None:
         raise RuntimeError(
-            "a graph that searches a PrototypeBank must run where that bank is; it is gone"
+            "a graph that searches a PrototypeBank must run where that bank is, as it was when the "
+            "graph was made; it is gone, or has changed"
         )
-    return bank._search(queries, k, mask)
+    return bank.search(queries, k, mask)
 
 
 def _search(
@@ -74,7 +76,8 @@ def _search(
     chosen = plan(len(queries), rows, queries.shape[1], k, WORKSPACE_BYTES, chunk_rows)
     is_coded = chosen.coded and _products.is_fast(queries.device.type)
     body = _int8_search.search_raw if is_coded else _torch.search
-    return body(queries, prototypes, k, metric, mask, exclude, chosen)
+    arguments = (queries, prototypes, k, metric, mask, exclude, chosen)
+    return in_fit_thread([queries, *prototypes], body, *arguments)
 
 
 topk = torch.library.custom_op("flashmatch::topk", _search, mutates_args=())

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from . import _bounds, _bounds_int8
+
 TILE_ELEMENTS = 1 << 19
 """Elements of a tile: 2 MiB in fp32, what two cores' second-level caches hold."""
 
@@ -58,7 +60,12 @@ def plan(
     per pair of a block 64, of a block and codes 32. Each gets a share.
     """
     share = workspace // 4
-    screened = (queries + channels) * rows > WHOLE_ELEMENTS and 4 * k <= rows
+    screened = (
+        (queries + channels) * rows > WHOLE_ELEMENTS
+        and 4 * k <= rows
+        and channels <= _bounds.MAX_CHANNELS
+    )
+    codable = screened and channels <= _bounds_int8.MAX_CHANNELS
     chunk = chunk_rows or _chunk_rows(queries, k)
     chunk = _clamp(chunk, 1, min(rows, share // (8 * channels)))
     block = min(share // (48 * channels + 256 * k), share // (64 * chunk), 1024)
@@ -76,8 +83,8 @@ def plan(
         tile_rows=_clamp(TILE_ELEMENTS // channels, 256, chunk),
         group=_group(chunk, k),
         screened=screened,
-        codes_pay=screened and rows * channels >= CODES_ELEMENTS and rows >= CODES_ROWS * k,
-        coded=screened and coding_pays(coding_queries, rows, channels) and fits,
+        codes_pay=codable and rows * channels >= CODES_ELEMENTS and rows >= CODES_ROWS * k,
+        coded=codable and coding_pays(coding_queries, rows, channels) and fits,
         coding_queries=coding_queries,
         coded_queries=max(coded_queries, 1),
         coded_rows=coded_rows,

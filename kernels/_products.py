@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ._bounds_int8 import LARGEST_CODE
+from ._rows import require_rows
 
 _PAIR_ELEMENTS = 1 << 22
 """Elements of chosen rows gathered at a time where they cannot be read in place."""
@@ -57,8 +58,10 @@ def multiply_codes(queries: Tensor, prototypes: Tensor, out: Tensor) -> Tensor:
 def chosen_dots(queries: Tensor, prototypes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """fp32 products (n,) of queries[rows[i]] and prototypes[columns[i]]; ``rows`` ascend.
 
-    On a CPU, both are read in place, nothing is gathered: a CSR pattern says which pairs.
+    On a CPU, both are read in place, nothing is gathered: a CSR pattern says which pairs. torch
+    does not look whether its columns exist, and would read whatever lies behind the prototypes.
     """
+    require_rows(columns, len(prototypes))
     if queries.device.type != "cpu":
         return _gathered_dots(queries, prototypes, rows, columns)
     _quiet_csr()

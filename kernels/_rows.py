@@ -53,7 +53,12 @@ class Rows:
         return self.take(chosen, out)
 
     def take(self, indices: Tensor, out: Tensor) -> Tensor:
-        """Fill ``out`` (n, C) with the rows ``indices`` (n,) int64, which lie on its device."""
+        """Fill ``out`` (n, C) with the rows ``indices`` (n,) int64, which lie on its device.
+
+        On a CPU torch itself looks whether rows exist.
+        """
+        if indices.device.type != "cpu":
+            require_rows(indices, len(self))
         if len(self.chunks) == 1 and self.chunks[0].device == out.device:
             chunk = self.chunks[0]
             same = out if chunk.dtype == out.dtype else None
@@ -67,3 +72,12 @@ class Rows:
             local = (indices[mine] - (self.ends[c] - len(chunk))).to(chunk.device)
             out[mine] = chunk.index_select(0, local).to(out.device).to(out.dtype)
         return out
+
+
+def require_rows(rows: Tensor, count: int) -> None:
+    """Raise unless all ``rows`` (n,) int64 are among ``count``. Reads two numbers back."""
+    if len(rows) == 0:
+        return
+    least, most = torch.aminmax(rows)
+    if not 0 <= int(least) <= int(most) < count:
+        raise RuntimeError(f"rows {int(least)} to {int(most)} were to be read of {count}: a defect")

@@ -68,4 +68,5 @@ def _on_cuda(
     if not _triton_int8.supports(queries, codes, rows, k):
         return None
     scores, indices, flags = _triton_int8.search(queries, rows, codes, k, mask, exclude=True)
-    return Found(scores, indices, flags[_triton_int8.REPAIRED], 0, codes.codes.nbytes)
+    screened = sum(part.codes.nbytes for part in codes.parts)
+    return Found(scores, indices, flags[_triton_int8.REPAIRED], 0, screened)

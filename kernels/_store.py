@@ -1,16 +1,23 @@
-"""Tensors in a safetensors file: opened memory-mapped, written piece by piece and all or nothing.
+"""Tensors in a safetensors file: opened memory-mapped, written piece by piece, with checksums.
 
 The format is a length, a JSON header and the bytes (safetensors' README, "Format"). Its own writer
-wants every tensor in memory at once; a bank larger than memory cannot have that.
+wants every tensor in memory at once; a bank larger than memory cannot have that. The last tensor of
+a file written here, "checksums", says what the others were.
 """
 
 import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
+
+from . import _checksums
+from ._checksums import Running, as_bytes
+from ._whole_file import whole_file
 
 _NAMES = {
     torch.float64: "F64",
@@ -23,33 +30,99 @@ _NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+_CHECKSUMS = "checksums"
+_KIND = f"crc32 of {_checksums.BLOCK_BYTES}"
+BANK = "flashmatch.PrototypeBank"
+"""How the format of a bank's file begins."""
 
 Part = tuple[torch.dtype, tuple[int, ...], Iterable[Tensor]]
 """What a tensor will be, and its pieces along the first axis, made when their turn comes."""
 
 
-def open_mapped(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file, memory-mapped, and its metadata.
+@dataclass(frozen=True)
+class TensorFile:
+    """A safetensors file: its tensors, memory-mapped, and its metadata."""
+
+    path: str
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+    checksums: dict[str, list[int]] = field(default_factory=dict)
+    """Of each tensor's blocks of rows; none where the file has none."""
+
+    def check(self, *names: str) -> None:
+        """Read these tensors, or all, and raise ValueError where they are not what was written."""
+        for name in names or self.tensors:
+            tensor = torch.atleast_1d(self.tensors[name])
+            step = _checksums.block_rows(tensor.shape, tensor.dtype)
+            for block, expected in enumerate(self.checksums[name]):
+                rows = tensor[block * step : (block + 1) * step]
+                running = Running(tensor.dtype, tensor.shape)
+                running.add(as_bytes(rows))
+                if running.ended() != [expected]:
+                    last = block * step + len(rows) - 1
+                    self.refuse(f"rows {block * step} to {last} of {name!r} have changed")
+
+    def refuse(self, what: str) -> NoReturn:
+        raise ValueError(f"path must be an undamaged file; {self.path!r}: {what}")
+
+
+def open_mapped(path: str | os.PathLike) -> TensorFile:
+    """The tensors of a safetensors file, memory-mapped; of its checksums, those of the header.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or not a safetensors file.
+        FileNotFoundError, ValueError: no such file, not a safetensors file, or one whose header
+            has changed since it was written.
     """
-    from safetensors import SafetensorError, safe_open  # a search of tensors needs none of it
+    from safetensors import safe_open  # a search of tensors needs none of it
 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path must be a safetensors file; got {str(path)!r}")
     try:
         with safe_open(path, "pt") as file:
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except SafetensorError as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # of a dtype, say, that only the file knows
         raise ValueError(f"path must be a safetensors file; {str(path)!r}: {error}") from error
+    sums = tensors.pop(_CHECKSUMS, None)
+    found = TensorFile(str(path), tensors, metadata)
+    if sums is not None and metadata.get(_CHECKSUMS) == _KIND:
+        found.checksums.update(_read(found, sums))
+    return found
+
+
+def _read(file: TensorFile, sums: Tensor) -> dict[str, list[int]]:
+    """The checksums of each tensor, whose own, and the header's, are checked here."""
+    counts = {
+        name: _checksums.block_count(x.shape, x.dtype) for name, x in sorted(file.tensors.items())
+    }
+    if sums.dtype != torch.int64 or sums.shape != (2 + sum(counts.values()),):
+        file.refuse("its checksums are not those of its tensors")
+    header, *blocks, last = sums.tolist()
+    in_range = all(0 <= value < 1 << 32 for value in (header, *blocks, last))
+    if not in_range or last != _checksums.of_all([header, *blocks]):
+        file.refuse("its checksums have changed")
+    about = {name: (x.dtype, x.shape) for name, x in file.tensors.items()}
+    if header != _checksums.of_header(file.metadata, about):
+        file.refuse("its header has changed")
+    taken = iter(blocks)
+    return {name: [next(taken) for _ in range(count)] for name, count in counts.items()}
 
 
 def open_matrix(path: str | os.PathLike) -> Tensor:
-    """The tensor "prototypes" of a file, or else its only matrix, memory-mapped."""
-    tensors, _ = open_mapped(path)
+    """The tensor "prototypes" of a file, or else its only matrix, memory-mapped.
+
+    Not of a bank's file, which has ids and a metric, too: ValueError.
+    """
+    file = open_mapped(path)
+    if file.metadata.get("format", "").startswith(BANK):
+        raise ValueError(
+            f"prototypes must be vectors alone; {str(path)!r} is the file of a PrototypeBank, with "
+            "ids and a metric: PrototypeBank.load opens it"
+        )
+    tensors = file.tensors
     matrices = {name: t for name, t in tensors.items() if t.ndim == 2 and t.is_floating_point()}
     if "prototypes" in matrices:
         return matrices["prototypes"]
@@ -62,28 +135,34 @@ def open_matrix(path: str | os.PathLike) -> Tensor:
 
 
 def write(path: str | os.PathLike, parts: dict[str, Part], metadata: dict[str, str]) -> None:
-    """Write ``parts`` to ``path``; the file appears whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(partial, "wb") as file:
-            header = _header(parts, metadata)
-            file.write(len(header).to_bytes(8, "little"))
-            file.write(header)
-            for dtype, _, pieces in parts.values():
-                for block in _blocks(pieces):
-                    file.write(_bytes(block.to("cpu", dtype)))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write ``parts`` to ``path``, with checksums; the file appears whole or not at all."""
+    metadata = metadata | {_CHECKSUMS: _KIND}
+    sums: dict[str, list[int]] = {}
+    with whole_file(path) as file:
+        header = _header(parts, metadata)
+        file.write(len(header).to_bytes(8, "little"))
+        file.write(header)
+        for name, (dtype, shape, pieces) in parts.items():
+            running = Running(dtype, shape)
+            for block in _blocks(pieces):
+                data = as_bytes(block.to("cpu", dtype))
+                running.add(data)
+                file.write(data)
+            sums[name] = running.ended()
+        about = {name: (dtype, shape) for name, (dtype, shape, _) in parts.items()}
+        values = [_checksums.of_header(metadata, about)]
+        values += [value for name in sorted(sums) for value in sums[name]]
+        values.append(_checksums.of_all(values))
+        file.write(as_bytes(torch.tensor(values, dtype=torch.int64, device="cpu")))
 
 
 def _header(parts: dict[str, Part], metadata: dict[str, str]) -> bytes:
+    shapes = {name: (dtype, shape) for name, (dtype, shape, _) in parts.items()}
+    count = 2 + sum(_checksums.block_count(shape, dtype) for dtype, shape in shapes.values())
+    shapes[_CHECKSUMS] = torch.int64, (count,)
     entries: dict[str, object] = {"__metadata__": metadata}
     end = 0
-    for name, (dtype, shape, _) in parts.items():
+    for name, (dtype, shape) in shapes.items():
         start, end = end, end + torch.Size(shape).numel() * dtype.itemsize
         entries[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [start, end]}
     header = json.dumps(entries).encode()
@@ -94,9 +173,3 @@ def _blocks(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
     """At most 16 Mi elements at a time."""
     for piece in pieces:
         yield from piece.split(max(1, (1 << 24) // max(1, piece[:1].numel())))
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    if tensor.numel() == 0:  # whose strides no view likes
-        return memoryview(b"")
-    return tensor.contiguous().flatten().view(torch.uint8).numpy().data

@@ -9,6 +9,7 @@ and no query needs repair. A chunk with too many survivors, or with numbers too 
 scored exactly as a whole.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -108,8 +109,11 @@ class Block:
             queries = queries.masked_fill(self.excluded[:, None], 0)
             norms = norms.masked_fill(self.excluded, 0)
         self.rows, self.norms = queries, norms
-        self.screened = plan.screened and (
-            metric == "cosine" or bool(norms.max() <= _bounds.LARGEST_TAME_NORM)
+        self.roundoff = _bounds.operand_roundoff(queries.device)
+        self.screened = (
+            plan.screened
+            and self.roundoff < math.inf
+            and (metric == "cosine" or bool(norms.max() <= _bounds.LARGEST_TAME_NORM))
         )
         if self.screened:
             self._prepare_screen(norms)
@@ -125,8 +129,7 @@ class Block:
             scale = norms.clamp(min=_bounds.COSINE_EPS)[:, None]
             self.floats = (self.rows.double() / scale).float()
             self.norm_bounds = torch.ones_like(self.norm_bounds)
-        roundoff = _bounds.operand_roundoff(self.rows.device)
-        self.slack = _bounds.fp32_slack(self.metric, self.channels, roundoff)
+        self.slack = _bounds.fp32_slack(self.metric, self.channels, self.roundoff)
         self.values = self.floats.new_empty(len(self.rows), 0)
         self.chunk_norms = self.floats.new_empty(0)
 

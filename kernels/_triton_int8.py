@@ -88,7 +88,7 @@ def plan_for(queries: Tensor, codes: Codes, k: int, mask: Tensor | None) -> Code
 
     return choose_codes_plan(
         len(queries),
-        codes.pages,
+        sum(part.pages for part in codes.parts),
         codes.channels,
         k,
         span=codes.layout.span,
@@ -114,8 +114,9 @@ def _search(
         block = _prepare(queries[part], codes.frame, plan, flags)
         own = mask if mask is None or mask.ndim == 1 else mask[part]
         proven = keys[part], thresholds[part], flags
-        for run, originals in _runs(rows, codes, plan.chunk_pages):
-            _search_run(block, codes, run, originals, own, *proven, plan)
+        for some in codes.parts:
+            for run, originals in _runs(rows, some, plan.chunk_pages):
+                _search_run(block, some, run, originals, own, *proven, plan)
         ordered = keys[part].sort(dim=1, descending=True).values
         scores[part], keys[part] = _order.unpack(ordered)
         del block  # before the next one is made
@@ -128,11 +129,11 @@ def _runs(rows: Rows, codes: Codes, most: int) -> Iterator[tuple[slice, Tensor]]
     Those are a view where one chunk holds them all. Pages that lie across chunks are copied, a few
     at a time.
     """
-    span, pages = codes.layout.span, codes.pages
+    span, pages, first_row = codes.layout.span, codes.pages, codes.first_row
 
     def whole(page: int) -> int:
         """Pages from ``page`` on that lie within one chunk."""
-        end = rows.ends[bisect_right(rows.ends, page * span)]
+        end = rows.ends[bisect_right(rows.ends, first_row + page * span)] - first_row
         return (pages if end >= codes.count else end // span) - page
 
     page = 0
@@ -144,7 +145,7 @@ def _runs(rows: Rows, codes: Codes, most: int) -> Iterator[tuple[slice, Tensor]]
                 if whole(page + count):
                     break
                 count += 1
-        start, stop = page * span, min((page + count) * span, codes.count)
+        start, stop = (first_row + min(at * span, codes.count) for at in (page, page + count))
         pieces = [piece for piece in rows.pieces(start, stop) if len(piece)]
         alone = pieces[0] if len(pieces) == 1 else rows.span(start, stop, codes.device)
         yield slice(page, page + count), alone
@@ -190,7 +191,8 @@ def _search_run(
     those that reach it.
     """
     count, span, metric = len(keys), codes.layout.span, codes.frame.metric
-    first_row, at = run.start * span, _positions(codes, run, plan.tile.block_p)
+    first_row = codes.first_row + run.start * span
+    at = _positions(codes, run, plan.tile.block_p)
     every = flags.new_ones(1, dtype=torch.uint8).expand(len(rows))
     own = every if mask is None else mask.view(torch.uint8)[..., first_row : first_row + len(rows)]
     originals = _triton_exact.Originals(

@@ -204,7 +204,7 @@ def members(
         alive &= tl.load(dead + offs_p, mask=alive, other=1) == 0
         in_page = tl.load(place + offs_p, mask=alive, other=0)
         offs_p = offs_p // SPAN * SPAN + in_page.to(tl.int64)
-    alive &= offs_p < n_prototypes
+    alive &= (offs_p >= 0) & (offs_p < n_prototypes)  # whatever places say, no other row is read
     allowed = tl.load(mask + offs_p * stride_mp, mask=alive, other=0)
     return offs_p, alive & (allowed != 0)
 

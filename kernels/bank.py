@@ -2,32 +2,20 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import _bank_file, _checks, _coding, _exact, _ops, _searches, _store, _transforms
+from . import _bank_file, _checks, _coding, _exact, _store, _transforms
 from ._collection import Collection
+from ._counts import BankStats as BankStats
+from ._fit_threads import in_fit_thread
+from ._prepared import Prepared
+from ._room import new_lock
 from .topk import Matches
 
 _ANY_MODE = torch.inference_mode(False)  # what is made in inference mode never changes outside it
-
-
-@dataclass(frozen=True)
-class BankStats:
-    """What the searches of a bank took so far."""
-
-    queries: int = 0
-    certified: int = 0
-    """Queries whose first screen was proof enough."""
-    repaired: int = 0
-    """Queries for which it left too much, so that a wider search was needed; on CUDA counted once
-    for each run of pages that needed it."""
-    rows_rescored: int = 0
-    """Pairs evaluated in fp64 after an int8 screen; not counted on CUDA."""
-    bytes_screened: int = 0
-    """Bytes of codes read, or of vectors where the screen is ``"float"``."""
 
 
 class PrototypeBank:
@@ -73,16 +61,20 @@ class PrototypeBank:
         _checks.require_choice("metric", metric, _checks.METRICS)
         _checks.require_choice("screen", screen, _coding.SCREENS)
         _checks.require_choice("nonfinite", nonfinite, _checks.NONFINITE)
-        source = prototypes
+        file = None
         if isinstance(prototypes, (str, os.PathLike)):
-            prototypes = _store.open_matrix(prototypes)
+            path, prototypes = os.fspath(prototypes), _store.open_matrix(prototypes)
+            file = _store.TensorFile(str(path), {"prototypes": prototypes}, {})
         chunks = [chunk.detach() for chunk in _checks.require_prototypes(prototypes)]
         place = chunks[0].device if device is None else torch.empty(0, device=device).device
         rows = Collection(chunks[0].shape[1], chunks[0].dtype, place)
-        rows.append(chunks, rows.ids.checked(ids, sum(map(len, chunks))))
-        coder = _coding.Coder(rows, metric, screen)
-        coder.code(0, nonfinite == "exclude", progress)
-        self._begin(rows, coder, nonfinite, isinstance(source, (str, os.PathLike)))
+        rows = rows.appended(chunks, rows.ids.checked(ids, sum(map(len, chunks))))
+        layout = _coding.layout_for(place, rows.rows.channels, screen)
+        coder = _coding.Coder(metric, screen, layout)
+        rows, coder = in_fit_thread(
+            rows.rows.chunks, coder.coded, rows, 0, nonfinite == "exclude", progress
+        )
+        self._begin(Prepared(rows, coder, nonfinite, file))
 
     def topk(self, queries: Tensor, k: int, *, mask: Tensor | None = None) -> Matches:
         """The k most similar prototypes of each query, exactly: as ``flashmatch.topk``.
@@ -102,23 +94,25 @@ class PrototypeBank:
         Time is O(Q M C); memory beyond inputs and outputs is at most
         ``flashmatch.kernels.WORKSPACE_BYTES``.
         """
+        state = self._state  # this one, whatever others make of the bank meanwhile
+        rows = state.collection
         _checks.require_vectors("queries", queries)
-        self._require_channels("queries", queries)
-        k = _checks.require_k(k, len(self))
+        _require_channels("queries", queries, rows)
+        k = _checks.require_k(k, len(rows))
         count = queries.shape[0]  # len() is no symbol
-        _checks.require_mask(mask, count, len(self), queries.device)
+        _checks.require_mask(mask, count, len(rows), queries.device)
         if count == 0 or k == 0:
             empty = queries.new_empty(count, k, dtype=torch.float32)
             return Matches(empty, empty.long())
-        bank, place = self._handle, queries.device
+        handle, place = state.handle, queries.device
         if torch.compiler.is_exporting():  # the program outlives this bank: it keeps the vectors
-            bank, mask = None, self._rows.mask_by_row(mask)
+            handle, mask = None, rows.mask_by_row(mask)
             mask = mask if mask is None else mask.to(place)
-        chunks, exclude = self._rows.rows.chunks, self._nonfinite == "exclude"
-        scores, rows = _transforms.search(
-            queries, chunks, k, self._coder.metric, mask, None, exclude, bank
-        )
-        return Matches(scores, self._rows.positions(rows.to(self.device)).to(place))
+        scores, found = _transforms.search(
+            queries, rows.rows.chunks, k, state.coder.metric, mask, None,
+            state.nonfinite == "exclude", handle,
+        )  # fmt: skip
+        return Matches(scores, rows.positions(found.to(rows.device)).to(place))
 
     @_ANY_MODE
     def add(self, prototypes: Tensor | Sequence[Tensor], ids: object = None) -> Tensor:
@@ -132,17 +126,14 @@ class PrototypeBank:
                 and, unless ``nonfinite="exclude"``, vectors that are not finite.
         """
         chunks = [chunk.detach() for chunk in _checks.require_prototypes(prototypes)]
-        for chunk in chunks:
-            self._require_channels("prototypes", chunk)
-        fresh = self._rows.ids.checked(ids, sum(map(len, chunks)))
-        first = 0
-        for chunk in chunks if self._nonfinite == "raise" else ():
-            _checks.refuse_nonfinite("prototypes", ~_exact.norms(chunk).isfinite(), first)
-            first += len(chunk)
-        start = len(self._rows.ids)
-        self._rows.append(chunks, fresh)
-        self._coder.code(start, True, progress=False)
-        return fresh.to(self.device)
+        with self._writing:
+            state = self._state
+            for chunk in chunks:
+                _require_channels("prototypes", chunk, state.collection)
+            fresh = state.collection.ids.checked(ids, sum(map(len, chunks)))
+            rows = state.collection.appended(chunks, fresh)
+            self._state = in_fit_thread(rows.rows.chunks, _with_added, state, rows, chunks)
+        return fresh.to(rows.device)
 
     @_ANY_MODE
     def remove(self, ids: object) -> None:
@@ -154,13 +145,16 @@ class PrototypeBank:
         Raises:
             TypeError, ValueError: not integers, or not all in the bank; nothing is removed then.
         """
-        rows = self._rows.ids.required(ids)
-        self._rows.remove(rows)
-        if 2 * len(self) < len(self._rows.ids) and not self._mapped:
-            self._rows.compact()
-            self._coder.code(0, True, progress=False)
-        else:
-            self._coder.close(rows)
+        with self._writing:
+            state = self._state
+            gone = state.collection.ids.required(ids)
+            rows, coder = state.collection.removed(gone), state.coder
+            if 2 * len(rows) < rows.ids.count and state.file is None:
+                rows = rows.compacted()
+                rows, coder = in_fit_thread(rows.rows.chunks, coder.coded, rows, 0, True, False)
+            else:
+                coder = coder.closed(gone, rows)
+            self._state = state.followed_by(rows, coder)
 
     def vectors(self, positions: Tensor | None = None) -> Tensor:
         """A copy (n, C) of the vectors at ``positions`` (n,) int64, or of all, on the CPU.
@@ -168,53 +162,92 @@ class PrototypeBank:
         Raises:
             TypeError, ValueError: not a 1-D int64 tensor of positions from 0 to len(self) - 1.
         """
+        rows = self._rows
         if positions is not None:
-            _checks.require_positions("positions", positions, len(self))
-        return self._rows.take(positions)
+            _checks.require_positions("positions", positions, len(rows))
+        return rows.take(positions)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write vectors, ids and codes to a safetensors file, which appears whole or not at all.
 
         The vectors are its tensor "prototypes", piece by piece, so that they need not fit in
-        memory. A bank that was memory-mapped from this very file goes on reading the old one.
+        memory. A bank that was memory-mapped from this very file goes on reading the old one. The
+        file has checksums of all that it holds.
+
+        Raises:
+            ValueError, OSError: ``path`` is no file, or cannot be written.
         """
-        _bank_file.save(path, self._rows, self._coder, self._nonfinite)
+        _bank_file.save(path, self._state)
 
     @classmethod
     @_ANY_MODE
     def load(
-        cls, path: str | os.PathLike, device: torch.device | str | None = None
+        cls,
+        path: str | os.PathLike,
+        device: torch.device | str | None = None,
+        *,
+        check: bool | None = None,
     ) -> "PrototypeBank":
         """The bank that ``save`` wrote: its vectors memory-mapped, its codes on ``device`` (CPU).
 
+        Codes are used where the file has those that this machine wants, and made anew elsewhere.
+        What is read into memory is compared with its checksums, and looked at.
+
+        Args:
+            check: read the vectors, too, as ``check()`` does. None = compare them with their
+                checksums where they are 64 MiB or less, which takes some 20 ms.
+
         Raises:
-            FileNotFoundError, ValueError: no such file, or not the file of a bank.
+            FileNotFoundError, ValueError: no such file, not the file of a bank, or a damaged one,
+                and what is wrong with it.
         """
         bank = cls.__new__(cls)
-        opened = _bank_file.load(path, torch.empty(0, device=device or "cpu").device)
-        bank._begin(*opened, mapped=True)
+        bank._begin(_bank_file.load(path, torch.empty(0, device=device or "cpu").device, check))
+        if check:
+            bank.check()
         return bank
 
-    def _begin(self, rows: Collection, coder: _coding.Coder, nonfinite: str, mapped: bool) -> None:
-        self._rows, self._coder, self._nonfinite, self._mapped = rows, coder, nonfinite, mapped
-        self._stats, self._repaired = (
-            BankStats(),
-            torch.zeros((), dtype=torch.int64, device=rows.device),
-        )
-        self._handle = _ops.enter(self)
+    def check(self) -> None:
+        """Read all vectors, and raise where they are not those that were saved, or prepared.
 
-    def __setstate__(self, state: dict) -> None:
-        """A copy, also one unpickled, is another bank to the operators."""
-        self.__dict__.update(state)
-        self._handle = _ops.enter(self)
+        Every block of rows of a loaded file is compared with its checksum, which finds whatever
+        changed on the disk; then every bound that searches rely on is measured again, which finds
+        whatever changed in memory that matters to them. Files written before checksums were
+        (format 1) have only the second.
+
+        Raises:
+            ValueError: naming the file and the rows that differ.
+
+        Time is O(M C), about that of preparing.
+        """
+        state = self._state
+        in_fit_thread(state.collection.rows.chunks, state.check)
+
+    def _begin(self, state: Prepared) -> None:
+        self._state, self._writing = state, new_lock()
+
+    def __copy__(self) -> "PrototypeBank":
+        bank = type(self).__new__(type(self))
+        bank._begin(self._state.copied(self._state.file))
+        return bank
+
+    def __getstate__(self) -> dict[str, object]:
+        state = self._state
+        names = ("collection", "coder", "nonfinite", "counts")
+        return {name: getattr(state, name) for name in names}
+
+    def __setstate__(self, parts: dict[str, Any]) -> None:
+        """Of a copy, also one unpickled, whose vectors are in memory."""
+        self._begin(Prepared(**parts))
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __repr__(self) -> str:
+        rows, coder = self._state.collection, self._state.coder
         return (
-            f"PrototypeBank({len(self)} x {self.dim}, metric={self.metric!r}, "
-            f"screen={self.screen!r}, dtype={self.dtype}, device='{self.device}')"
+            f"PrototypeBank({len(rows)} x {rows.rows.channels}, metric={coder.metric!r}, "
+            f"screen={coder.screen!r}, dtype={rows.rows.dtype}, device='{rows.device}')"
         )
 
     @property
@@ -244,37 +277,40 @@ class PrototypeBank:
     @property
     def ids(self) -> Tensor:
         """(M,) int64 on ``device``: the id of each position."""
-        return self._rows.ids.by_row[self._rows.ids.present].to(self.device)
+        return self._rows.ids.in_order.to(self.device, copy=True)
 
     @property
     def nbytes(self) -> int:
         """Bytes of codes, bounds and ids; without the vectors, which are the caller's."""
-        return self._coder.nbytes + 9 * len(self._rows.ids)
+        state = self._state
+        return state.coder.nbytes + 9 * state.collection.ids.count
 
     @property
     def stats(self) -> BankStats:
         """What searches took since the bank was made. Reading it waits for the device."""
-        repaired = int(self._repaired)
-        certified = max(0, self._stats.queries - repaired)
-        return replace(self._stats, certified=certified, repaired=repaired)
+        return self._state.counts.read()
 
-    def _require_channels(self, name: str, value: Tensor) -> None:
-        if value.shape[1] != self.dim:
-            raise ValueError(
-                f"{name} must have the bank's {self.dim} channels; got {tuple(value.shape)}"
-            )
+    @property
+    def _rows(self) -> Collection:
+        return self._state.collection
 
-    def _search(self, queries: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Scores and rows (Q, k)."""
-        if self._nonfinite == "raise":
-            _checks.refuse_nonfinite("queries", ~_exact.norms(queries).isfinite())
-        mask = mask if mask is None else mask.to(self.device)
-        found = _searches.search(queries.to(self.device), self._rows, self._coder, k, mask)
-        self._repaired += found.repaired  # unread, so that nothing waits for the device
-        counts = self._stats
-        self._stats = BankStats(
-            queries=counts.queries + len(queries),
-            rows_rescored=counts.rows_rescored + found.rescored,
-            bytes_screened=counts.bytes_screened + found.screened,
+    @property
+    def _coder(self) -> _coding.Coder:
+        return self._state.coder
+
+
+def _with_added(state: Prepared, rows: Collection, chunks: Sequence[Tensor]) -> Prepared:
+    """The state with ``chunks``, which ``rows`` hold already, once they are checked and coded."""
+    first = 0
+    for chunk in chunks if state.nonfinite == "raise" else ():
+        _checks.refuse_nonfinite("prototypes", ~_exact.norms(chunk).isfinite(), first)
+        first += len(chunk)
+    return state.followed_by(*state.coder.coded(rows, state.collection.ids.count, True, False))
+
+
+def _require_channels(name: str, value: Tensor, rows: Collection) -> None:
+    channels = rows.rows.channels
+    if value.shape[1] != channels:
+        raise ValueError(
+            f"{name} must have the bank's {channels} channels; got {tuple(value.shape)}"
         )
-        return found.scores.to(queries.device), found.rows.to(queries.device)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from . import _checks
 from ._attainable import attainable
+from ._fit_threads import in_fit_thread
 from ._verification import LISTED, Disagreement, Verification
 
 _COSINE_EPS = 1e-8
@@ -30,7 +31,6 @@ _CHUNK_ELEMENTS = 1 << 17  # 1 MiB in fp64: differences of one chunk stay in cac
 _TABLE_ELEMENTS = 1 << 20  # pairs at a time, at most about 50 bytes each
 
 
-@torch.no_grad()
 def verify(
     queries: Tensor,
     prototypes: Tensor | Sequence[Tensor],
@@ -75,9 +75,13 @@ def verify(
     _checks.require_mask(mask, len(queries), sum(map(len, chunks)), queries.device)
     _checks.require_positive("sample", sample)
     scores, indices = _require_matches(matches, len(queries))
-    problem = _Problem(queries, chunks, metric, mask)
-    wrong, listed, error = 0, [], 0.0
-    chosen = _chosen(len(queries), sample)
+    problem, chosen = _Problem(queries, chunks, metric, mask), _chosen(len(queries), sample)
+    return in_fit_thread([queries, *chunks], _verified, problem, chosen, scores, indices)
+
+
+@torch.no_grad()
+def _verified(problem: "_Problem", chosen: Tensor, scores: Tensor, indices: Tensor) -> Verification:
+    queries, wrong, listed, error = problem.queries, 0, [], 0.0
     for rows in chosen.split(problem.query_rows(scores.shape[1])):
         got = [x[rows.to(x.device)].to(queries.device) for x in (scores, indices)]
         bad, block_error = _examine(problem, rows.to(queries.device), *got)

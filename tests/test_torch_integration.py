@@ -192,7 +192,7 @@ def test_two_banks_through_one_compiled_function() -> None:
 
 def test_a_graph_outlives_its_bank_with_an_error() -> None:
     bank = PrototypeBank(PROTOTYPES)
-    arguments = (QUERIES, [PROTOTYPES], K, "cosine", None, None, False, bank._handle)
+    arguments = (QUERIES, [PROTOTYPES], K, "cosine", None, None, False, bank._state.handle)
     assert_same(_ops.topk(*arguments), bank.topk(QUERIES, K))
     del bank
     with pytest.raises(RuntimeError, match="bank"):
@@ -205,7 +205,7 @@ def test_a_graph_outlives_its_bank_with_an_error() -> None:
 def test_a_copy_of_a_bank_is_searched_itself(clone: Callable) -> None:
     bank = PrototypeBank(PROTOTYPES)
     other = clone(bank)
-    assert other._handle != bank._handle
+    assert other._state.handle != bank._state.handle
     compiled = torch.compile(lambda b, q: b.topk(q, K), fullgraph=True, backend="aot_eager")
     assert_same(compiled(other, QUERIES), compiled(bank, QUERIES))
     del bank

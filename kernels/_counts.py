@@ -1,0 +1,60 @@
+"""What the searches of a bank took, counted by whichever thread searches."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ._room import new_lock
+
+
+@dataclass(frozen=True)
+class BankStats:
+    """What the searches of a bank took so far."""
+
+    queries: int = 0
+    certified: int = 0
+    """Queries whose first screen was proof enough."""
+    repaired: int = 0
+    """Queries for which it left too much, so that a wider search was needed; on CUDA counted once
+    for each run of pages that needed it."""
+    rows_rescored: int = 0
+    """Pairs evaluated in fp64 after an int8 screen; not counted on CUDA."""
+    bytes_screened: int = 0
+    """Bytes of codes read, or of vectors where the screen is ``"float"``."""
+
+
+class Counts:
+    """Counts that lose nothing where threads, or streams of a device, add at once."""
+
+    def __init__(self, device: torch.device, sums: BankStats | None = None) -> None:
+        self._device, self._sums, self._lock = device, sums or BankStats(), new_lock()
+        # Unread until somebody asks, so that nothing waits for the device.
+        self._repaired = torch.zeros(1, dtype=torch.int64, device=device)
+        self._first = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def add(self, queries: int, repaired: int | Tensor, rescored: int, screened: int) -> None:
+        """``repaired`` may be a number that is still on the device."""
+        if isinstance(repaired, Tensor):
+            # Atomic on CUDA, where ``+=`` of two streams could lose one of them.
+            self._repaired.index_add_(0, self._first, repaired.long().reshape(1))
+            repaired = 0
+        with self._lock:
+            sums = self._sums
+            self._sums = BankStats(
+                queries=sums.queries + queries,
+                repaired=sums.repaired + repaired,
+                rows_rescored=sums.rows_rescored + rescored,
+                bytes_screened=sums.bytes_screened + screened,
+            )
+
+    def read(self) -> BankStats:
+        """Waits for the device."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        sums = self._sums
+        repaired = sums.repaired + int(self._repaired)
+        return replace(sums, repaired=repaired, certified=max(0, sums.queries - repaired))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Counts, (self._device, self.read())

@@ -1,0 +1,98 @@
+"""Computing on a CPU in threads that are fit for it, in fresh ones where those at hand are not.
+
+Two things make a thread unfit, and neither can be mended from Python:
+
+- It, or one that shares its work, reads and writes numbers below 2^-126 as zero, as
+  ``torch.set_flush_denormal(True)`` and libraries compiled with -ffast-math ask of it. The threads
+  that it starts meanwhile do so for as long as they live.
+- It is what a fork left of a process, without the threads that shared its work. torch would wait
+  for them forever (GNU OpenMP).
+
+A fresh thread starts with none that share its work, and those that torch gives it are fresh, too.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+SHARED_ELEMENTS = 1 << 15
+"""From here on torch shares an operation among threads."""
+
+_SMALLEST_NORMAL = 2.0**-1022
+
+_this_thread = threading.local()
+"""``forked``: its threads are lost; ``looked_at``: how many shared its work when none flushed."""
+
+
+def in_fit_thread(
+    tensors: Sequence[Tensor],
+    call: Callable[_Arguments, _Result],
+    *args: _Arguments.args,
+    **kwargs: _Arguments.kwargs,
+) -> _Result:
+    """What ``call`` returns: in this thread, or where it is unfit, in a fresh one, for half a ms.
+
+    ``tensors``: the matrices that it works on, queries first. If any lies elsewhere than on the
+    CPU, it stays in this thread, to which the current stream belongs. Gradients are not recorded
+    in a fresh thread.
+
+    Raises RuntimeError where numbers below 2^-126 cannot be had at all.
+    """
+    if any(tensor.device.type != "cpu" for tensor in tensors):
+        return call(*args, **kwargs)
+    # Of the largest tensor that can be made of them, one of scores or the matrices themselves.
+    elements = sum(map(len, tensors)) * max(len(tensors[0]), tensors[0].shape[1])
+    if not _flushes() and _are_others_fit(elements):
+        return call(*args, **kwargs)
+
+    def checked() -> _Result:
+        torch.set_flush_denormal(False)
+        if _flushes() or not _are_others_fit(elements):
+            raise RuntimeError(
+                "exact scores need numbers below 2^-126, which are flushed to zero here, and torch "
+                "cannot change that"
+            )
+        return call(*args, **kwargs)
+
+    with ThreadPoolExecutor(1, "flashmatch") as executor:
+        return executor.submit(checked).result()
+
+
+def _flushes() -> bool:
+    return _SMALLEST_NORMAL * 0.5 == 0.0
+
+
+def _are_others_fit(elements: int) -> bool:
+    """Whether the threads that will share this one's work are there, and do not flush.
+
+    They are looked at once, and again where there are more of them.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or elements < SHARED_ELEMENTS:
+        return True
+    if getattr(_this_thread, "forked", False):
+        return False
+    if getattr(_this_thread, "looked_at", 0) != threads:
+        shared = torch.full(
+            (threads * SHARED_ELEMENTS,), 2.0**-126, dtype=torch.float32, device="cpu"
+        )
+        if bool((shared.mul_(0.5) == 0).any()):
+            return False
+        _this_thread.looked_at = threads
+    return True
+
+
+def _note_fork() -> None:
+    _this_thread.forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)

@@ -1,0 +1,71 @@
+"""One state of a bank: what a search takes once, at its start, and reads until its end."""
+
+from torch import Tensor
+
+from . import _checks, _exact, _ops, _searches
+from ._bank_check import find_mismatch
+from ._coding import Coder
+from ._collection import Collection
+from ._counts import Counts
+from ._fit_threads import in_fit_thread
+from ._int8_search import Found
+from ._store import TensorFile
+
+
+class Prepared:
+    """Rows, ids, codes and masks that belong together. Never changes.
+
+    Operators know it by ``handle``; ``counts`` are of all states of one bank.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        coder: Coder,
+        nonfinite: str,
+        file: TensorFile | None = None,
+        counts: Counts | None = None,
+    ) -> None:
+        """``file``: where the first of the vectors are memory-mapped from."""
+        self.collection, self.coder = collection, coder
+        self.nonfinite, self.file = nonfinite, file
+        self.counts = counts or Counts(collection.device)
+        self.handle = _ops.enter(self)
+
+    def followed_by(self, collection: Collection, coder: Coder) -> "Prepared":
+        """The next state of the same bank."""
+        return Prepared(collection, coder, self.nonfinite, self.file, self.counts)
+
+    def copied(self, file: TensorFile | None) -> "Prepared":
+        """The first state of another bank, which counts for itself."""
+        counts = Counts(self.collection.device, self.counts.read())
+        return Prepared(self.collection, self.coder, self.nonfinite, file, counts)
+
+    def check(self) -> None:
+        """Read everything, and raise ValueError where it is not what was saved, or coded."""
+        if self.file is not None and self.file.checksums:
+            self.file.check()
+        mismatch = find_mismatch(self.collection, self.coder)
+        if mismatch is None:
+            return
+        first, last, what = mismatch
+        message = (
+            f"vectors must be those that were prepared; {what} of rows {first} to {last} differ"
+        )
+        if self.file is not None:
+            self.file.refuse(message)
+        raise ValueError(message)
+
+    def search(self, queries: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scores and rows (Q, k), on the queries' device; ``mask`` by position."""
+        place, device = queries.device, self.collection.device
+        queries, mask = queries.to(device), mask if mask is None else mask.to(device)
+        chunks = self.collection.rows.chunks
+        found = in_fit_thread([queries, *chunks], self._search, queries, k, mask)
+        self.counts.add(len(queries), found.repaired, found.rescored, found.screened)
+        return found.scores.to(place), found.rows.to(place)
+
+    def _search(self, queries: Tensor, k: int, mask: Tensor | None) -> Found:
+        if self.nonfinite == "raise":
+            _checks.refuse_nonfinite("queries", ~_exact.norms(queries).isfinite())
+        return _searches.search(queries, self.collection, self.coder, k, mask)
