@@ -8,7 +8,7 @@ itself (_codes_check.py).
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from . import _checks
 from ._bounds import LARGEST_TAME_NORM
 from ._codes import Codes, Frame, Layout
-from ._coding import SCREENS, Coder, layout_for
+from ._coding import SCREENS, Coder, can_code, layout_for
 from ._collection import Collection
 from ._ids import as_ids, require_unique
 from ._prepared import Prepared
@@ -104,7 +104,6 @@ class _Reader:
         self.about: dict[str, Any] = about if isinstance(about, dict) else {}
 
     def opened(self, device: torch.device, check: bool | None) -> Prepared:
-        metric = self._choice("metric", _checks.METRICS)
         nonfinite = self._choice("nonfinite", _checks.NONFINITE)
         screen = self._choice("screen", SCREENS)
         vectors = self._vectors()
@@ -113,20 +112,25 @@ class _Reader:
         collection = self._collection(vectors, device)
         if not self.is_current:
             # It says what was in use, not what was asked for.
-            asked = "float" if screen == "float" else "auto"
-            coder = Coder(metric, asked, layout_for(device, vectors.shape[1], asked))
-            collection, coder = self._coded(collection, coder, nonfinite)
+            screen = "float" if screen == "float" else "auto"
+            collection, coder = self._coded(collection, self._coder(screen, collection), nonfinite)
             return Prepared(collection, coder, nonfinite, self.file)
         collection = collection.excluding(self._nonfinite(len(vectors), nonfinite))
-        layout = layout_for(device, vectors.shape[1], screen)
+        coder = self._coder(screen, collection)
         if self._value("too_large", bool):
-            layout = None
-        coder = Coder(metric, screen, layout)
-        if layout is not None and self.about.get("layout") == list(astuple(layout)):
-            coder = self._with_codes(coder, layout, collection)
-        elif layout is not None:
+            coder = replace(coder, layout=None, too_large=True)
+        if coder.layout is not None and self.about.get("layout") == list(astuple(coder.layout)):
+            coder = self._with_codes(coder, coder.layout, collection)
+        elif coder.layout is not None:
             collection, coder = self._coded(collection, coder, nonfinite)
         return Prepared(collection, coder, nonfinite, self.file)
+
+    def _coder(self, asked: str, collection: Collection) -> Coder:
+        """Without codes yet. What was asked for stays asked for where it cannot be had."""
+        device, channels = collection.device, collection.rows.channels
+        possible = asked != "int8" or can_code(device, channels)
+        layout = layout_for(device, channels, asked if possible else "float")
+        return Coder(self._choice("metric", _checks.METRICS), asked, layout)
 
     def _coded(
         self, collection: Collection, coder: Coder, nonfinite: str
@@ -184,7 +188,7 @@ class _Reader:
         fitted_on = self._value("fitted_on", int)
         if fitted_on < 0:
             self.file.refuse(f"its frame is fitted on {fitted_on} rows")
-        return Coder(coder.metric, coder.asked, layout, codes, fitted_on)
+        return replace(coder, codes=codes, fitted_on=fitted_on)
 
     def _require_sound(self, codes: Codes, collection: Collection) -> None:
         """What codes must be whatever the vectors are, so that no search reads where none are."""

@@ -36,7 +36,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._bounds import LARGEST_TAME_NORM, U32, U64, fp64_slack
+from ._bounds import LARGEST, LARGEST_TAME_NORM, U32, U64, fp64_slack
 
 LARGEST_CODE = 127
 MAX_CHANNELS = 1 << 15
@@ -151,14 +151,14 @@ def integer_thresholds(queries: CodedQueries, bounds: Tensor, threshold: Tensor)
     LOWEST; where nothing can be said, the least such number.
     """
     scale, error, size, bias = bounds.double().unbind(1)
-    t = threshold.double()
+    # Every other number here is finite, and small enough that no product overflows.
+    t = threshold.double().nan_to_num(nan=-LARGEST, posinf=LARGEST, neginf=-LARGEST)
     t = t - queries.shift - (t.abs() + queries.shift.abs()) * 2.0**-40
     left = torch.stack([t, -queries.error, -queries.norm, torch.full_like(t, -1)], 1)
     right = torch.stack([torch.ones_like(scale), size, error, bias])
     products = (left / queries.scale[:, None]) @ (right / scale)
     # Casting rounds towards zero: up, by less than one, where negative.
-    products.sub_(1).nan_to_num_(nan=LOWEST + 1).clamp_(LOWEST + 1, -LOWEST - 1)
-    return products.int()
+    return products.sub_(1).clamp_(LOWEST + 1, -LOWEST - 1).int()
 
 
 UPPER_MARGIN = 2.0**-20

@@ -108,6 +108,14 @@ class Coder:
         return replace(self, codes=codes), kept * self.layout.span
 
 
+def coded(
+    collection: Collection, metric: str, screen: str, exclude: bool, progress: bool | None
+) -> tuple[Collection, Coder]:
+    """A collection and its codes, as ``Coder.coded``, by the ``screen`` that was asked for."""
+    layout = layout_for(collection.device, collection.rows.channels, screen)
+    return Coder(metric, screen, layout).coded(collection, 0, exclude, progress)
+
+
 def steps(
     codes: Codes | None, first: int, stop: int, channels: int
 ) -> Iterator[tuple[Codes | None, int, int]]:
@@ -133,19 +141,26 @@ def _bar(rows: int, progress: bool | None) -> Iterator[Callable[[int], object]]:
         yield b.update
 
 
+def can_code(device: torch.device, channels: int) -> bool:
+    """Whether an int8 screen is exact there."""
+    return channels <= _bounds_int8.MAX_CHANNELS and _products.is_exact(device.type)
+
+
 def layout_for(device: torch.device, channels: int, screen: str) -> Layout | None:
     """How codes should lie for searches on this device; None for no codes.
 
     Raises ValueError where int8 is demanded but cannot be had exactly.
     """
+    if screen == "float":
+        return None
     fits = channels <= _bounds_int8.MAX_CHANNELS
-    if screen != "float" and fits and device.type == "cuda":
+    if fits and device.type == "cuda":
         layout = _layout_on_cuda(device)
         if layout is not None:
             return layout
-    if screen == "float" or (screen == "auto" and not (fits and _products.is_fast(device.type))):
+    if screen == "auto" and not (fits and _products.is_fast(device.type)):
         return None
-    if not (fits and _products.is_exact(device.type)):
+    if not can_code(device, channels):
         raise ValueError(
             f"screen must not be 'int8' where integer products are not exact, nor beyond "
             f"{_bounds_int8.MAX_CHANNELS} channels; got {channels} channels on {device}"

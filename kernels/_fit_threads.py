@@ -40,16 +40,15 @@ def in_fit_thread(
 ) -> _Result:
     """What ``call`` returns: in this thread, or where it is unfit, in a fresh one, for half a ms.
 
-    ``tensors``: the matrices that it works on, queries first. If any lies elsewhere than on the
-    CPU, it stays in this thread, to which the current stream belongs. Gradients are not recorded
-    in a fresh thread.
+    ``tensors``: the matrices that it works on, queries first; none if they are not known. If any
+    lies elsewhere than on the CPU, it stays in this thread, to which the current stream belongs.
+    Gradients are not recorded in a fresh thread.
 
     Raises RuntimeError where numbers below 2^-126 cannot be had at all.
     """
     if any(tensor.device.type != "cpu" for tensor in tensors):
         return call(*args, **kwargs)
-    # Of the largest tensor that can be made of them, one of scores or the matrices themselves.
-    elements = sum(map(len, tensors)) * max(len(tensors[0]), tensors[0].shape[1])
+    elements = _most_elements(tensors)
     if not _flushes() and _are_others_fit(elements):
         return call(*args, **kwargs)
 
@@ -64,6 +63,13 @@ def in_fit_thread(
 
     with ThreadPoolExecutor(1, "flashmatch") as executor:
         return executor.submit(checked).result()
+
+
+def _most_elements(tensors: Sequence[Tensor]) -> int:
+    """Of what can be made of these: scores, or the matrices themselves."""
+    if not tensors:
+        return SHARED_ELEMENTS
+    return sum(map(len, tensors)) * max(len(tensors[0]), tensors[0].shape[1])
 
 
 def _flushes() -> bool:

@@ -69,8 +69,7 @@ class Int8Block:
         maxima = products.view(shape).amax(2).flatten(1)
         if not self.candidates.full:
             self._raise_early(pages, products, maxima)
-        # An excluded query's is inf, from which no integer can be computed.
-        threshold = self.candidates.threshold.clamp(max=torch.finfo(torch.float32).max)
+        threshold = self.candidates.threshold  # inf of an excluded query
         thresholds = _bounds_int8.integer_thresholds(self.coded, pages.bounds, threshold)
         queries, groups = (maxima >= thresholds).nonzero(as_tuple=True)
         if len(queries) > _CROWDED_GROUPS * maxima.numel():

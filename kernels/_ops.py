@@ -70,14 +70,26 @@ def _search(
         else:
             if _triton.supports(queries, prototypes, k, metric):
                 return _triton.search(queries, prototypes, k, metric, mask, chunk_rows, exclude)
+    arguments = (queries, prototypes, k, metric, mask, chunk_rows, exclude)
+    return in_fit_thread([queries, *prototypes], _search_by_torch, *arguments)
+
+
+def _search_by_torch(
+    queries: Tensor,
+    prototypes: list[Tensor],
+    k: int,
+    metric: str,
+    mask: Tensor | None,
+    chunk_rows: int | None,
+    exclude: bool,
+) -> tuple[Tensor, Tensor]:
     from . import WORKSPACE_BYTES  # at call time: it can be set
 
     rows = sum(len(chunk) for chunk in prototypes)
     chosen = plan(len(queries), rows, queries.shape[1], k, WORKSPACE_BYTES, chunk_rows)
     is_coded = chosen.coded and _products.is_fast(queries.device.type)
     body = _int8_search.search_raw if is_coded else _torch.search
-    arguments = (queries, prototypes, k, metric, mask, exclude, chosen)
-    return in_fit_thread([queries, *prototypes], body, *arguments)
+    return body(queries, prototypes, k, metric, mask, exclude, chosen)
 
 
 topk = torch.library.custom_op("flashmatch::topk", _search, mutates_args=())

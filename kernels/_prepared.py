@@ -1,5 +1,7 @@
 """One state of a bank: what a search takes once, at its start, and reads until its end."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from . import _checks, _exact, _ops, _searches
@@ -32,8 +34,25 @@ class Prepared:
         self.counts = counts or Counts(collection.device)
         self.handle = _ops.enter(self)
 
-    def followed_by(self, collection: Collection, coder: Coder) -> "Prepared":
-        """The next state of the same bank."""
+    def with_added(self, chunks: Sequence[Tensor], ids: object) -> tuple["Prepared", Tensor]:
+        """The next state of the same bank, which holds ``chunks``, too, and the ids they have."""
+        start, first = self.collection.ids.count, 0
+        fresh = self.collection.ids.checked(ids, sum(map(len, chunks)))
+        for chunk in chunks if self.nonfinite == "raise" else ():
+            _checks.refuse_nonfinite("prototypes", ~_exact.norms(chunk).isfinite(), first)
+            first += len(chunk)
+        added = self.collection.appended(chunks, fresh)
+        return self._next(*self.coder.coded(added, start, True, False)), fresh.to(added.device)
+
+    def without(self, ids: object) -> "Prepared":
+        """The next state of the same bank, in which these ids are not."""
+        gone = self.collection.ids.required(ids)
+        left = self.collection.removed(gone)
+        if 2 * len(left) >= left.ids.count or self.file is not None:
+            return self._next(left, self.coder.closed(gone, left))
+        return self._next(*self.coder.coded(left.compacted(), 0, True, False))
+
+    def _next(self, collection: Collection, coder: Coder) -> "Prepared":
         return Prepared(collection, coder, self.nonfinite, self.file, self.counts)
 
     def copied(self, file: TensorFile | None) -> "Prepared":

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _bank_file, _checks, _coding, _exact, _store, _transforms
+from . import _bank_file, _checks, _coding, _store, _transforms
 from ._collection import Collection
 from ._counts import BankStats as BankStats
 from ._fit_threads import in_fit_thread
@@ -69,10 +69,8 @@ class PrototypeBank:
         place = chunks[0].device if device is None else torch.empty(0, device=device).device
         rows = Collection(chunks[0].shape[1], chunks[0].dtype, place)
         rows = rows.appended(chunks, rows.ids.checked(ids, sum(map(len, chunks))))
-        layout = _coding.layout_for(place, rows.rows.channels, screen)
-        coder = _coding.Coder(metric, screen, layout)
         rows, coder = in_fit_thread(
-            rows.rows.chunks, coder.coded, rows, 0, nonfinite == "exclude", progress
+            chunks, _coding.coded, rows, metric, screen, nonfinite == "exclude", progress
         )
         self._begin(Prepared(rows, coder, nonfinite, file))
 
@@ -126,14 +124,13 @@ class PrototypeBank:
                 and, unless ``nonfinite="exclude"``, vectors that are not finite.
         """
         chunks = [chunk.detach() for chunk in _checks.require_prototypes(prototypes)]
+        for chunk in chunks:
+            _require_channels("prototypes", chunk, self._rows)
         with self._writing:
-            state = self._state
-            for chunk in chunks:
-                _require_channels("prototypes", chunk, state.collection)
-            fresh = state.collection.ids.checked(ids, sum(map(len, chunks)))
-            rows = state.collection.appended(chunks, fresh)
-            self._state = in_fit_thread(rows.rows.chunks, _with_added, state, rows, chunks)
-        return fresh.to(rows.device)
+            tensors = [*self._rows.rows.chunks, *chunks]
+            state, fresh = in_fit_thread(tensors, self._state.with_added, chunks, ids)
+            self._state = state
+        return fresh
 
     @_ANY_MODE
     def remove(self, ids: object) -> None:
@@ -146,15 +143,7 @@ class PrototypeBank:
             TypeError, ValueError: not integers, or not all in the bank; nothing is removed then.
         """
         with self._writing:
-            state = self._state
-            gone = state.collection.ids.required(ids)
-            rows, coder = state.collection.removed(gone), state.coder
-            if 2 * len(rows) < rows.ids.count and state.file is None:
-                rows = rows.compacted()
-                rows, coder = in_fit_thread(rows.rows.chunks, coder.coded, rows, 0, True, False)
-            else:
-                coder = coder.closed(gone, rows)
-            self._state = state.followed_by(rows, coder)
+            self._state = in_fit_thread(self._rows.rows.chunks, self._state.without, ids)
 
     def vectors(self, positions: Tensor | None = None) -> Tensor:
         """A copy (n, C) of the vectors at ``positions`` (n,) int64, or of all, on the CPU.
@@ -165,7 +154,7 @@ class PrototypeBank:
         rows = self._rows
         if positions is not None:
             _checks.require_positions("positions", positions, len(rows))
-        return rows.take(positions)
+        return in_fit_thread(rows.rows.chunks, rows.take, positions)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write vectors, ids and codes to a safetensors file, which appears whole or not at all.
@@ -177,7 +166,8 @@ class PrototypeBank:
         Raises:
             ValueError, OSError: ``path`` is no file, or cannot be written.
         """
-        _bank_file.save(path, self._state)
+        state = self._state
+        in_fit_thread(state.collection.rows.chunks, _bank_file.save, path, state)
 
     @classmethod
     @_ANY_MODE
@@ -202,7 +192,8 @@ class PrototypeBank:
                 and what is wrong with it.
         """
         bank = cls.__new__(cls)
-        bank._begin(_bank_file.load(path, torch.empty(0, device=device or "cpu").device, check))
+        place = torch.empty(0, device=device or "cpu").device
+        bank._begin(in_fit_thread((), _bank_file.load, path, place, check))
         if check:
             bank.check()
         return bank
@@ -297,15 +288,6 @@ class PrototypeBank:
     @property
     def _coder(self) -> _coding.Coder:
         return self._state.coder
-
-
-def _with_added(state: Prepared, rows: Collection, chunks: Sequence[Tensor]) -> Prepared:
-    """The state with ``chunks``, which ``rows`` hold already, once they are checked and coded."""
-    first = 0
-    for chunk in chunks if state.nonfinite == "raise" else ():
-        _checks.refuse_nonfinite("prototypes", ~_exact.norms(chunk).isfinite(), first)
-        first += len(chunk)
-    return state.followed_by(*state.coder.coded(rows, state.collection.ids.count, True, False))
 
 
 def _require_channels(name: str, value: Tensor, rows: Collection) -> None:

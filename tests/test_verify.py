@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from math import inf, nan
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flashmatch import Verification, topk, verify
-from flashmatch.kernels import _attainable, _verification
+from flashmatch.kernels import _attainable, _fit_threads, _verification
 from flashmatch.kernels._attainable import attainable
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
@@ -492,8 +493,9 @@ def test_refused_vectors() -> None:
 @pytest.mark.parametrize(
     ("source", "allowed"),
     [
-        (MODULE, {"_checks", "_attainable", "_verification"}),
+        (MODULE, {"_checks", "_attainable", "_fit_threads", "_verification"}),
         (_attainable, set()),
+        (_fit_threads, set()),
         (_verification, set()),
     ],
 )
@@ -508,7 +510,7 @@ def test_no_code_is_shared_with_the_search(source, allowed: set[str]) -> None:
         elif isinstance(node, ast.ImportFrom):
             outside.add(node.module)
     assert inside == allowed
-    assert outside <= {"torch", "math", "fractions", "dataclasses", "collections.abc", "typing"}
+    assert outside <= {"torch", *sys.stdlib_module_names, "collections.abc", "concurrent.futures"}
 
 
 class LargestResult(TorchDispatchMode):
