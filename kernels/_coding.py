@@ -108,14 +108,6 @@ class Coder:
         return replace(self, codes=codes), kept * self.layout.span
 
 
-def coded(
-    collection: Collection, metric: str, screen: str, exclude: bool, progress: bool | None
-) -> tuple[Collection, Coder]:
-    """A collection and its codes, as ``Coder.coded``, by the ``screen`` that was asked for."""
-    layout = layout_for(collection.device, collection.rows.channels, screen)
-    return Coder(metric, screen, layout).coded(collection, 0, exclude, progress)
-
-
 def steps(
     codes: Codes | None, first: int, stop: int, channels: int
 ) -> Iterator[tuple[Codes | None, int, int]]:

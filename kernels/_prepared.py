@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from . import _checks, _exact, _ops, _searches
 from ._bank_check import find_mismatch
-from ._coding import Coder
+from ._coding import Coder, layout_for
 from ._collection import Collection
 from ._counts import Counts
 from ._fit_threads import in_fit_thread
@@ -88,3 +89,20 @@ class Prepared:
         if self.nonfinite == "raise":
             _checks.refuse_nonfinite("queries", ~_exact.norms(queries).isfinite())
         return _searches.search(queries, self.collection, self.coder, k, mask)
+
+
+def prepared(
+    chunks: Sequence[Tensor],
+    ids: object,
+    device: torch.device,
+    metric: str,
+    screen: str,
+    nonfinite: str,
+    progress: bool | None,
+    file: TensorFile | None,
+) -> Prepared:
+    """The first state of a bank of ``chunks`` (m_i, C), with ``ids`` that are checked here."""
+    empty = Collection(chunks[0].shape[1], chunks[0].dtype, device)
+    rows = empty.appended(chunks, empty.ids.checked(ids, sum(map(len, chunks))))
+    coder = Coder(metric, screen, layout_for(device, rows.rows.channels, screen))
+    return Prepared(*coder.coded(rows, 0, nonfinite == "exclude", progress), nonfinite, file)

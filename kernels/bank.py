@@ -11,7 +11,7 @@ from . import _bank_file, _checks, _coding, _store, _transforms
 from ._collection import Collection
 from ._counts import BankStats as BankStats
 from ._fit_threads import in_fit_thread
-from ._prepared import Prepared
+from ._prepared import Prepared, prepared
 from ._room import new_lock
 from .topk import Matches
 
@@ -67,12 +67,8 @@ class PrototypeBank:
             file = _store.TensorFile(str(path), {"prototypes": prototypes}, {})
         chunks = [chunk.detach() for chunk in _checks.require_prototypes(prototypes)]
         place = chunks[0].device if device is None else torch.empty(0, device=device).device
-        rows = Collection(chunks[0].shape[1], chunks[0].dtype, place)
-        rows = rows.appended(chunks, rows.ids.checked(ids, sum(map(len, chunks))))
-        rows, coder = in_fit_thread(
-            chunks, _coding.coded, rows, metric, screen, nonfinite == "exclude", progress
-        )
-        self._begin(Prepared(rows, coder, nonfinite, file))
+        options = metric, screen, nonfinite, progress
+        self._begin(in_fit_thread(chunks, prepared, chunks, ids, place, *options, file))
 
     def topk(self, queries: Tensor, k: int, *, mask: Tensor | None = None) -> Matches:
         """The k most similar prototypes of each query, exactly: as ``flashmatch.topk``.
