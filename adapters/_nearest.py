@@ -4,17 +4,24 @@ A bank orders by scores rounded to fp32, which are equal for many distances that
 1 - cos = 1e-9 and 2e-9, for instance. So it is asked for a few rows more than k, these are ordered
 by distances evaluated in fp64 from the vectors, and what was left out is excluded by a bound. A
 query whose bound does not exclude is searched again, for four times as many.
+
+Squares of distances beyond the range of fp32, or below it, are all one score to a bank. Rows of
+such a size are searched in a unit of their own, a power of two, by which they divide exactly.
 """
+
+import math
 
 import torch
 from torch import Tensor
 
 from flashmatch.kernels import PrototypeBank
+from flashmatch.kernels._fit_threads import in_fit_thread
 
 SPARE = 8
 """Rows beyond k that are asked for at first: about 1 us of rescoring each."""
 
 _COSINE_EPS = 1e-8  # the contract's, of torch.cosine_similarity: shorter norms count as this
+_SAMPLE = 256  # rows that tell in which units to search
 _PAIR_ELEMENTS = 1 << 18  # gathered at a time: 2 MiB in fp64 of either side, in cache
 _FOUND_ELEMENTS = 1 << 22  # candidates at a time: 32 MiB of indices
 
@@ -31,10 +38,16 @@ class NearestRows:
         ValueError: rows that are not finite, or whose norm is beyond fp64.
     """
 
-    def __init__(self, rows: Tensor, distance: str) -> None:
-        self._rows, self._distance = rows, distance
+    def __init__(self, rows: Tensor, distance: str, *, unit: float | None = None) -> None:
+        """``unit``: a power of two; None = one that suits the rows."""
+        self._given, self._distance = rows, distance
+        if unit is None:
+            unit = 1.0 if distance == "cosine" else _unit_of(rows)
+        scaled = _divided(rows, unit)
+        self._unit, self._rows = (1.0, rows) if scaled is None else (unit, scaled)
         metric = "cosine" if distance == "cosine" else "l2"
-        self._bank = PrototypeBank(rows, metric=metric, progress=False)
+        self._bank = PrototypeBank(self._rows, metric=metric, progress=False)
+        self._in_units_of_one: NearestRows | None = None  # made if queries need it
 
     def search(self, queries: Tensor, k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Distances (Q, k) in ``dtype`` and indices (Q, k) int64: the nearest, and in order.
@@ -48,6 +61,15 @@ class NearestRows:
         Time is O(Q M C). Where more than k + ``SPARE`` rows tie for the k-th place, a query costs
         several searches, the last one for all that tie.
         """
+        return in_fit_thread([queries, self._rows], self._search, queries, k, dtype)
+
+    def _search(self, queries: Tensor, k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        scaled = _divided(queries, self._unit)
+        if scaled is None:  # of another size than the rows
+            if self._in_units_of_one is None:
+                self._in_units_of_one = NearestRows(self._given, self._distance, unit=1.0)
+            return self._in_units_of_one._search(queries, k, dtype)
+        queries = scaled
         distances = queries.new_empty(len(queries), k, dtype=dtype)
         indices = queries.new_empty(len(queries), k, dtype=torch.int64)
         pending, width = torch.arange(len(queries), device=queries.device), k + SPARE
@@ -73,15 +95,17 @@ class NearestRows:
         """
         scores, candidates = self._bank.topk(queries, width)
         candidates = candidates.sort(dim=1).values
-        distances = self._evaluated(queries, candidates).to(dtype)
-        distances, order = distances.sort(dim=1, stable=True)
-        kth = distances[:, k - 1]
+        in_units = self._evaluated(queries, candidates)
+        unit = self._unit**2 if self._distance == "sqeuclidean" else self._unit
+        distances, order = (in_units * unit).to(dtype).sort(dim=1, stable=True)
+        kth, last = distances[:, k - 1], order[:, k - 1 : k]
         above = scores[:, -1]
         for _ in range(2):
             above = above.nextafter(above.new_tensor(torch.inf))
         slack = 1 - self._rows.shape[1] * 2.0**-50
-        left_out = (self._of_scores(above.double()) * slack).to(dtype)
-        proven = (left_out > kth) | (kth == 0) | (width == len(self._rows))
+        left_out = (self._of_scores(above.double()) * slack * unit).to(dtype)
+        is_zero = in_units.gather(1, last)[:, 0] == 0
+        proven = (left_out > kth) | is_zero | (width == len(self._rows))
         return distances[:, :k], candidates.gather(1, order[:, :k]), proven
 
     def _of_scores(self, scores: Tensor) -> Tensor:
@@ -91,7 +115,7 @@ class NearestRows:
         return squares if self._distance == "sqeuclidean" else squares.sqrt()
 
     def _evaluated(self, queries: Tensor, candidates: Tensor) -> Tensor:
-        """fp64 distances (Q, width) to the rows that ``candidates`` (Q, width) names."""
+        """fp64 distances (Q, width), in units, to the rows that ``candidates`` (Q, width) names."""
         flat = candidates.flatten()
         owners = torch.arange(len(flat), device=flat.device) // candidates.shape[1]
         out = torch.empty(len(flat), dtype=torch.float64, device=flat.device)
@@ -100,6 +124,27 @@ class NearestRows:
             q, p = queries[owners[part]].double(), self._rows[flat[part]].double()
             out[part] = _cosine_distance(q, p) if self._distance == "cosine" else _squares(q, p)
         return (out.sqrt() if self._distance == "euclidean" else out).view_as(candidates)
+
+
+def _unit_of(rows: Tensor) -> float:
+    """A power of two near the median norm of some rows, or 1 where squares are in range anyway."""
+    step = max(1, len(rows) // _SAMPLE)
+    norms = torch.linalg.vector_norm(rows[::step], dim=1, dtype=torch.float64)
+    norms = norms[norms.isfinite() & (norms > 0)]
+    if len(norms) == 0 or 2.0**-40 <= (typical := float(norms.median())) <= 2.0**50:
+        return 1.0
+    return 2.0 ** max(-460, min(math.frexp(typical)[1], 460))
+
+
+def _divided(vectors: Tensor, unit: float) -> Tensor | None:
+    """The vectors in units: exactly, in their own dtype or in fp64, or None."""
+    if unit == 1.0:
+        return vectors
+    divided = vectors.double() / unit
+    if not torch.equal(divided * unit, vectors.double()):
+        return None
+    narrow = divided.to(vectors.dtype)
+    return narrow if torch.equal(narrow.double(), divided) else divided
 
 
 def _squares(q: Tensor, p: Tensor) -> Tensor:

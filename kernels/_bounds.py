@@ -38,6 +38,9 @@ LARGEST = (2 - 2.0**-23) * 2.0**127
 """The largest number of fp32."""
 LARGEST_TAME_NORM = 1e18
 """Norms up to here keep every fp32 product and sum of a dot or l2 screen below overflow."""
+SHORT_NORM, LONG_NORM = 2.0**-40, 2.0**50
+"""Of products of shorter vectors, underflow takes more than roundings do; longer ones have
+neighbours in size that are not tame."""
 MAX_CHANNELS = 1 << 21
 """Up to here the 1.5 C + 16 roundings of an fp32 screen make a relative error below 1/4. With more
 channels nothing below is proven of it: bounds are infinite, and exclude nothing."""
@@ -109,30 +112,71 @@ def norm_bound(norms: Tensor, channels: int) -> Tensor:
     return norms * (1 + (channels + 8) * U32) + math.sqrt(channels * TINY)
 
 
-def threshold(kth_scores: Tensor, query_norms: Tensor, channels: int, metric: str) -> Tensor:
+def threshold(
+    kth_scores: Tensor,
+    query_norms: Tensor,
+    channels: int,
+    metric: str,
+    units: Tensor | float = 1.0,
+) -> Tensor:
     """Screen-unit values strictly below which a score rounds to less than the k-th best.
 
-    Shapes (Q,): ``kth_scores`` fp32, not NaN; ``query_norms`` fp64. t - |t| 2^-23 - 2^-149 is at
-    most the fp32 number before t; before inf, that is the largest. For l2, |q|^2 has its own fp64
-    error, which matters where p is small. Nothing rounds to less than -inf: no value is excluded.
+    Shapes (Q,): ``kth_scores`` fp32, not NaN; ``query_norms`` fp64; ``units`` fp64, powers of two:
+    a score of 1 is 1 / unit in what is screened, and norms are given as screened. t - |t| 2^-23 -
+    2^-149 is at most the fp32 number before t; before inf, that is the largest. For l2, |q|^2 has
+    its own fp64 error, which matters where p is small. Nothing rounds to less than -inf.
     """
     t = kth_scores.double().clamp(max=LARGEST)
-    t = t - t.abs() * 2.0**-23 - 2.0**-149
+    t = (t - t.abs() * 2.0**-23 - 2.0**-149) / units
     if metric == "l2":
-        squares = query_norms.square()
-        t = (t + squares - fp64_slack(channels) * (t.abs() + squares)) / 2
+        t = _of_l2(t, query_norms, channels)
     return lowered_to_fp32(t.masked_fill(kth_scores == -torch.inf, -torch.inf))
 
 
-def early_threshold(kth_screened: Tensor, query_norms: Tensor, metric: str) -> Tensor:
-    """The same from screen-unit lower bounds (Q,) of the k-th best score, before any is exact.
+def threshold_ahead(
+    kth_scores: Tensor,
+    query_norms: Tensor,
+    channels: int,
+    metric: str,
+    units: Tensor | float = 1.0,
+) -> Tensor:
+    """The same for rows behind all of the k best: below it, a score rounds to at most the k-th.
 
-    What rounds to less than the k-th score lies below it by more than |s| 2^-24, and
-    |s| <= 2 |v| + |q|^2.
+    Half the way to the next fp32 number is at least |t| 2^-25, and 2^-150. What is above the
+    largest number is infinite, so that behind k scores of inf nothing can enter; and behind k of
+    -inf nothing that rounds to it, too.
     """
-    t = kth_screened.double()
-    reach = t.abs() + query_norms.square() if metric == "l2" else t.abs()
-    return lowered_to_fp32(t - reach * 2.0**-22 - 2.0**-149)
+    t = kth_scores.double().clamp(-(2.0**128), 2.0**128)
+    t = (t + (t.abs() * 2.0**-25).clamp(min=2.0**-150)) / units
+    if metric == "l2":
+        t = _of_l2(t, query_norms, channels)
+    return lowered_to_fp32(t).masked_fill(kth_scores == torch.inf, LARGEST)
+
+
+def early_threshold(
+    kth_screened: Tensor, query_norms: Tensor, metric: str, units: Tensor | float = 1.0
+) -> Tensor:
+    """``threshold`` from screen-unit lower bounds (Q,) of the k-th best score, none of it exact.
+
+    What rounds to less than the k-th score lies below it by more than |s| 2^-24, or 2^-150, and
+    |s| <= 2 |v| + |q|^2. What rounds to inf is no less than another such, nor is anything less than
+    what may round to -inf.
+    """
+    t, largest = kth_screened.double(), LARGEST / units
+    if metric == "l2":
+        squares = query_norms.square()
+        score, reach = 2 * t - squares, t.abs() + squares  # at most 0: never inf
+    else:
+        score, reach = t, t.abs()
+        t = t.clamp(max=largest)
+    t = t - reach * 2.0**-22 - 2.0**-149 / units
+    return lowered_to_fp32(t.masked_fill(score < -largest, -torch.inf))
+
+
+def _of_l2(scores: Tensor, query_norms: Tensor, channels: int) -> Tensor:
+    """At most the screened values of these scores, in any fp64 evaluation."""
+    squares = query_norms.square()
+    return (scores + squares - fp64_slack(channels) * (scores.abs() + squares)) / 2
 
 
 def lowered_to_fp32(values: Tensor) -> Tensor:

@@ -21,15 +21,22 @@ _LOWEST = torch.finfo(torch.float32).min
 
 
 class Candidates:
-    """``threshold`` (Q,) fp32, in screen units, rises as candidates and exact keys come in."""
+    """``threshold`` (Q,) fp32, in screen units, rises as candidates and exact keys come in.
 
-    def __init__(self, queries: Tensor, query_norms: Tensor, k: int, metric: str) -> None:
-        """Finite ``queries`` (Q, C) as given, and their norms (Q,) fp64."""
-        self.queries, self.query_norms, self.k, self.metric = queries, query_norms, k, metric
+    Rows come in the order of their indices.
+    """
+
+    def __init__(self, queries: Tensor, k: int, metric: str) -> None:
+        """Finite ``queries`` (Q, C) as given."""
+        self.queries, self.k, self.metric = queries, k, metric
         count = len(queries)
+        # Of the screen, if there is one: the queries' norms in its units, and these.
+        self.lengths = queries.new_zeros(count, dtype=torch.float64)
+        self.units = torch.ones_like(self.lengths)
         self.keys = queries.new_full((count, k), _order.EMPTY, dtype=torch.int64)
         self.lower = queries.new_full((count, k), -torch.inf, dtype=torch.float32)
         self.threshold = queries.new_full((count,), _LOWEST, dtype=torch.float32)
+        self.ahead = self.threshold.clone()  # the same for rows behind all that have exact keys
         self.full = False  # every query has a threshold from k candidates
         self.pool: list[tuple[Tensor, Tensor, Tensor]] = []  # queries, indices, upper bounds
         self.fresh: list[tuple[Tensor, Tensor]] = []  # queries, lower bounds not yet in self.lower
@@ -46,11 +53,20 @@ class Candidates:
         """Exact keys (Q, n), EMPTY where a prototype may not match."""
         self.keys = torch.cat([self.keys, keys], 1).topk(self.k).values
         kth = _order.scores_of(self.keys[:, -1])
-        self._raise(_bounds.threshold(kth, self.query_norms, self.queries.shape[1], self.metric))
+        about = self.lengths, self.queries.shape[1], self.metric, self.units
+        self._raise(_bounds.threshold(kth, *about))
+        ahead = _bounds.threshold_ahead(kth, *about)
+        ahead.masked_fill_(self.keys[:, -1] == _order.EMPTY, _LOWEST)
+        self.ahead = torch.maximum(self.ahead, ahead)
+
+    def least(self) -> Tensor:
+        """(Q,) fp32: what a row that comes now has to reach."""
+        return torch.maximum(self.threshold, self.ahead)
 
     def raise_early(self, kth_lower: Tensor) -> None:
         """Use lower bounds (Q,), screen units, of the k-th best score."""
-        self._raise(_bounds.early_threshold(kth_lower, self.query_norms, self.metric))
+        about = self.lengths, self.metric, self.units
+        self._raise(_bounds.early_threshold(kth_lower, *about))
 
     def raise_threshold(self) -> None:
         """Raise the threshold by what came in."""

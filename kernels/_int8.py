@@ -47,16 +47,17 @@ class Int8Block:
         self.candidates = block.candidates
         self.rows_seen = self.next_raise = 0
         self.repaired = torch.zeros(len(block.rows), dtype=torch.bool, device=block.rows.device)
-        if block.screened:
+        # Underflow in the sieve is counted for no larger units than these.
+        self.usable = block.screened and not block.screen.normalises and block.screen.scale <= 1.0
+        if self.usable:
             self.coded = frame.queries(block.rows, block.norms)
-            self.slack = block.slack
 
     def scan(self, codes: Codes, first_page: int, last_page: int, mask: Tensor | None) -> None:
         """Bring in pages of ``codes``.
 
         ``mask`` (M,) or (Q, M) bool by row of all prototypes, of this block's queries.
         """
-        if not (self.block.screened and self._scan(codes, first_page, last_page, mask)):
+        if not (self.usable and self._scan(codes, first_page, last_page, mask)):
             start, stop = (page * codes.layout.span for page in (first_page, last_page))
             start, stop = codes.first_row + start, codes.first_row + min(stop, codes.count)
             self.scan_in_float(start, stop, mask, codes.alive(first_page, last_page))
@@ -69,7 +70,7 @@ class Int8Block:
         maxima = products.view(shape).amax(2).flatten(1)
         if not self.candidates.full:
             self._raise_early(pages, products, maxima)
-        threshold = self.candidates.threshold  # inf of an excluded query
+        threshold = self.candidates.least().double() * self.candidates.units
         thresholds = _bounds_int8.integer_thresholds(self.coded, pages.bounds, threshold)
         queries, groups = (maxima >= thresholds).nonzero(as_tuple=True)
         if len(queries) > _CROWDED_GROUPS * maxima.numel():
@@ -150,7 +151,8 @@ class Int8Block:
 
         ``queries`` (n,) ascend.
         """
-        norms, metric = pages.norms[rows], self.frame.metric
+        metric, scale = self.frame.metric, self.block.screen.scale
+        norms = pages.norms[rows] if scale == 1.0 else pages.norms[rows] * scale
         values = torch.empty_like(norms)
         direct = pages.floats(self.block)
         step = len(queries) if direct is not None else max(1, _GATHER_ELEMENTS // pages.channels)
@@ -160,15 +162,14 @@ class Int8Block:
                 gathered, at = pages.gathered(self.block, rows[part])
             else:
                 gathered, at = direct, rows[part] - pages.first
-            values[part] = chosen_dots(self.block.floats, gathered, queries[part], at)
+            values[part] = chosen_dots(self.block.screen.floats, gathered, queries[part], at)
+        if scale != 1.0:
+            values *= scale
         if metric == "cosine":
             values /= norms.clamp(min=_bounds.COSINE_EPS)
-            one = values.new_ones(1)
-            return values, self.slack.of(one, one)
-        bounds = _bounds.norm_bound(norms, pages.channels)
-        if metric == "l2":
+        elif metric == "l2":
             values -= norms.square() * 0.5
-        return values, self.slack.of(self.block.norm_bounds[queries, 0], bounds)
+        return values, self.block.screen.slack_of_pairs(queries, norms)
 
 
 class _Pages:
@@ -212,5 +213,5 @@ class _Pages:
     def gathered(self, block: Block, rows: Tensor) -> tuple[Tensor, Tensor]:
         """fp32 copies of the rows in question, each once, and where in them ``rows`` are."""
         needed, at = rows.unique(return_inverse=True)
-        out = block.floats.new_empty(len(needed), self.channels)
+        out = block.screen.floats.new_empty(len(needed), self.channels)
         return block.prototypes.take(needed + self.first_row, out), at

@@ -45,11 +45,13 @@ class Rows:
         pieces = [piece.to(device, non_blocking=True) for piece in self.pieces(start, stop)]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
-    def sample(self, count: int, device: torch.device) -> Tensor:
-        """At most ``count`` of the rows in fp32 on ``device``, evenly spread."""
+    def sample(
+        self, count: int, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """At most ``count`` of the rows, in ``dtype`` on ``device``, evenly spread."""
         count = min(count, len(self))
         chosen = torch.arange(count, device=device) * len(self) // max(count, 1)
-        out = torch.empty(count, self.channels, dtype=torch.float32, device=device)
+        out = torch.empty(count, self.channels, dtype=dtype, device=device)
         return self.take(chosen, out)
 
     def take(self, indices: Tensor, out: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ and no query needs repair. A chunk with too many survivors, or with numbers too 
 scored exactly as a whole.
 """
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from . import _bounds, _exact, _order
 from ._candidates import Candidates
 from ._checks import refuse_nonfinite
+from ._float_screen import screen_for
 from ._plan import Plan
 from ._rows import Rows
 
@@ -85,9 +85,13 @@ class _Chunk(NamedTuple):
     first: int  # index of the first row among all prototypes
     mask: Tensor | None  # (P,) or (Q, P), True = may match
 
+    def part(self, start: int, stop: int) -> "_Chunk":
+        mask = None if self.mask is None else self.mask[..., start:stop]
+        return _Chunk(self.rows[start:stop], self.first + start, mask)
+
 
 class Block:
-    """One block of queries on its way through the prototypes."""
+    """One block of queries on its way through the prototypes, in the order of their indices."""
 
     def __init__(
         self,
@@ -100,7 +104,7 @@ class Block:
         plan: Plan,
     ) -> None:
         self.prototypes, self.k, self.metric = prototypes, k, metric
-        self.exclude, self.plan, self.channels = exclude, plan, queries.shape[1]
+        self.exclude, self.plan = exclude, plan
         norms = _exact.norms(queries)
         self.excluded = ~norms.isfinite()
         if self.excluded.any():
@@ -109,36 +113,32 @@ class Block:
             queries = queries.masked_fill(self.excluded[:, None], 0)
             norms = norms.masked_fill(self.excluded, 0)
         self.rows, self.norms = queries, norms
-        self.roundoff = _bounds.operand_roundoff(queries.device)
-        self.screened = (
-            plan.screened
-            and self.roundoff < math.inf
-            and (metric == "cosine" or bool(norms.max() <= _bounds.LARGEST_TAME_NORM))
-        )
+        self.candidates = Candidates(queries, k, metric)
+        self.screened = plan.screened
         if self.screened:
-            self._prepare_screen(norms)
-        self.candidates = Candidates(queries, norms, k, metric)
+            self.screen = screen_for(queries, norms, prototypes, metric)
+            self.screened = self.screen.works
+            self.candidates.lengths, self.candidates.units = self.screen.lengths, self.screen.units
+            self.values = queries.new_empty(len(queries), 0, dtype=torch.float32)
+            self.chunk_norms = self.values.new_empty(0)
         # An excluded query is zero by now and would tie with everything, for nothing.
         self.candidates.threshold.masked_fill_(self.excluded, torch.inf)
         self.seen, self.next_tightening, self.total = 0, 0, len(prototypes)
         self.waiting: list[Tensor] = []  # key blocks of chunks scored as a whole
 
-    def _prepare_screen(self, norms: Tensor) -> None:
-        self.floats, self.norm_bounds = self.rows.float(), (norms.float() * 1.0001)[:, None]
-        if self.metric == "cosine":
-            scale = norms.clamp(min=_bounds.COSINE_EPS)[:, None]
-            self.floats = (self.rows.double() / scale).float()
-            self.norm_bounds = torch.ones_like(self.norm_bounds)
-        self.slack = _bounds.fp32_slack(self.metric, self.channels, self.roundoff)
-        self.values = self.floats.new_empty(len(self.rows), 0)
-        self.chunk_norms = self.floats.new_empty(0)
-
     def scan(self, rows: Tensor, first: int, mask: Tensor | None) -> None:
         """Bring in the prototypes ``rows`` (P, C), numbered from ``first``."""
-        self.seen += len(rows)
         chunk = _Chunk(rows, first, mask)
-        if not (self.screened and self._scan_screened(chunk)):
+        if not self.screened:
             self._scan_whole(chunk)
+        elif not self._scan_screened(chunk):
+            # The scores of some may exclude all others: those that tie at inf, say, or at 0.
+            head = min(len(rows), max(8 * self.k, len(rows) // 16))
+            self._scan_whole(chunk.part(0, head))
+            rest = chunk.part(head, len(rows))
+            if len(rest.rows) and not self._scan_screened(rest):
+                self._scan_whole(rest)
+        self.seen += len(rows)
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Scores and indices (Q, k)."""
@@ -147,85 +147,75 @@ class Block:
         keys[self.excluded] = _order.EMPTY
         return _order.unpack(keys)
 
-    def _scan_screened(self, chunk: _Chunk) -> bool:
+    def _scan_screened(self, chunk: _Chunk, normalise: bool = False) -> bool:
         """Add the chunk's survivors to the candidates; False if it has to be scored as a whole."""
         groups = -(-len(chunk.rows) // self.plan.group)
-        self._screen(chunk, groups * self.plan.group)
+        self._screen(chunk, groups * self.plan.group, normalise)
         if not bool(self.chunk_norms.max() <= _bounds.LARGEST_TAME_NORM):
             cleaned = self._cleaned(chunk)
-            return cleaned is not chunk and self._scan_screened(cleaned)
+            if cleaned is not chunk:
+                return self._scan_screened(cleaned)
+            return self.metric == "cosine" and self._scan_screened(chunk, normalise=True)
         if chunk.mask is not None:
             self.values[:, : len(chunk.rows)].masked_fill_(~chunk.mask, -torch.inf)
-        queries, columns, slack = self._select(groups)
-        if len(columns) > _DENSE_SHARE * self.values.numel():
+        selected = self._select(groups)
+        if selected is None:
             return False
+        queries, columns, slack = selected
         values = self.values[queries, columns]
         self.candidates.add(queries, columns + chunk.first, values - slack, values + slack)
-        is_due = self.next_tightening <= self.seen < self.total  # the result tightens by itself
+        seen = self.seen + len(chunk.rows)
+        is_due = self.next_tightening <= seen < self.total  # the result tightens by itself
         if is_due or self.candidates.crowded():
             self.candidates.tighten(self.prototypes)
-            self.next_tightening = 2 * self.seen
+            self.next_tightening = 2 * seen
         return True
 
-    def _screen(self, chunk: _Chunk, width: int) -> None:
+    def _screen(self, chunk: _Chunk, width: int, normalise: bool) -> None:
         """Fill ``values`` (Q, width) with screened scores, -inf where padded, and ``chunk_norms``.
 
         Tile by tile of prototypes: the pass that takes the norms leaves a tile in cache for the
         product.
         """
-        count = len(chunk.rows)
+        count, tile = len(chunk.rows), self.plan.tile_rows
         if self.values.shape[1] != width:
-            self.values = self.floats.new_empty(len(self.rows), width)
+            self.values = self.values.new_empty(len(self.rows), width)
         if len(self.chunk_norms) != count:
-            self.chunk_norms = self.floats.new_empty(count)
+            self.chunk_norms = self.values.new_empty(count)
         self.values[:, count:] = -torch.inf
-        tile = self.plan.tile_rows
         for start in range(0, count, tile):
             part = slice(start, min(start + tile, count))
-            floats, norms = chunk.rows[part].float(), self.chunk_norms[part]
-            torch.linalg.vector_norm(floats, dim=1, out=norms)
-            out = self.values[:, part]
-            if self.metric == "l2":
-                torch.addmm(norms.square() * -0.5, self.floats, floats.T, out=out)
-            else:
-                torch.mm(self.floats, floats.T, out=out)
-            if self.metric == "cosine":
-                out /= norms.clamp(min=_bounds.COSINE_EPS)
+            norms, out = self.chunk_norms[part], self.values[:, part]
+            self.screen.multiply(chunk.rows[part], norms, out, normalise)
 
-    def _select(self, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _select(self, groups: int) -> tuple[Tensor, Tensor, Tensor] | None:
         """Queries, columns and slack (n,) of the values whose upper bound reaches the threshold.
 
-        Group g holds columns g, g + groups, g + 2 groups, ...: its maximum is taken across
-        contiguous rows.
+        None where they are too many. Group g holds columns g, g + groups, g + 2 groups, ...: its
+        maximum is taken across contiguous rows.
         """
         members = self.values.view(len(self.values), -1, groups)
         maxima = members.amax(1) if members.shape[1] > 1 else self.values
-        slack = self._group_slack(groups)
+        slack = self.screen.slack_of_groups(self.chunk_norms, groups)
         if not self.candidates.full and groups >= self.k:
             self.candidates.raise_early((maxima - slack).topk(self.k).values[:, -1])
-        threshold = self.candidates.threshold
-        slack = slack.expand_as(maxima)
-        queries, group = (maxima + slack >= threshold[:, None]).nonzero(as_tuple=True)
-        slack = slack[queries, group]
+        threshold, most = self.candidates.least(), _DENSE_SHARE * self.values.numel()
+        reached = maxima + slack >= threshold[:, None]
+        if members.shape[1] == 1 and int(reached.sum()) > most:
+            return None
+        queries, group = reached.nonzero(as_tuple=True)
+        slack = slack.expand_as(maxima)[queries, group]
         if members.shape[1] == 1:
             return queries, group, slack
-        reach = members[queries, :, group] + slack[:, None]
-        pair, member = (reach >= threshold[queries, None]).nonzero(as_tuple=True)
+        reached = members[queries, :, group] + slack[:, None] >= threshold[queries, None]
+        if len(queries) * members.shape[1] > most and int(reached.sum()) > most:
+            return None
+        pair, member = reached.nonzero(as_tuple=True)
         return queries[pair], member * groups + group[pair], slack[pair]
-
-    def _group_slack(self, groups: int) -> Tensor:
-        """(Q, groups) or (1, 1): how far a screened value may be from the exact one."""
-        if self.metric == "cosine":
-            return self.slack.of(self.norm_bounds[:1], self.norm_bounds[:1])
-        bounds = _bounds.norm_bound(self.chunk_norms, self.channels)
-        bounds = torch.nn.functional.pad(bounds, (0, groups * self.plan.group - len(bounds)))
-        return self.slack.of(self.norm_bounds, bounds.view(-1, groups).amax(0, keepdim=True))
 
     def _scan_whole(self, chunk: _Chunk) -> None:
         for start in range(0, len(chunk.rows), self.plan.whole_rows):
-            part = slice(start, start + self.plan.whole_rows)
-            mask = None if chunk.mask is None else chunk.mask[..., part]
-            piece = self._cleaned(_Chunk(chunk.rows[part], chunk.first + start, mask))
+            piece = self._cleaned(chunk.part(start, start + self.plan.whole_rows))
             self.waiting.append(self._keys_of_all(piece))
             if sum(keys.shape[1] for keys in self.waiting) >= 2 * self.k:
                 self._merge_waiting()
