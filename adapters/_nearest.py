@@ -98,15 +98,15 @@ class NearestRows:
         in_units = self._evaluated(queries, candidates)
         unit = self._unit**2 if self._distance == "sqeuclidean" else self._unit
         distances, order = (in_units * unit).to(dtype).sort(dim=1, stable=True)
-        kth, last = distances[:, k - 1], order[:, k - 1 : k]
+        kth, best = distances[:, k - 1], order[:, :k]
         above = scores[:, -1]
         for _ in range(2):
             above = above.nextafter(above.new_tensor(torch.inf))
         slack = 1 - self._rows.shape[1] * 2.0**-50
         left_out = (self._of_scores(above.double()) * slack * unit).to(dtype)
-        is_zero = in_units.gather(1, last)[:, 0] == 0
-        proven = (left_out > kth) | is_zero | (width == len(self._rows))
-        return distances[:, :k], candidates.gather(1, order[:, :k]), proven
+        are_zero = in_units.gather(1, best).amax(1) == 0
+        proven = (left_out > kth) | are_zero | (width == len(self._rows))
+        return distances[:, :k], candidates.gather(1, best), proven
 
     def _of_scores(self, scores: Tensor) -> Tensor:
         if self._distance == "cosine":
@@ -127,21 +127,20 @@ class NearestRows:
 
 
 def _unit_of(rows: Tensor) -> float:
-    """A power of two near the median norm of some rows, or 1 where squares are in range anyway."""
-    step = max(1, len(rows) // _SAMPLE)
-    norms = torch.linalg.vector_norm(rows[::step], dim=1, dtype=torch.float64)
-    norms = norms[norms.isfinite() & (norms > 0)]
-    if len(norms) == 0 or 2.0**-40 <= (typical := float(norms.median())) <= 2.0**50:
+    """A power of two that some rows' largest coordinates are near, or 1 where they are near it."""
+    largest = rows[:: max(1, len(rows) // _SAMPLE)].abs().amax(1).double()
+    largest = largest[largest.isfinite() & (largest > 0)]
+    if len(largest) == 0 or 2.0**-40 <= (typical := float(largest.median())) <= 2.0**40:
         return 1.0
-    return 2.0 ** max(-460, min(math.frexp(typical)[1], 460))
+    return 2.0 ** max(-1000, min(math.frexp(typical)[1], 1000))
 
 
 def _divided(vectors: Tensor, unit: float) -> Tensor | None:
-    """The vectors in units: exactly, in their own dtype or in fp64, or None."""
+    """The vectors in units, in their own dtype or in fp64: exactly and not too long, or None."""
     if unit == 1.0:
         return vectors
     divided = vectors.double() / unit
-    if not torch.equal(divided * unit, vectors.double()):
+    if not torch.equal(divided * unit, vectors.double()) or bool((divided.abs() > 2.0**400).any()):
         return None
     narrow = divided.to(vectors.dtype)
     return narrow if torch.equal(narrow.double(), divided) else divided

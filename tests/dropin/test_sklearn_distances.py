@@ -12,6 +12,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from sklearn import neighbors
 
+from flashmatch import PrototypeBank
 from flashmatch.adapters import sklearn as ours
 from flashmatch.adapters._nearest import SPARE
 
@@ -159,6 +160,40 @@ def test_enough_rows_for_codes(metric: str) -> None:
     X = random.normal(size=(20000, 128)).astype(np.float32)
     problem = Problem(X, X[:20] + 1, 7, metric)
     assert_nearest(problem, *kneighbors(ours.NearestNeighbors, problem))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e20, 1e36, 1e120, 1e-15, 1e-24, 1e-36, 1e-120, 1e-300])
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_search_is_enough_in_any_unit(
+    dtype: type, metric: str, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    X, queries = (random.normal(size=(n, 16)) for n in (1000, 20))
+    if dtype == np.float32 and not 1e-37 < scale < 1e37:
+        pytest.skip("beyond the dtype")
+    problem = Problem((X * scale).astype(dtype), (queries * scale).astype(dtype), 3, metric)
+    searches, topk = [], PrototypeBank.topk
+
+    def counted(bank: PrototypeBank, *arguments: object) -> object:
+        searches.append(len(bank))
+        return topk(bank, *arguments)
+
+    monkeypatch.setattr(PrototypeBank, "topk", counted)
+    distances, indices = kneighbors(ours.NearestNeighbors, problem)
+    nearest = np.argsort(reference(problem), axis=1)[:, :3]
+    if metric == "euclidean" or 1e-150 < scale < 1e150:  # squares are numbers
+        assert searches == [1000]
+        assert_nearest(problem, distances, indices)
+        np.testing.assert_array_equal(indices, nearest)
+
+
+def test_queries_of_another_size_than_the_rows() -> None:
+    random = np.random.default_rng(0)
+    for of_rows, of_queries in ((1e-200, 1.0), (1e-24, 1e20), (1e20, 1e-300), (1e20, 1.0)):
+        X, queries = random.normal(size=(200, 5)) * of_rows, random.normal(size=(6, 5)) * of_queries
+        problem = Problem(X, queries, 4, "euclidean")
+        assert_nearest(problem, *kneighbors(ours.NearestNeighbors, problem))
 
 
 def shuffled_circle(angles: np.ndarray) -> np.ndarray:
