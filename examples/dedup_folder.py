@@ -26,10 +26,12 @@ from tqdm import tqdm
 from flashmatch import PrototypeBank
 from flashmatch.retriever.gallery import (
     fit,
+    open_image,
     photographs_in,
     read_image,
     shipped_photographs,
 )
+from flashmatch.retriever.names import printable
 
 SIDE = 24  # of a thumbnail in pixels
 THRESHOLD = 0.95  # of the correlation
@@ -85,7 +87,7 @@ def duplicates_in(folder: Path, threshold: float = THRESHOLD) -> list[list[str]]
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    with Image.open(path) as file:  # reads no pixels
+    with open_image(path) as file:  # reads no pixels
         return file.size
 
 
@@ -125,7 +127,7 @@ def main(images: Path | None = None, threshold: float = THRESHOLD) -> list[set[s
         sys.exit(f"--images must be a folder; got {str(images)!r}")
     groups = duplicates_in(images, threshold)
     for group in groups:
-        lines = ("{} ({} x {})".format(name, *size_of(images / name)) for name in group)
+        lines = ("{} ({} x {})".format(printable(name), *size_of(images / name)) for name in group)
         print("\n  ".join(lines))
     return [set(group) for group in groups]
 

@@ -193,22 +193,21 @@ class _Reader:
     def _require_sound(self, codes: Codes, collection: Collection) -> None:
         """What codes must be whatever the vectors are, so that no search reads where none are."""
         span, device = codes.layout.span, codes.device
-        place = codes.place.view(-1, span).sort(1).values
+        place, order = codes.place.view(-1, span), torch.arange(span, device=device)
+        self._require(place.sort(1).values == order, "places are no permutation of a page")
         scale, error, size, bias = codes.bounds.unbind(1)
+        self._require((scale > 0) & (scale + bias).isfinite(), "scales are not positive numbers")
+        self._require((error >= 0) & (size >= 0) & (error + size).isfinite(), "bounds are negative")
+        self._require((codes.norms >= 0) & (codes.norms <= LARGEST_TAME_NORM), "norms are no norms")
         dead, alive = codes.dead.clone(), collection.matchable()
         if alive is None:
             alive = torch.ones(len(collection), dtype=torch.bool, device=device)
         codes.close(torch.arange(codes.pages, device=device), alive)
-        for sound, what in (
-            (place == torch.arange(span, device=device), "places are no permutation of a page"),
-            ((scale > 0) & scale.isfinite() & bias.isfinite(), "scales are not positive numbers"),
-            ((error >= 0) & (size >= 0) & (error + size).isfinite(), "bounds are negative"),
-            (codes.norms <= LARGEST_TAME_NORM, "norms are too large"),
-            (codes.norms >= 0, "norms are negative"),
-            (dead == codes.dead, "dead codes are not those of rows that never match"),
-        ):
-            if not bool(sound.all()):
-                self.file.refuse(f"its {what}")
+        self._require(dead == codes.dead, "dead codes are not those of rows that never match")
+
+    def _require(self, sound: Tensor, what: str) -> None:
+        if not bool(sound.all()):
+            self.file.refuse(f"its {what}")
 
     def _choice(self, name: str, choices: tuple[str, ...]) -> str:
         value = self.about.get(name)

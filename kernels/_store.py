@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import _checksums
-from ._checksums import Running, as_bytes
+from ._checksums import Running, as_bytes, block_count
 from ._whole_file import whole_file
 
 _NAMES = {
@@ -86,29 +86,31 @@ def open_mapped(path: str | os.PathLike) -> TensorFile:
         raise
     except Exception as error:  # of a dtype, say, that only the file knows
         raise ValueError(f"path must be a safetensors file; {str(path)!r}: {error}") from error
-    sums = tensors.pop(_CHECKSUMS, None)
     found = TensorFile(str(path), tensors, metadata)
-    if sums is not None and metadata.get(_CHECKSUMS) == _KIND:
-        found.checksums.update(_read(found, sums))
+    counts = {n: block_count(x.shape, x.dtype) for n, x in tensors.items() if n != _CHECKSUMS}
+    expected = (2 + sum(counts.values()),)
+    sums = tensors.get(_CHECKSUMS)
+    # Either of the two says that the other has to be there.
+    if _CHECKSUMS in metadata or (sums is not None and sums.shape == expected):
+        if sums is None or sums.shape != expected or sums.dtype != torch.int64:
+            found.refuse("its checksums are not those of its tensors")
+        del tensors[_CHECKSUMS]
+        found.checksums.update(_read(found, sums.tolist(), counts))
     return found
 
 
-def _read(file: TensorFile, sums: Tensor) -> dict[str, list[int]]:
+def _read(file: TensorFile, sums: list[int], counts: dict[str, int]) -> dict[str, list[int]]:
     """The checksums of each tensor, whose own, and the header's, are checked here."""
-    counts = {
-        name: _checksums.block_count(x.shape, x.dtype) for name, x in sorted(file.tensors.items())
-    }
-    if sums.dtype != torch.int64 or sums.shape != (2 + sum(counts.values()),):
-        file.refuse("its checksums are not those of its tensors")
-    header, *blocks, last = sums.tolist()
-    in_range = all(0 <= value < 1 << 32 for value in (header, *blocks, last))
-    if not in_range or last != _checksums.of_all([header, *blocks]):
+    header, *blocks, last = sums
+    if min(sums) < 0 or max(sums) >> 32 or last != _checksums.of_all([header, *blocks]):
         file.refuse("its checksums have changed")
     about = {name: (x.dtype, x.shape) for name, x in file.tensors.items()}
-    if header != _checksums.of_header(file.metadata, about):
+    if file.metadata.get(_CHECKSUMS) != _KIND or header != _checksums.of_header(
+        file.metadata, about
+    ):
         file.refuse("its header has changed")
     taken = iter(blocks)
-    return {name: [next(taken) for _ in range(count)] for name, count in counts.items()}
+    return {name: [next(taken) for _ in range(counts[name])] for name in sorted(counts)}
 
 
 def open_matrix(path: str | os.PathLike) -> Tensor:
@@ -117,7 +119,7 @@ def open_matrix(path: str | os.PathLike) -> Tensor:
     Not of a bank's file, which has ids and a metric, too: ValueError.
     """
     file = open_mapped(path)
-    if file.metadata.get("format", "").startswith(BANK):
+    if is_bank(file):
         raise ValueError(
             f"prototypes must be vectors alone; {str(path)!r} is the file of a PrototypeBank, with "
             "ids and a metric: PrototypeBank.load opens it"
@@ -132,6 +134,10 @@ def open_matrix(path: str | os.PathLike) -> Tensor:
             f"got {sorted(tensors)[:10]}"
         )
     return next(iter(matrices.values()))
+
+
+def is_bank(file: TensorFile) -> bool:
+    return file.metadata.get("format", "").startswith(BANK)
 
 
 def write(path: str | os.PathLike, parts: dict[str, Part], metadata: dict[str, str]) -> None:
@@ -158,7 +164,7 @@ def write(path: str | os.PathLike, parts: dict[str, Part], metadata: dict[str, s
 
 def _header(parts: dict[str, Part], metadata: dict[str, str]) -> bytes:
     shapes = {name: (dtype, shape) for name, (dtype, shape, _) in parts.items()}
-    count = 2 + sum(_checksums.block_count(shape, dtype) for dtype, shape in shapes.values())
+    count = 2 + sum(block_count(shape, dtype) for dtype, shape in shapes.values())
     shapes[_CHECKSUMS] = torch.int64, (count,)
     entries: dict[str, object] = {"__metadata__": metadata}
     end = 0

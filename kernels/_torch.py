@@ -155,7 +155,8 @@ class Block:
             cleaned = self._cleaned(chunk)
             if cleaned is not chunk:
                 return self._scan_screened(cleaned)
-            return self.metric == "cosine" and self._scan_screened(chunk, normalise=True)
+            normalised = normalise or self.screen.normalises or self.metric != "cosine"
+            return not normalised and self._scan_screened(chunk, normalise=True)
         if chunk.mask is not None:
             self.values[:, : len(chunk.rows)].masked_fill_(~chunk.mask, -torch.inf)
         selected = self._select(groups)

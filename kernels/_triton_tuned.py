@@ -15,6 +15,7 @@ import torch
 
 from ._triton_scan_model import Screen
 from ._triton_tiles import Tile
+from ._whole_file import whole_file
 
 FORMAT = "flashmatch.tiles 1"
 
@@ -99,12 +100,8 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     """Make the file at once: whoever reads it meanwhile sees the old one or the new one, whole."""
     table = {"format": FORMAT, "rows": [asdict(row) for row in rows]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(f"{json.dumps(table, indent=1)}\n".encode())
 
 
 def _parsed(table: Any) -> Tuned:

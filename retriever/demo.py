@@ -28,6 +28,7 @@ from .gallery import (
     shipped_photographs,
 )
 from .image_to_image import ImageToImageRetriever
+from .names import printable
 from .report import Finding, Page, write_page
 from .samples import collate
 from .table import align, comparison_cells, share
@@ -109,7 +110,7 @@ def _run(options: Options, image_encoder: EncoderSpec, show: Show) -> list[Findi
     if options.html:
         path = options.out / "index.html"
         write_page(path, page, findings[:SHOWN_QUERIES], gallery)
-        show(f"\npage     {path}")
+        show(f"\npage     {printable(str(path))}")
     show(f"time     {time.perf_counter() - started:.0f} s in all")
     return findings
 
@@ -200,16 +201,18 @@ def _look_up(
     try:
         image = read_image(path)
     except UNREADABLE as error:
-        raise DemoError(f"--query must be a readable image; got {str(path)!r}: {error}") from error
+        reason = printable(str(error))
+        raise DemoError(f"--query must be a readable image; got {str(path)!r}: {reason}") from error
+    name = printable(path.name)
     (sample,) = retriever.predict([fit(image, gallery.image_size)])
     rows, scores = sample.pred_label.tolist(), sample.pred_score.tolist()
     lines = [
         (f"{rank}  {gallery.views[row].label}", f"{score:.4f}")
         for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)
     ]
-    show("\n" + align([(f"   most like {path.name}", "cosine"), *lines]))
-    page = Page(f"What is most like {path.name}", facts=facts)
-    return [Finding(image, path.name, None, rows, scores)], page
+    show("\n" + align([(f"   most like {name}", "cosine"), *lines]))
+    page = Page(f"What is most like {name}", facts=facts)
+    return [Finding(image, name, None, rows, scores)], page
 
 
 def _demonstrate(

@@ -13,9 +13,12 @@ from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from .names import printable
 from .samples import DataSample
 
 SUFFIXES = frozenset((".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+# Pillow knows many more, and asks the content, not the name: an EPS file would reach Ghostscript.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 # What Pillow raises for files that are no images, or damaged ones, or bombs.
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 MAX_SIDE = 800  # of a photograph in pixels; what an encoder sees is smaller still
@@ -102,7 +105,9 @@ class View:
 
     @property
     def label(self) -> str:
-        return f"{self.photograph.name}, {self.place}" if self.place else self.photograph.name
+        """For a terminal or a page."""
+        name = printable(self.photograph.name)
+        return f"{name}, {self.place}" if self.place else name
 
     @property
     def is_large(self) -> bool:
@@ -151,12 +156,22 @@ def read_image(path: Path, max_side: int = MAX_SIDE) -> Image.Image:
     Raises:
         one of ``UNREADABLE``: not an image, or a damaged one.
     """
-    with Image.open(path) as file:
+    with open_image(path) as file:
         file.draft("RGB", (max_side, max_side))  # JPEG: decode no more pixels than are used
         file.load()
         image = _rgb(ImageOps.exif_transpose(file))
     image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
     return image
+
+
+def open_image(path: Path) -> Image.Image:
+    """The file, of one of ``FORMATS``, with no pixels read.
+
+    Raises:
+        one of ``UNREADABLE``: not such a file.
+    """
+    Image.init()  # so that it is known which formats this Pillow has
+    return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -185,7 +200,8 @@ def photographs_in(folder: Path, progress: bool = False) -> Photographs:
         try:
             found.append(Photograph(name, path, read_image(path).size))
         except UNREADABLE as error:
-            skipped.append(f"{name}: {str(error).replace(str(path), path.name)}")
+            reason = str(error).replace(str(path), path.name)
+            skipped.append(printable(f"{name}: {reason}"))
     return Photographs(found, skipped)
 
 

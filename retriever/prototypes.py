@@ -1,18 +1,18 @@
 """Prototypes: what may be given as one, and the (M, C) matrix it stands for."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..kernels import _store
+from ..kernels._whole_file import whole_file
 from .loaders import Encode, build_loader, encode_loader, require_loader_config
-from .weights import read_file, require_file, require_suffix
+from .weights import is_bank, read_file, require_file, require_suffix
 
 PrototypeSource = DataLoader | Mapping[str, Any] | str | Path | Tensor | np.ndarray
 
@@ -61,7 +61,8 @@ def require_matrix(vectors: Tensor) -> None:
         raise ValueError(
             f"prototype must have shape (M, C) with C >= 1; got {tuple(vectors.shape)}"
         )
-    if vectors.is_complex() or vectors.dtype == torch.bool or vectors.layout != torch.strided:
+    is_real = not (vectors.is_complex() or vectors.dtype == torch.bool or vectors.is_quantized)
+    if not is_real or vectors.layout != torch.strided or vectors.is_meta:
         raise ValueError(
             f"prototype must be a dense tensor of real numbers; got {vectors.dtype}, "
             f"{vectors.layout}"
@@ -115,7 +116,8 @@ def load_prototypes(path: str | Path) -> tuple[Tensor, Tensor | None]:
     """Vectors (M, C), on the CPU, and ids (M,) if the file has them.
 
     A .pt or .pth file holds the matrix or a dict, a .safetensors file a dict: its entry
-    'prototype_vecs', 'prototypes' or 'features', or else its only matrix.
+    'prototype_vecs', 'prototypes' or 'features', or else its only matrix. The file of a
+    ``PrototypeBank`` has the bank's ids.
 
     Raises:
         FileNotFoundError, ValueError: no such file, nothing readable, or no such matrix in it.
@@ -139,9 +141,11 @@ def read_prototypes(path: Path) -> tuple[Tensor, Tensor | None]:
             f"{', '.join(map(repr, _KEYS))}; got the keys {sorted(map(str, content))[:10]}"
         )
     vectors = content[(named or matrices)[0]]
-    ids = content.get(_IDS_KEY)
+    ids = content.get(_IDS_KEY, content.get("ids") if is_bank(path) else None)
     if ids is not None and (not isinstance(ids, Tensor) or ids.shape != (len(vectors),)):
         raise ValueError(f"prototype: {str(path)!r} must have {len(vectors)} {_IDS_KEY}")
+    if ids is not None and (ids.is_floating_point() or ids.is_complex()):
+        raise ValueError(f"prototype: {str(path)!r} must have integers as ids; got {ids.dtype}")
     return vectors, ids
 
 
@@ -149,7 +153,7 @@ def dump_prototypes(path: str | Path, vectors: Tensor, ids: Tensor) -> None:
     """Write vectors (M, C) to ``path``: .safetensors with the ids, .pt or .pth the bare matrix.
 
     The tensors go to the CPU, so that any machine can read them. The file appears whole or not at
-    all, even when several processes write it.
+    all, even when several processes write it; .safetensors has checksums, which reading compares.
 
     Raises:
         ValueError: another suffix.
@@ -162,12 +166,11 @@ def dump_prototypes(path: str | Path, vectors: Tensor, ids: Tensor) -> None:
 def write_prototypes(path: Path, vectors: Tensor, ids: Tensor) -> None:
     """As ``dump_prototypes``, under any name: torch's format unless it ends in .safetensors."""
     vectors = vectors.detach().cpu().contiguous()
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        if path.suffix == ".safetensors":
-            save_file({_KEYS[0]: vectors, _IDS_KEY: ids.cpu().contiguous()}, partial)
-        else:
-            torch.save(vectors.clone(), partial)  # a view would drag its whole storage along
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    if path.suffix == ".safetensors":
+        tensors = {_KEYS[0]: vectors, _IDS_KEY: ids.cpu()}
+        _store.write(
+            path, {name: (x.dtype, tuple(x.shape), [x]) for name, x in tensors.items()}, {}
+        )
+        return
+    with whole_file(path) as file:
+        torch.save(vectors.clone(), file)  # a view would drag its whole storage along

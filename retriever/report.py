@@ -10,6 +10,7 @@ from string import Template
 
 from PIL import Image
 
+from ..kernels._whole_file import whole_file
 from .compare import Comparison
 from .gallery import Gallery
 from .table import comparison_cells
@@ -62,7 +63,8 @@ def write_page(path: Path, page: Page, findings: Iterable[Finding], gallery: Gal
         findings="".join(_finding(finding, gallery) for finding in findings),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html, encoding="utf-8")
+    with whole_file(path) as file:
+        file.write(html.encode())
 
 
 def _comparison(comparison: Comparison) -> str:

@@ -1,16 +1,18 @@
 """Tensor files: what a path holds, read without executing anything it contains."""
 
-import pickle
+import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..kernels import _store
+
 SUFFIXES = (".safetensors", ".pt", ".pth")
+_REPEATED_BYTES = 1 << 26  # of a view that repeats what it views: 64 MiB
 
 
 def require_file(path: str | Path, argument: str) -> Path:
@@ -55,20 +57,71 @@ def require_checkpoint(
 def read_file(path: Path, argument: str) -> Any:
     """The tensors in ``path``, on the CPU: a dict of them, or whatever tensors-only .pt holds.
 
+    Nothing that the file contains is executed, nor believed: what it would take to unpack it, or
+    to lay out its tensors, is known before memory is taken.
+
     Raises:
+        FileNotFoundError, OSError: no such file, or it may not be read.
         ValueError: the file is damaged, or holds pickled objects besides tensors and containers.
     """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path, argument)
+    with open(path, "rb") as file:
+        try:
+            _require_stored(file)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            _require_sizes(content)
+            return content
+        except MemoryError:
+            raise
+        except Exception as error:  # of whatever the bytes were taken for
+            raise ValueError(
+                f"{argument}: {str(path)!r} cannot be read as plain tensors ({_reason(error)}). "
+                "Pickled objects are refused because loading them runs code; save tensors with "
+                "torch.save or safetensors"
+            ) from error
+
+
+def is_bank(path: Path) -> bool:
+    """Whether a ``PrototypeBank`` wrote this file."""
+    return path.suffix == ".safetensors" and _store.is_bank(_store.open_mapped(path))
+
+
+def _read_safetensors(path: Path, argument: str) -> dict[str, Tensor]:
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise ValueError(f"{argument}: {str(path)!r} is not a safetensors file") from error
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(
-            f"{argument}: {str(path)!r} cannot be read as plain tensors. Pickled objects are "
-            "refused because loading them runs code; save tensors with torch.save or safetensors"
-        ) from error
+        file = _store.open_mapped(path)
+        if file.checksums:
+            file.check()
+        return file.tensors
+    except ValueError as error:
+        raise ValueError(f"{argument}: {str(path)!r} is not a safetensors file: {error}") from error
+
+
+def _require_stored(file: BinaryIO) -> None:
+    """Refuse compressed archives: torch stores records as they are, others could be of any size."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            records = archive.infolist()
+        total, size = sum(record.file_size for record in records), os.fstat(file.fileno()).st_size
+        if total > size or any(record.compress_type != zipfile.ZIP_STORED for record in records):
+            raise ValueError(f"it would unpack to {total} bytes from {size}")
+    file.seek(0)
+
+
+def _require_sizes(content: Any) -> None:
+    """Refuse views that repeat what they view without end."""
+    parts = list(content.values()) if isinstance(content, Mapping) else [content]
+    parts += [part for inner in parts if isinstance(inner, Mapping) for part in inner.values()]
+    for tensor in (part for part in parts if _is_plain(part)):
+        held, laid_out = tensor.untyped_storage().nbytes(), tensor.numel() * tensor.element_size()
+        if laid_out > max(held, _REPEATED_BYTES):
+            raise ValueError(f"a tensor of shape {tuple(tensor.shape)} repeats {held} bytes")
+
+
+def _reason(error: Exception) -> str:
+    return (
+        f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
+    )
 
 
 def load_weights(
@@ -120,7 +173,13 @@ def _state_dict(content: Any, argument: str) -> dict[str, Tensor]:
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(k, str) for k in content):
         raise ValueError(f"{argument} must hold a state dict; got {type(content).__name__}")
-    return {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    return {key: value for key, value in content.items() if _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    """A tensor that a weight can be copied from."""
+    plain = isinstance(value, Tensor) and value.layout == torch.strided
+    return plain and not (value.is_quantized or value.is_meta)
 
 
 def _without_ddp(state: dict[str, Tensor]) -> dict[str, Tensor]:

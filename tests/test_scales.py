@@ -67,6 +67,17 @@ def test_rows_of_all_sizes_in_one_set(metric: str, first: float) -> None:
             assert_exact(found, Problem(q, [p], 9, metric, each, "raise", None))
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_few_ordinary_rows_among_tiny_ones(metric: str) -> None:
+    """Their values in the others' unit are beyond fp32."""
+    p = drawn(30_000, 3, 1e-44, torch.float32)
+    p[::4000] = drawn(8, 3, 1e30, torch.float32)
+    for scale in (1.0, 1e-44):
+        q = drawn(3, 3, scale, torch.float64, 1)
+        problem = Problem(q, [p], 7, metric, None, "raise", None)
+        assert_exact(topk(q, p, 7, metric=metric), problem)
+
+
 def scored_in_fp64(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pairs were, in each call."""
     counts: list[int] = []

@@ -1,6 +1,8 @@
 """The table of tuned tiles: where it lies, how it is read, and which tile a plan takes from it."""
 
+import errno
 import json
+import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -36,13 +38,11 @@ def test_what_was_written_is_read(path: Path) -> None:
 def test_writing_is_all_or_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(path, ROWS)
 
-    def full(self: Path, *_, **__) -> int:
-        with self.open("w") as file:
-            file.write("{")
-        raise OSError("No space left on device")
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
         write(path, ROWS[:1])
     assert read(path) == Tuned(ROWS)
     assert [file.name for file in path.parent.iterdir()] == [path.name]

@@ -1,0 +1,83 @@
+"""Banks of every kind, and what a caller can see of one."""
+
+from collections.abc import Callable
+
+import torch
+from features import features
+from torch import Tensor
+
+from flashmatch import PrototypeBank, topk
+from flashmatch.kernels import _products
+
+CHANNELS = 12
+SMALL = {"CODES_ELEMENTS": 0, "CODES_ROWS": 1, "WHOLE_ELEMENTS": 0}
+"""What _plan has to hold for banks of this size to be screened, and through their codes."""
+
+
+def _rows(count: int, kind: str = "gaussian", seed: int = 0) -> Tensor:
+    return features(kind, count, CHANNELS, torch.Generator().manual_seed(seed)).float()
+
+
+def _added_to() -> PrototypeBank:
+    bank = PrototypeBank(_rows(2100), screen=INT8, metric="dot")
+    for seed in (1, 2):
+        bank.add(_rows(700, seed=seed), ids=range(10**6 * seed, 10**6 * seed + 700))
+    return bank
+
+
+def _removed_from() -> PrototypeBank:
+    bank = PrototypeBank(_rows(1500), screen=INT8, ids=torch.randperm(1500) + 10)
+    bank.remove([11, 12, 1000])
+    return bank
+
+
+def _with_nonfinite(screen: str) -> PrototypeBank:
+    rows = _rows(1300)
+    rows[[3, 1100]] = torch.nan
+    return PrototypeBank(rows, screen=screen, nonfinite="exclude", metric="l2")
+
+
+def _too_large() -> PrototypeBank:
+    rows = _rows(200)
+    rows[7] *= 1e25
+    return PrototypeBank(rows, metric="dot")
+
+
+INT8 = "int8" if _products.is_exact("cpu") else "float"
+KINDS: dict[str, Callable[[], PrototypeBank]] = {
+    "float": lambda: PrototypeBank(_rows(400), screen="float"),
+    "int8": lambda: PrototypeBank(_rows(1200), screen=INT8),
+    "int8, l2": lambda: PrototypeBank(_rows(1100), screen=INT8, metric="l2"),
+    "rotated": lambda: PrototypeBank(_rows(1100, "heavy"), screen=INT8, metric="dot"),
+    "fp16": lambda: PrototypeBank(_rows(300).half(), screen=INT8),
+    "bf16": lambda: PrototypeBank(_rows(300).bfloat16(), screen="float", metric="l2"),
+    "fp64": lambda: PrototypeBank(_rows(300).double(), screen=INT8, metric="dot"),
+    "added to": _added_to,
+    "removed from": _removed_from,
+    "not finite, int8": lambda: _with_nonfinite(INT8),
+    "not finite, float": lambda: _with_nonfinite("float"),
+    "too large": _too_large,
+    "empty": lambda: PrototypeBank(torch.empty(0, CHANNELS)),
+    "one row": lambda: PrototypeBank(_rows(1), ids=[2**62]),
+}
+
+
+def queries(count: int = 6) -> Tensor:
+    return _rows(count, seed=99)
+
+
+def seen(bank: PrototypeBank) -> list[list[int]]:
+    """The ids of the matches, all scores to the bit, and the vectors to the bit."""
+    k = min(5, len(bank))
+    scores, indices = bank.topk(queries(), k)
+    vectors = bank.vectors().double().view(torch.int64)
+    found = torch.where(indices < 0, -1, bank.ids[indices.clamp(min=0)]) if k else indices
+    facts = (found, scores.view(torch.int32), bank.ids, vectors)
+    return [fact.flatten().tolist() for fact in facts]
+
+
+def is_consistent(bank: PrototypeBank) -> bool:
+    """Whether the bank finds what a search of its own vectors does."""
+    k, vectors = min(5, len(bank)), bank.vectors()
+    wanted = topk(queries(), vectors, k, metric=bank.metric, nonfinite="exclude")
+    return all(map(torch.equal, bank.topk(queries(), k), wanted))
