@@ -51,7 +51,7 @@ def prepare_queries_kernel(
             a *= 2.0
             r += length * length * epsilon - length * length
         else:
-            unbounded |= is_tiny  # of length 0, too: squares underflow
+            unbounded |= is_tiny & (length > 0)
         r = tl.where(unbounded, INF, r)
     factor = tl.where(alive, factor, 0.0)  # NaN * 0 is NaN
     tl.store(norm + offs_q, length)
