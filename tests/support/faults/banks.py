@@ -81,3 +81,15 @@ def is_consistent(bank: PrototypeBank) -> bool:
     k, vectors = min(5, len(bank)), bank.vectors()
     wanted = topk(queries(), vectors, k, metric=bank.metric, nonfinite="exclude")
     return all(map(torch.equal, bank.topk(queries(), k), wanted))
+
+
+def change_and_answer(bank: PrototypeBank, path: str) -> None:
+    """What another process does with a bank that it was handed."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        bank.add(_rows(10, seed=5))
+        bank.remove(0)
+        torch.save((*bank.topk(queries(), 5), bank.ids), path)
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,358 @@
+"""A bank is a succession of states: what fails changes nothing, and nobody sees half a change."""
+
+import copy
+import multiprocessing
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import pytest
+import torch
+from faults.banks import SMALL, change_and_answer, is_consistent
+from torch import Tensor
+
+from flashmatch import kernels, topk
+from flashmatch.kernels import PrototypeBank, _codes, _coding, _collection, _ids, _plan, _products
+
+SCREENS = ["float", "int8"] if _products.is_exact("cpu") else ["float"]
+CHANNELS = 12
+FOLDER = str(Path(kernels.__file__).parent)
+
+
+@pytest.fixture(autouse=True)
+def _screened(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SMALL.items():
+        monkeypatch.setattr(_plan, name, value)
+
+
+@pytest.fixture(params=SCREENS)
+def bank(request: pytest.FixtureRequest) -> PrototypeBank:
+    bank = PrototypeBank(rows_of(2500), metric="dot", screen=request.param)
+    bank.add(rows_of(100, 1))
+    return bank
+
+
+def rows_of(count: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, CHANNELS, generator=torch.Generator().manual_seed(seed))
+
+
+def shown(bank: PrototypeBank) -> tuple[list, ...]:
+    scores, indices = bank.topk(rows_of(4, 9), 5)
+    return bank.ids.tolist(), scores.tolist(), indices.tolist(), bank.vectors().tolist()
+
+
+def add(bank: PrototypeBank) -> None:
+    bank.add(rows_of(1500, 2) * 2)
+
+
+def remove(bank: PrototypeBank) -> None:
+    bank.remove(bank.ids[:900:3])
+
+
+def remove_most(bank: PrototypeBank) -> None:
+    bank.remove(bank.ids[100:-500])
+
+
+CHANGES = [add, remove, remove_most]
+
+
+class Stopped(BaseException):
+    """As a KeyboardInterrupt, but nobody else's."""
+
+
+def stopped_at(line: int, call: Callable[[], object]) -> bool:
+    """Whether ``call`` was stopped before it ran so many lines of this library's."""
+    left = line
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable | None:
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(FOLDER):
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                raise Stopped
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except Stopped:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_stopped_at_any_line(bank: PrototypeBank, change: Callable) -> None:
+    """The state is the old one or the new one, and the bank goes on from there."""
+    twin = copy.deepcopy(bank)
+    change(twin)
+    old, new = shown(bank), shown(twin)
+    line, stops, outcomes = 1, 0, set()
+    while True:
+        trial = copy.copy(bank)
+        was_stopped = stopped_at(line, lambda trial=trial: change(trial))
+        found = shown(trial)
+        assert found in (old, new)
+        outcomes.add(found == new)
+        if line % 7 == 0:
+            trial.check()
+            add(trial)
+            assert is_consistent(trial)
+        assert shown(bank) == old
+        if not was_stopped:
+            break
+        stops, line = stops + 1, line + 1 + line // 12
+    assert found == new
+    assert stops > 20
+    assert outcomes == {True, False}
+
+
+STEPS = [
+    (_ids.Ids, "appended"),
+    (_ids.Ids, "removed"),
+    (_ids.Ids, "compacted"),
+    (_ids.Ids, "required"),
+    (_collection.Collection, "appended"),
+    (_collection.Collection, "removed"),
+    (_collection.Collection, "compacted"),
+    (_collection.Collection, "matchable"),
+    (_codes.Codes, "write"),
+    (_codes.Codes, "_write"),
+    (_codes.Codes, "close"),
+    (_codes.Codes, "closed"),
+    (_codes.Codes, "extended"),
+    (_codes.Codes, "_allocate"),
+    (_coding, "cleaned"),
+]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(("owner", "name"), STEPS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_without_memory_at_any_step(
+    bank: PrototypeBank,
+    change: Callable,
+    owner: object,
+    name: str,
+    after: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, original, failed = shown(bank), getattr(owner, name), []
+
+    def fail(*arguments: object, **options: object) -> object:
+        if after:
+            original(*arguments, **options)
+        failed.append(name)
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail)
+        try:
+            change(bank)
+        except MemoryError:
+            assert failed
+        else:
+            assert not failed
+            return
+    assert shown(bank) == before
+    bank.check()
+    for each in CHANGES:
+        each(bank)
+        assert is_consistent(bank)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda b: b.add(rows_of(3).log()), ValueError),  # not finite
+        (lambda b: b.add(rows_of(3), ids=[7, 7, 8]), ValueError),
+        (lambda b: b.add(rows_of(3), ids=[0, 10**6, 10**7]), ValueError),
+        (lambda b: b.add([rows_of(3), torch.ones(2, 5)]), ValueError),
+        (lambda b: b.add(rows_of(3).int()), TypeError),
+        (lambda b: b.remove([1, 2, 10**9]), ValueError),
+        (lambda b: b.remove("one"), Exception),
+    ],
+)
+def test_what_is_refused_changes_nothing(
+    bank: PrototypeBank, change: Callable, error: type
+) -> None:
+    before = shown(bank)
+    with pytest.raises(error):
+        change(bank)
+    assert shown(bank) == before
+    add(bank)
+    assert is_consistent(bank)
+
+
+COPIES = [copy.copy, copy.deepcopy, lambda bank: pickle.loads(pickle.dumps(bank))]
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_a_copy_is_a_bank_of_its_own(bank: PrototypeBank, copied: Callable) -> None:
+    remove(bank)
+    bank.topk(rows_of(3), 2)
+    other = copied(bank)
+    assert other.stats == bank.stats
+    before = shown(bank)
+    assert shown(other) == before
+    other.topk(rows_of(3), 2)
+    assert other.stats.queries == bank.stats.queries + 3
+    for each in (add, remove_most, add):
+        each(other)
+        assert is_consistent(other)
+        other.check()
+    assert shown(bank) == before
+    bank.check()
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_copies_that_grow_at_once_do_not_meet(bank: PrototypeBank, copied: Callable) -> None:
+    """They share memory, and what lies behind it belongs to one."""
+    bank.add(rows_of(3000, 3))  # from here on whole pages are followed by room
+    banks = [bank, copied(bank), copied(bank)]
+    rows = [bank.vectors() for _ in banks]
+    for turn in range(6):
+        for i, each in enumerate(banks):
+            fresh = rows_of(700 + 100 * i, 10 * turn + i) * (1 + i)
+            each.add(fresh)
+            rows[i] = torch.cat([rows[i], fresh])
+    for each, expected in zip(banks, rows, strict=True):
+        assert torch.equal(each.vectors(), expected)
+        assert is_consistent(each)
+        each.check()
+
+
+def test_a_view_stays_as_it_was(bank: PrototypeBank) -> None:
+    views = []
+    for turn in range(12):
+        views.append((copy.copy(bank), shown(bank)))
+        (add if turn % 3 else remove_most if turn == 6 else remove_some)(bank)
+    for view, before in views:
+        assert shown(view) == before
+
+
+def remove_some(bank: PrototypeBank) -> None:
+    bank.remove(bank.ids[::7])
+
+
+def test_changes_cost_what_they_touch(coded_rows: list[int]) -> None:
+    """Nothing but the last page is coded again, whatever is shared."""
+    if len(SCREENS) == 1:
+        pytest.skip("no codes here")
+    bank = PrototypeBank(rows_of(5000), screen="int8")
+    del coded_rows[:]
+    for count in (1, 1, 10, 2000, 1):
+        bank.add(rows_of(count))
+    assert sum(coded_rows) <= 2013 + 6 * 1023
+    copied = [tensor.data_ptr() for tensor in bank._coder.codes._tensors()]
+    for _ in range(3):  # with room behind them, whole pages are shared
+        bank.add(rows_of(1100))
+    shared = [tensor.data_ptr() for tensor in bank._coder.codes._tensors()]
+    assert shared[0] == copied[0] or bank._coder.codes.count > 7 * 1024
+
+
+def test_readers_never_wait_for_a_writer(bank: PrototypeBank) -> None:
+    before = shown(bank)
+    with bank._writing:
+        assert shown(bank) == before
+        assert shown(copy.copy(bank)) == before
+
+
+def test_writers_wait_for_one_another(bank: PrototypeBank) -> None:
+    threads = [
+        threading.Thread(
+            target=lambda first=10**6 * i: [
+                bank.add(rows_of(10, first + n), ids=range(first + 10 * n, first + 10 * n + 10))
+                for n in range(20)
+            ]
+        )
+        for i in range(1, 6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(bank) == 2600 + 5 * 200
+    expected = {10**6 * i + n for i in range(1, 6) for n in range(200)}
+    assert set(bank.ids[2600:].tolist()) == expected
+    assert is_consistent(bank)
+
+
+def test_stats_lose_no_counts(bank: PrototypeBank) -> None:
+    before, interval = bank.stats, sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [
+            threading.Thread(target=lambda: [bank.topk(rows_of(3), 2) for _ in range(25)])
+            for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    after = bank.stats
+    assert after.queries - before.queries == 8 * 25 * 3
+    assert after.certified + after.repaired == after.queries
+    once = (after.bytes_screened - before.bytes_screened) / 200
+    bank.topk(rows_of(3), 2)
+    assert bank.stats.bytes_screened - after.bytes_screened == once
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_in_another_process(bank: PrototypeBank, method: str, tmp_path: Path) -> None:
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip("not here")
+    out = str(tmp_path / "answer.pt")
+    with bank._writing:  # whoever writes at the fork is not there to end it
+        process = multiprocessing.get_context(method).Process(
+            target=change_and_answer, args=(bank, out)
+        )
+        process.start()
+        process.join(60)
+    assert process.exitcode == 0
+    assert len(bank) == 2600
+    change_and_answer(bank, str(tmp_path / "here.pt"))
+    for there, here in zip(torch.load(out), torch.load(tmp_path / "here.pt"), strict=True):
+        assert torch.equal(there, here)
+
+
+def test_locks_are_open_in_a_forked_child() -> None:
+    if not hasattr(os, "fork"):
+        pytest.skip("no forks here")
+    from flashmatch.kernels._room import Room, new_lock
+
+    lock, room = new_lock(), Room(3)
+    with lock, room._lock:
+        child = os.fork()
+        if child == 0:
+            os._exit(lock.locked() or room._lock.locked())
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert lock.locked()
+
+
+def test_ids_are_the_callers_own(bank: PrototypeBank) -> None:
+    bank.ids.fill_(-1)
+    assert bank.ids[:3].tolist() == [0, 1, 2]
+    bank.remove(5)
+    bank.ids.fill_(-1)
+    assert bank.ids[4:6].tolist() == [4, 6]
+
+
+def test_a_bank_that_changed_is_no_longer_a_graphs(bank: PrototypeBank) -> None:
+    compiled = torch.compile(lambda q: bank.topk(q, 3), fullgraph=True, backend="aot_eager")
+    queries = rows_of(4, 9)
+    for change in (add, remove, remove_most):
+        for found in (compiled(queries), bank.topk(queries, 3)):
+            expected = topk(queries, bank.vectors(), 3, metric="dot")
+            assert all(map(torch.equal, found, expected))
+        change(bank)
