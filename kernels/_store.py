@@ -2,7 +2,7 @@
 
 The format is a length, a JSON header and the bytes (safetensors' README, "Format"). Its own writer
 wants every tensor in memory at once; a bank larger than memory cannot have that. The last tensor of
-a file written here, "checksums", says what the others were.
+a file written here, "flashmatch.checksums", says what the others were.
 """
 
 import json
@@ -30,7 +30,7 @@ _NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-_CHECKSUMS = "checksums"
+_CHECKSUMS = "flashmatch.checksums"
 _KIND = f"crc32 of {_checksums.BLOCK_BYTES}"
 BANK = "flashmatch.PrototypeBank"
 """How the format of a bank's file begins."""
@@ -87,14 +87,11 @@ def open_mapped(path: str | os.PathLike) -> TensorFile:
     except Exception as error:  # of a dtype, say, that only the file knows
         raise ValueError(f"path must be a safetensors file; {str(path)!r}: {error}") from error
     found = TensorFile(str(path), tensors, metadata)
-    counts = {n: block_count(x.shape, x.dtype) for n, x in tensors.items() if n != _CHECKSUMS}
-    expected = (2 + sum(counts.values()),)
-    sums = tensors.get(_CHECKSUMS)
-    # Either of the two says that the other has to be there.
-    if _CHECKSUMS in metadata or (sums is not None and sums.shape == expected):
-        if sums is None or sums.shape != expected or sums.dtype != torch.int64:
+    sums = tensors.pop(_CHECKSUMS, None)
+    if sums is not None or _CHECKSUMS in metadata:  # either says that the other has to be there
+        counts = {name: block_count(x.shape, x.dtype) for name, x in tensors.items()}
+        if sums is None or sums.dtype != torch.int64 or sums.shape != (2 + sum(counts.values()),):
             found.refuse("its checksums are not those of its tensors")
-        del tensors[_CHECKSUMS]
         found.checksums.update(_read(found, sums.tolist(), counts))
     return found
 

@@ -66,7 +66,7 @@ def of_values(kind: str, chosen: random.Random, saved: Saved) -> str:
     else:
         change_tensor(tensors, chosen)
     parts = {name: (x.dtype, tuple(x.shape), [x]) for name, x in tensors.items()}
-    metadata.pop("checksums")
+    metadata.pop(_store._CHECKSUMS)
     _store.write(path, parts, metadata)
     bank = _load(path)
     if isinstance(bank, str):
