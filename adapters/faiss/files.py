@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...kernels import PrototypeBank, _store
+from ...kernels import PrototypeBank, _bank_file
 from .arrays import METRIC_INNER_PRODUCT, METRIC_L2, METRICS
 from .flat import IndexFlat, IndexFlatIP, IndexFlatL2
 from .id_map import IndexIDMap, IndexIDMap2
@@ -15,7 +15,7 @@ from .index import Index
 
 _FLAT = {METRIC_INNER_PRODUCT: IndexFlatIP, METRIC_L2: IndexFlatL2}
 _WITH_IDS = {"IndexIDMap": IndexIDMap, "IndexIDMap2": IndexIDMap2}
-_ID_MAP = "id_map"
+_ID_MAP, _INDEX = "id_map", "index"
 
 
 def write_index(index: Index, fname: str | os.PathLike) -> None:
@@ -26,21 +26,12 @@ def write_index(index: Index, fname: str | os.PathLike) -> None:
     """
     if not isinstance(index, Index):
         raise TypeError(f"index must be an index of this module; got {type(index).__name__}")
-    path, bank = Path(fname), index._flat._prepared()
-    if not isinstance(index, IndexIDMap):
-        bank.save(path)
-        return
-    without_ids = path.with_name(f".{path.name}.{os.getpid()}.bank")
-    try:
-        bank.save(without_ids)
-        tensors, metadata = _store.open_mapped(without_ids)
-        tensors[_ID_MAP] = torch.from_numpy(index.id_map)
-        parts: dict[str, _store.Part] = {
-            name: (x.dtype, tuple(x.shape), [x]) for name, x in tensors.items()
-        }
-        _store.write(path, parts, metadata | {"index": type(index).__name__})
-    finally:
-        without_ids.unlink(missing_ok=True)
+    bank = index._flat._prepared()
+    if isinstance(index, IndexIDMap):
+        ids = torch.from_numpy(index.id_map)
+        _bank_file.save(fname, bank._state, {_ID_MAP: ids}, {_INDEX: type(index).__name__})
+    else:
+        bank.save(fname)
 
 
 def read_index(fname: str | os.PathLike, *, device: torch.device | str | None = None) -> Index:
@@ -62,11 +53,18 @@ def read_index(fname: str | os.PathLike, *, device: torch.device | str | None = 
     if bank.metric not in metrics:
         raise ValueError(f"fname must hold a bank for 'dot' or 'l2'; got {bank.metric!r}")
     flat = _FLAT[metrics[bank.metric]](bank.dim, device=device)
-    tensors, metadata = _store.open_mapped(path)
-    wrapped = _WITH_IDS[metadata["index"]](flat) if "index" in metadata else flat
     flat._bank = bank
-    if isinstance(wrapped, IndexIDMap):
-        wrapped._changed([tensors[_ID_MAP].numpy()])
+    file = bank._state.file
+    assert file is not None  # it was loaded from one
+    if _INDEX not in file.metadata and _ID_MAP not in file.tensors:
+        return flat
+    kind, ids = _WITH_IDS.get(file.metadata.get(_INDEX, "")), file.tensors.get(_ID_MAP)
+    if kind is None or ids is None or ids.dtype != torch.int64 or ids.shape != (len(bank),):
+        file.refuse("it has no id map of its rows")
+    if file.checksums:
+        file.check(_ID_MAP)
+    wrapped = kind(flat)
+    wrapped._changed([ids.numpy()])
     return wrapped
 
 

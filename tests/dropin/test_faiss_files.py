@@ -10,6 +10,7 @@ from faiss_unpatched import faiss_unpatched  # noqa: F401
 
 import flashmatch
 import flashmatch.adapters.faiss as ours
+from flashmatch.kernels import _bank_file
 
 faiss = pytest.importorskip("faiss")
 
@@ -104,3 +105,33 @@ def test_refuses_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     bank.save(tmp_path / "bank")
     with pytest.raises(ValueError, match="cosine"):
         ours.read_index(tmp_path / "bank")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_files_are_refused_or_harmless(kind: str, tmp_path: Path) -> None:
+    index, path, chosen = made(ours, kind), tmp_path / "index", np.random.default_rng(0)
+    ours.write_index(index, path)
+    content = path.read_bytes()
+    for trial in range(150):
+        damaged = bytearray(content)
+        damaged[chosen.integers(len(content))] ^= 1 << int(chosen.integers(8))
+        path.write_bytes(damaged if trial % 5 else content[: chosen.integers(len(content))])
+        with pytest.raises(ValueError, match="index"):
+            ours.read_index(path)
+
+
+@pytest.mark.parametrize(
+    ("ids", "name"),
+    [
+        (IDS[:-1], "IndexIDMap"),
+        (IDS.astype(float), "IndexIDMap"),
+        (IDS, "nobody's"),
+        (None, "IndexIDMap"),
+    ],
+)
+def test_id_maps_that_are_none(ids, name: str, tmp_path: Path) -> None:
+    bank = made(ours, "IndexFlatIP")._prepared()
+    more = {} if ids is None else {"id_map": torch.from_numpy(ids)}
+    _bank_file.save(tmp_path / "index", bank._state, more, {"index": name})
+    with pytest.raises(ValueError, match=r"index.*no id map"):
+        ours.read_index(tmp_path / "index")
