@@ -53,10 +53,10 @@ def read_index(fname: str | os.PathLike, *, device: torch.device | str | None = 
     if bank.metric not in metrics:
         raise ValueError(f"fname must hold a bank for 'dot' or 'l2'; got {bank.metric!r}")
     flat = _FLAT[metrics[bank.metric]](bank.dim, device=device)
-    flat._bank = bank
     file = bank._state.file
     assert file is not None  # it was loaded from one
     if _INDEX not in file.metadata and _ID_MAP not in file.tensors:
+        flat._bank = bank
         return flat
     kind, ids = _WITH_IDS.get(file.metadata.get(_INDEX, "")), file.tensors.get(_ID_MAP)
     if kind is None or ids is None or ids.dtype != torch.int64 or ids.shape != (len(bank),):
@@ -64,6 +64,7 @@ def read_index(fname: str | os.PathLike, *, device: torch.device | str | None = 
     if file.checksums:
         file.check(_ID_MAP)
     wrapped = kind(flat)
+    flat._bank = bank
     wrapped._changed([ids.numpy()])
     return wrapped
 
