@@ -5,7 +5,6 @@ file of its own beside it, ``<device>-<kind>.csv``.
 """
 
 import csv
-import platform
 import re
 import subprocess
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
+from flashmatch.kernels._machine import cpu_name
 from links import ROOT
 
 RESULTS = ROOT / "bench" / "results"
@@ -130,12 +130,7 @@ def exact_share(share: float) -> str:
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
-        name = found[1].strip() if found else name
-    return f"{name} ({torch.get_num_threads()} threads)"
+    return f"{cpu_name()} ({torch.get_num_threads()} threads)"
 
 
 def version_of(*distributions: str) -> str:

@@ -65,6 +65,11 @@ def in_fit_thread(
         return executor.submit(checked).result()
 
 
+def are_denormals_kept() -> bool:
+    """Whether this thread, and those that share its work, keep numbers below 2^-126."""
+    return not _flushes() and _are_others_fit(SHARED_ELEMENTS)
+
+
 def _most_elements(tensors: Sequence[Tensor]) -> int:
     """Of what can be made of these: scores, or the matrices themselves."""
     if not tensors:

@@ -4,6 +4,7 @@
 # pyright: reportPrivateImportUsage=false
 
 import functools
+import os
 import warnings
 
 import torch
@@ -13,6 +14,9 @@ from torch.nn.functional import pad
 from ._bounds_int8 import LARGEST_CODE
 from ._rows import require_rows
 
+_WITHOUT_VNNI = ("SSE41", "AVX", "AVX2", "AVX512_MIC", "AVX512_MIC_4OPS", "AVX512_CORE")
+"""Names of oneDNN's for what it may use at most (its developer guide, "CPU Dispatcher Control")."""
+
 _PAIR_ELEMENTS = 1 << 22
 """Elements of chosen rows gathered at a time where they cannot be read in place."""
 
@@ -21,8 +25,8 @@ _PAIR_ELEMENTS = 1 << 22
 def is_exact(device_type: str) -> bool:
     """Whether torch multiplies int8 matrices without loss here, even the largest codes.
 
-    Without VNNI, x86 units add pairs of products in int16, which saturates. Tensor cores add in
-    int32.
+    Without VNNI, x86 units add pairs of products in int16, which saturates; oneDNN goes another
+    way there. Tensor cores add in int32.
     """
     if device_type != "cpu":
         return device_type == "cuda"
@@ -36,9 +40,20 @@ def is_exact(device_type: str) -> bool:
 
 @functools.cache
 def is_fast(device_type: str) -> bool:
-    """Whether this CPU has units for it: VNNI, which AMX implies."""
-    has_units = getattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    return device_type == "cpu" and has_units() and is_exact(device_type)
+    """Whether this CPU has units for it, which oneDNN may use."""
+    return not why_not_fast(device_type)
+
+
+def why_not_fast(device_type: str) -> str:
+    """The reason, or nothing: VNNI, which AMX implies, is four products in one instruction."""
+    if device_type != "cpu":
+        return "it is no CPU"
+    if not getattr(torch.cpu, "_is_vnni_supported", lambda: False)():
+        return "this CPU has no VNNI"
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    if limit.upper() in _WITHOUT_VNNI:
+        return f"ONEDNN_MAX_CPU_ISA={limit} keeps oneDNN from using VNNI"
+    return "" if is_exact(device_type) else "products of int8 are not exact here"
 
 
 def multiply_codes(queries: Tensor, prototypes: Tensor, out: Tensor) -> Tensor:

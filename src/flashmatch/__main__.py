@@ -1,4 +1,4 @@
-"""The command line: ``flashmatch demo``, or ``python -m flashmatch demo``."""
+"""The command line: ``flashmatch demo`` and ``info``, or ``python -m flashmatch demo``."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from flashmatch import __version__
+from flashmatch.kernels._machine import report
 from flashmatch.retriever.demo import DemoError, Options, run
 
 
@@ -16,6 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.print_help()
+        return 0
+    if arguments.command == "info":
+        print(report())
         return 0
     options = Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
     try:
@@ -34,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"flashmatch {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
+    commands.add_parser("info", help="what this machine has, and how it will be searched")
     _add_demo(commands.add_parser("demo", help="find distorted photographs in a gallery"))
     return parser
 

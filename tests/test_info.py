@@ -1,0 +1,125 @@
+"""``flashmatch info``: a screenful that says what will search, and why nothing else will."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from flashmatch import PrototypeBank, __version__
+from flashmatch.__main__ import main
+from flashmatch.kernels import _exact, _machine, _products, _roundoff
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["info"]) == 0
+    return capsys.readouterr().out
+
+
+def test_it_fits_on_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys).splitlines()
+    assert 10 <= len(lines) <= 24
+    assert max(map(len, lines)) <= 110
+    assert lines[0].startswith(f"flashmatch {__version__}, Python {sys.version.split()[0]}, ")
+    assert any(line.startswith("torch") and torch.__version__ in line for line in lines)
+
+
+def test_it_says_what_banks_do(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = PrototypeBank(torch.ones(3, 64)).screen
+    assert f'screen="auto" is {screen}' in shown(capsys)
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"ONEDNN_MAX_CPU_ISA": "AVX2"}, "ONEDNN_MAX_CPU_ISA=AVX2 keeps oneDNN from using VNNI"),
+        ({"DNNL_MAX_CPU_ISA": "avx512_core"}, "ONEDNN_MAX_CPU_ISA=avx512_core keeps oneDNN"),
+        ({"ONEDNN_MAX_CPU_ISA": "ALL"}, ""),
+    ],
+)
+def test_why_codes_are_not_used(
+    environment: dict[str, str], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_units = getattr(torch.cpu, "_is_vnni_supported", lambda: False)()
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found = _products.why_not_fast("cpu")
+    if not has_units:
+        assert found == "this CPU has no VNNI"
+    elif reason:
+        assert found.startswith(reason)
+    else:
+        assert found in ("", "products of int8 are not exact here")
+    assert _products.why_not_fast("cuda") == "it is no CPU"
+
+
+def test_a_cpu_without_vnni(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False, raising=False)
+    monkeypatch.setattr(_products, "is_fast", lambda device: False)
+    monkeypatch.setattr(_products, "is_exact", lambda device: False)
+    out = shown(capsys)
+    assert 'screen="auto" is float, since this CPU has no VNNI' in out
+    assert "of int8 are not exact, so that int8 is refused" in out
+
+
+def test_products_that_are_not_ieee(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_roundoff, "operand_roundoff", lambda device: _roundoff.BF16)
+    monkeypatch.setattr(_exact, "multiplies_in_fp64", lambda device: False)
+    assert "rounded as bf16 or better; fp64's are emulated, and not used" in shown(capsys)
+    monkeypatch.setattr(_roundoff, "operand_roundoff", lambda device: float("inf"))
+    assert "rounded as nothing known: fp64 scores all" in shown(capsys)
+
+
+def test_limits_and_denormals(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    if torch.set_flush_denormal(True):
+        try:
+            assert "denormals are flushed in this thread" in shown(capsys)
+        finally:
+            torch.set_flush_denormal(False)
+    out = shown(capsys)
+    assert "MKL_CBWR=COMPATIBLE" in out
+    assert "denormals" not in out
+
+
+def test_gpus_and_why_one_is_not_used(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Properties:
+        total_memory = 80 * 2**30
+
+    cuda = torch.cuda
+    monkeypatch.setattr(cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(cuda, "get_device_name", lambda device: "Abacus 100")
+    monkeypatch.setattr(cuda, "get_device_properties", lambda device: Properties)
+    monkeypatch.setattr(_roundoff, "operand_roundoff", lambda device: 0.0)
+    monkeypatch.setattr(_exact, "multiplies_in_fp64", lambda device: True)
+    for capability, backend in (((9, 0), "Triton for k up to 1,024"), ((7, 5), "torch, since the")):
+        monkeypatch.setattr(cuda, "get_device_capability", lambda device, c=capability: c)
+        out = shown(capsys)
+        assert f"on cuda:0  {backend}" in out
+        assert f"(Abacus 100, sm_{capability[0]}{capability[1]}, 80 GiB)" in out
+    monkeypatch.setitem(sys.modules, "flashmatch.kernels._triton_chip", None)
+    monkeypatch.delattr("flashmatch.kernels._triton_chip", raising=False)
+    assert "torch, since Triton cannot be imported" in _machine._backend(torch.device("cuda", 0))
+
+
+def test_as_a_module() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "flashmatch", "info"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+    )
+    assert "OMP_WAIT_POLICY=PASSIVE" in run.stdout
