@@ -7,17 +7,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
+SEARCHING := $(filter-out tests/test_bank_memory.py tests/test_bank_real.py,$(wildcard tests/test_bank*.py)) \
+	$(foreach name,topk topk_refusals bounds bounds_int8 edges_of_the_proof scales roundoff fit_threads \
+	verify ops workspace poison attainable retriever_bank info,tests/test_$(name).py)
+FAULTS ?=
 N ?= 2000
 N_INTERPRETER ?= 150
 
 help:
 	@echo "make demo    find photographs in a gallery of photographs; writes demo-out/"
 	@echo "make test    the torch leg, the Triton interpreter leg, the compile matrix"
+	@echo "make test-limited what searches, again, as machines with fewer instructions run it"
 	@echo "make test-dropin  the adapters against the libraries they stand in for, installed for real"
 	@echo "make lint    ruff check, ruff format --check, pyright"
 	@echo "make bench   the CPU benchmark and its bars, gated by the oracle; appends to bench/results/"
 	@echo "make gpu     correctness, memcheck and benchmark on a CUDA device"
-	@echo "make fuzz    property tests with N=$(N) examples each (N_INTERPRETER=$(N_INTERPRETER) interpreted)"
+	@echo "make fuzz    property tests with N=$(N) examples each (N_INTERPRETER=$(N_INTERPRETER) interpreted), then faults"
+	@echo "make faults  damaged files, kills, interrupts, threads, extremes, counted (FAULTS=\"--kills 1000\" and so on)"
 	@echo "make clean   remove .venv and everything generated"
 
 demo: $(VENV)/.installed-demo
@@ -33,6 +39,11 @@ test-interpreter: $(VENV)/.installed-dev
 
 test-compile: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/compile
+
+# What a processor has cannot be taken away, but torch and oneDNN can be told not to use it.
+test-limited: $(VENV)/.installed-dev
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/pytest $(SEARCHING)
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2_VNNI OMP_NUM_THREADS=1 $(BIN)/pytest $(SEARCHING)
 
 test-dropin: test-libraries test-mmpretrain test-onedl
 
@@ -59,6 +70,10 @@ fuzz: $(VENV)/.installed-dev
 		--ignore=tests/dropin
 	FLASHMATCH_EXAMPLES=$(N_INTERPRETER) TRITON_INTERPRET=1 OMP_NUM_THREADS=1 \
 		$(BIN)/pytest -m hypothesis tests/interpreter
+	$(MAKE) faults FAULTS="--corruptions $(N)0 --kills $(N) --interrupts $(N) --threads 600 --extremes $(N)"
+
+faults: $(VENV)/.installed-dev
+	PYTHONPATH=tests/support $(BIN)/python -m faults $(FAULTS)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench run
@@ -106,4 +121,4 @@ $(VENV)-onedl/.installed-%: pyproject.toml | $(VENV)-onedl/bin/python
 
 .PRECIOUS: %/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-dropin dropin-environments test-libraries test-mmpretrain test-onedl test-torch test-interpreter test-compile lint fuzz bench gpu clean
+.PHONY: help demo test test-limited faults test-dropin dropin-environments test-libraries test-mmpretrain test-onedl test-torch test-interpreter test-compile lint fuzz bench gpu clean

@@ -7,17 +7,16 @@ import pytest
 import torch
 from features import features
 from problems import DTYPES, METRICS, Problem, assert_exact, vectors
-from screens import screen_in_pieces
+from screens import CODED, SCREENS, needs_int8, screen_in_pieces
 from torch import Tensor
 
 from flashmatch import topk
-from flashmatch.kernels import BankStats, PrototypeBank, _int8, _products
+from flashmatch.kernels import BankStats, PrototypeBank, _int8
 from flashmatch.kernels._bounds import LARGEST_TAME_NORM
 from flashmatch.kernels._codes import Layout
 
 SPAN = _int8.LAYOUT.span
-needs_int8 = pytest.mark.skipif(not _products.is_exact("cpu"), reason="int8 products saturate here")
-pytestmark = [pytest.mark.usefixtures("poisoned_empty"), needs_int8]
+pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +46,7 @@ def problem(
     return Problem(queries_of_both, [prototypes], k, metric, allowed, "raise", None)
 
 
-def bank_of(it: Problem, screen: str = "int8", **options: object) -> PrototypeBank:
+def bank_of(it: Problem, screen: str = CODED, **options: object) -> PrototypeBank:
     return PrototypeBank(
         it.prototypes, metric=it.metric, screen=screen, nonfinite=it.nonfinite, **options
     )
@@ -80,10 +79,10 @@ def check(it: Problem, **options: object) -> PrototypeBank:
 @pytest.mark.parametrize("metric", METRICS)
 def test_equals_the_oracle(metric: str, dtype: torch.dtype, mask: str) -> None:
     it = problem(metric=metric, dtype=dtype, mask=mask)
-    assert check(it).screen == "int8"
+    assert check(it).screen == CODED
 
 
-@pytest.mark.parametrize("screen", ["auto", "float", "int8"])
+@pytest.mark.parametrize("screen", ["auto", *SCREENS])
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_screen_gives_the_same(metric: str, screen: str) -> None:
     check(problem(metric=metric, mask="pairs"), screen=screen)
@@ -118,6 +117,7 @@ def test_exact_on_hard_data(kind: str, metric: str) -> None:
     check(problem(kind, metric=metric, rows=2500, seed=3))
 
 
+@needs_int8
 @pytest.mark.parametrize("metric", METRICS)
 def test_heavy_coordinates_are_rotated(metric: str) -> None:
     bank = check(problem("heavy", channels=256, metric=metric))
@@ -204,6 +204,7 @@ def test_queries_of_another_dtype(dtype: torch.dtype) -> None:
         check(it.replace(queries=it.queries.to(dtype)))
 
 
+@needs_int8
 @pytest.mark.parametrize("metric", METRICS)
 def test_equal_scores_are_repaired_and_stay_in_order(metric: str) -> None:
     """Nothing can be excluded where everything ties: the screen must give up and say so."""
@@ -213,6 +214,7 @@ def test_equal_scores_are_repaired_and_stay_in_order(metric: str) -> None:
     assert search(bank, it)[1][0].tolist() == list(range(10))
 
 
+@needs_int8
 def test_what_a_screen_settles_counts_as_certified() -> None:
     it = problem(channels=64, rows=6000)
     bank = check(it)
@@ -242,7 +244,7 @@ def test_nonfinite_prototypes_are_refused_by_row(bad: float) -> None:
         bank_of(it, screen="float")
 
 
-@pytest.mark.parametrize("screen", ["int8", "float"])
+@pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("metric", METRICS)
 def test_excluded_prototypes_keep_their_position_and_never_match(metric: str, screen: str) -> None:
     it = problem(metric=metric, rows=2500).replace(nonfinite="exclude")
@@ -293,7 +295,7 @@ def test_norms_up_to_the_largest_tame_one_are_coded(metric: str) -> None:
     x = it.prototypes[0].double()
     scale = LARGEST_TAME_NORM * 0.999 / torch.linalg.vector_norm(x, dim=1, keepdim=True)
     it = it.replace(prototypes=[(x * scale).float()])
-    assert check(it).screen == "int8"
+    assert check(it).screen == CODED
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -345,7 +347,7 @@ def test_nothing_asked_and_nothing_there() -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("screen", ["int8", "float"])
+@pytest.mark.parametrize("screen", SCREENS)
 def test_an_empty_bank_can_be_filled(metric: str, screen: str) -> None:
     it = problem(metric=metric)
     bank = PrototypeBank(torch.empty(0, 24), metric=metric, screen=screen)
@@ -416,6 +418,7 @@ def test_inputs_are_left_alone() -> None:
         assert torch.equal(old.nan_to_num(), tensor.nan_to_num())
 
 
+@needs_int8
 def test_prototypes_are_not_copied() -> None:
     it = problem(rows=5000, channels=64)
     bank = bank_of(it)

@@ -9,24 +9,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults.banks import SMALL, is_consistent
+from faults.banks import is_consistent
 from safetensors import safe_open
 from safetensors.torch import save_file
+from screens import CODED, INT8, needs_int8, screen_small
 from torch import Tensor
 
 from flashmatch import topk
-from flashmatch.kernels import PrototypeBank, _bank_file, _coding, _plan, _products, _store
+from flashmatch.kernels import PrototypeBank, _bank_file, _coding, _products, _store
 
-INT8 = "int8" if _products.is_exact("cpu") else "float"
 CHANNELS = 12
 CHECKSUMS = _store._CHECKSUMS
-needs_int8 = pytest.mark.skipif(INT8 != "int8", reason="integer products are not exact here")
 
 
 @pytest.fixture(autouse=True)
 def _screened(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in SMALL.items():
-        monkeypatch.setattr(_plan, name, value)
+    screen_small(monkeypatch)
 
 
 @pytest.fixture
@@ -38,7 +36,7 @@ def rows_of(count: int, seed: int = 0) -> Tensor:
     return torch.randn(count, CHANNELS, generator=torch.Generator().manual_seed(seed))
 
 
-def saved(path: Path, count: int = 3000, screen: str = INT8, **options: object) -> PrototypeBank:
+def saved(path: Path, count: int = 3000, screen: str = CODED, **options: object) -> PrototypeBank:
     bank = PrototypeBank(rows_of(count), metric="dot", screen=screen, **options)
     bank.save(path)
     return bank
@@ -59,7 +57,7 @@ def rewritten(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) 
 # Checksums
 
 
-@pytest.mark.parametrize("screen", sorted({INT8, "float"}))
+@pytest.mark.parametrize("screen", sorted({CODED, "float"}))
 def test_every_bit_of_a_small_file_counts(screen: str, path: Path) -> None:
     saved(path, 20, screen)
     content = path.read_bytes()
@@ -244,7 +242,7 @@ def test_check_is_content_with_what_is_true(metric: str, kind: str) -> None:
 
     rows = features(kind, 2500, 40, torch.Generator().manual_seed(0))
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        bank = PrototypeBank(rows.to(dtype), metric=metric, screen=INT8)
+        bank = PrototypeBank(rows.to(dtype), metric=metric, screen=CODED)
         bank.check()
         bank.add(rows[:100].to(dtype))
         bank.remove(range(50))
@@ -298,16 +296,16 @@ def test_two_saves_to_one_path(path: Path) -> None:
 
 def test_a_file_keeps_what_was_asked_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what "auto" stands for is found out anew."""
-    for asked in ("auto", "float", *{INT8}):
+    for asked in ("auto", "float", *{CODED}):
         for is_fast in (True, False):
             monkeypatch.setattr(_products, "is_fast", lambda device, fast=is_fast: fast)
-            if INT8 == "float" and is_fast:
+            if not INT8 and is_fast:
                 continue
             bank = PrototypeBank(rows_of(1100), metric="dot", screen=asked)
             bank.save(path)
             for there in (True, False):
                 monkeypatch.setattr(_products, "is_fast", lambda device, fast=there: fast)
-                if INT8 == "float" and there:
+                if not INT8 and there:
                     continue
                 loaded = PrototypeBank.load(path)
                 in_use = {"auto": "int8" if there else "float"}.get(asked, asked)
@@ -355,7 +353,7 @@ def written_before_checksums(path: Path, bank: PrototypeBank, screen: str) -> No
     save_file(tensors, path, metadata)
 
 
-@pytest.mark.parametrize("screen", sorted({INT8, "float"}))
+@pytest.mark.parametrize("screen", sorted({CODED, "float"}))
 def test_files_from_before_checksums_are_read(screen: str, path: Path) -> None:
     rows = rows_of(2100)
     rows[7] = torch.nan

@@ -10,16 +10,13 @@ import torch
 from features import features
 from problems import DTYPES, METRICS
 from safetensors.torch import load_file, save_file
-from screens import screen_in_pieces
+from screens import SCREENS, needs_int8, screen_in_pieces
 from torch import Tensor
 
 from flashmatch import topk
-from flashmatch.kernels import PrototypeBank, _bank_file, _int8, _products, _store
+from flashmatch.kernels import PrototypeBank, _bank_file, _int8, _store
 from flashmatch.kernels._codes import Layout
 
-INT8 = _products.is_exact("cpu")
-SCREENS = ["float", "int8"] if INT8 else ["float"]
-needs_int8 = pytest.mark.skipif(not INT8, reason="integer products are not exact here")
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
 

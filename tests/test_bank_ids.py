@@ -7,13 +7,12 @@ import pytest
 import torch
 from features import features
 from problems import METRICS
-from screens import screen_in_pieces
+from screens import SCREENS, needs_int8, screen_in_pieces
 from torch import Tensor
 
 from flashmatch import kernels, topk, verify
-from flashmatch.kernels import PrototypeBank, _int8, _products
+from flashmatch.kernels import PrototypeBank, _int8
 
-SCREENS = ["float", "int8"] if _products.is_exact("cpu") else ["float"]
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
 
@@ -248,7 +247,7 @@ def test_additions_of_another_dtype(screen: str) -> None:
     assert_same(bank, torch.cat([first.bfloat16().float(), second.float()]), list(range(1800)))
 
 
-@pytest.mark.skipif("int8" not in SCREENS, reason="int8 products saturate here")
+@needs_int8
 def test_add_codes_one_page_and_remove_codes_nothing(coded_rows: list[int]) -> None:
     span = _int8.LAYOUT.span
     rows = rows_of(50_000)
@@ -269,7 +268,7 @@ def test_add_codes_one_page_and_remove_codes_nothing(coded_rows: list[int]) -> N
     assert torch.equal(bank.topk(rows[:3], 30).indices, topk(rows[:3], expected, 30).indices)
 
 
-@pytest.mark.skipif("int8" not in SCREENS, reason="int8 products saturate here")
+@needs_int8
 def test_a_growing_bank_codes_each_row_a_few_times(coded_rows: list[int]) -> None:
     """Frames fitted to few rows are fitted anew, but only as the bank grows in proportion."""
     rows = rows_of(20_000)
@@ -302,7 +301,7 @@ def test_no_id_is_left_above_the_largest(screen: str) -> None:
         bank.add(rows_of(1))
 
 
-@pytest.mark.parametrize("screen", ["int8", "float"])
+@pytest.mark.parametrize("screen", SCREENS)
 def test_vectors_come_back_as_they_went_in(screen: str) -> None:
     rows = torch.randn(3000, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     bank = PrototypeBank([rows[:1000].half(), rows[1000:2000].half()], metric="dot", screen=screen)
@@ -321,7 +320,7 @@ def test_vectors_come_back_as_they_went_in(screen: str) -> None:
             bank.vectors(bad)
 
 
-@pytest.mark.parametrize("screen", ["int8", "float"])
+@pytest.mark.parametrize("screen", SCREENS)
 def test_banks_of_inference_mode_change_outside_it(screen: str) -> None:
     rows = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

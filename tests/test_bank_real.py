@@ -3,14 +3,12 @@
 import pytest
 import torch
 from problems import METRICS, Problem, assert_exact
-from screens import screen_in_pieces
+from screens import CODED, INT8, screen_in_pieces
 from torch import Tensor
 
 from flashmatch import PrototypeBank
-from flashmatch.kernels import _products
 
 data = pytest.importorskip("skimage.data")
-pytestmark = pytest.mark.skipif(not _products.is_exact("cpu"), reason="int8 products saturate here")
 
 
 def crops(size: int, step: int) -> Tensor:
@@ -41,7 +39,7 @@ def test_pixels(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = crops(12, 7).flatten(1)
     generator = torch.Generator().manual_seed(0)
     queries = pixels[::499] + 0.02 * torch.randn(len(pixels[::499]), 432, generator=generator)
-    bank = PrototypeBank(pixels, metric=metric, screen="int8")
+    bank = PrototypeBank(pixels, metric=metric, screen=CODED)
     assert_exact(
         bank.topk(queries, 10), Problem(queries, [pixels], 10, metric, None, "raise", None)
     )
@@ -52,11 +50,13 @@ def test_pixels(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_features(features: Tensor, metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
     screen_in_pieces(monkeypatch)
-    bank = PrototypeBank(features, metric=metric, screen="int8")
+    bank = PrototypeBank(features, metric=metric, screen=CODED)
     queries = features[::5] + features[1::5][: len(features[::5])].mean(0) * 0.01
     assert_exact(
         bank.topk(queries, 10), Problem(queries, [features], 10, metric, None, "raise", None)
     )
+    if not INT8:
+        return
     assert bank._coder.codes.frame.rotation is not None  # a few channels outshine the others
     assert bank.stats.repaired == 0
     assert bank.stats.rows_rescored < 20 * len(queries)

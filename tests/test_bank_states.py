@@ -12,21 +12,20 @@ from types import FrameType
 
 import pytest
 import torch
-from faults.banks import SMALL, change_and_answer, is_consistent
+from faults.banks import change_and_answer, is_consistent
+from screens import SCREENS, needs_int8, screen_small
 from torch import Tensor
 
 from flashmatch import kernels, topk
-from flashmatch.kernels import PrototypeBank, _codes, _coding, _collection, _ids, _plan, _products
+from flashmatch.kernels import PrototypeBank, _codes, _coding, _collection, _ids
 
-SCREENS = ["float", "int8"] if _products.is_exact("cpu") else ["float"]
 CHANNELS = 12
 FOLDER = str(Path(kernels.__file__).parent)
 
 
 @pytest.fixture(autouse=True)
 def _screened(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in SMALL.items():
-        monkeypatch.setattr(_plan, name, value)
+    screen_small(monkeypatch)
 
 
 @pytest.fixture(params=SCREENS)
@@ -243,10 +242,9 @@ def remove_some(bank: PrototypeBank) -> None:
     bank.remove(bank.ids[::7])
 
 
+@needs_int8
 def test_changes_cost_what_they_touch(coded_rows: list[int]) -> None:
     """Nothing but the last page is coded again, whatever is shared."""
-    if len(SCREENS) == 1:
-        pytest.skip("no codes here")
     bank = PrototypeBank(rows_of(5000), screen="int8")
     del coded_rows[:]
     for count in (1, 1, 10, 2000, 1):

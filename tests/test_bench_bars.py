@@ -3,6 +3,7 @@
 import pytest
 import torch
 from rows import row
+from screens import needs_int8
 
 import bars
 import limits
@@ -95,6 +96,7 @@ def test_every_bar_is_part_of_the_benchmark_and_comes_first() -> None:
     assert {bar.shape for bar in bars.BARS} == set(shapes.CPU[: len(bars.BARS)])
 
 
+@needs_int8
 def test_limits_multiply_codes_of_the_whole_shape(monkeypatch) -> None:
     monkeypatch.setattr(limits, "CHUNK", 100)
     shape = shapes.Shape(5, 211, 17)

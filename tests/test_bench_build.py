@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import bank_build
 import flashmatch
 import memory
-from flashmatch.kernels import _reference
+from flashmatch.kernels import _products, _reference
 from memory import MIB, reset_resident_peak
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -83,6 +83,7 @@ def test_a_small_build_holds_and_finds_what_was_planted(tmp_path: Path) -> None:
     assert ledger.name.endswith("-build.csv")
     assert (line["rows"], line["channels"], line["agreement"]) == ("20000", "64", "1")
     assert line["held"] == "held"
-    assert 20_000 * 64 <= float(line["codes_mib"]) * MIB < 4 * 20_000 * 64
+    least = 64 if _products.is_fast("cpu") else 0  # else there are ids alone
+    assert 20_000 * least <= float(line["codes_mib"]) * MIB < 4 * 20_000 * 64
     assert float(line["build_s"]) > 0
     assert list(tmp_path.iterdir()) == [results]  # the file is gone

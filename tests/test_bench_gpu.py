@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from rows import row
+from screens import needs_int8
 
 import figures
 import gpu
@@ -573,6 +574,7 @@ def _finds_the_right(prepare, shape: Shape) -> None:
     torch.testing.assert_close(scores, expected[0], atol=1e-5, rtol=1e-5)
 
 
+@needs_int8
 def test_limits_multiply_the_whole_shape(monkeypatch) -> None:
     monkeypatch.setattr(gpu_limits, "BUFFER_BYTES", 4 * 32 * 100)
     shape = Shape(5, 1001, 17)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from coded import coded
 from problems import DTYPES, METRICS, Problem, assert_exact
+from screens import SCREENS, needs_int8, screen_small
 from torch import Tensor
 
 from flashmatch import PrototypeBank, topk
@@ -28,7 +29,6 @@ EXTREMES = [
     for x in (0.0, 2.0**-149, 2.0**-126, 1.0, 1 + 2.0**-23, 1e18, _bounds.LARGEST, math.inf)
 ]
 NORMS = [0.0, 2.0**-1074, 2.0**-480, 1.0, 1e18, 1e150, 1e200]
-SCREENS = ["float", "int8"] if _products.is_exact("cpu") else ["float"]
 
 
 def rounded_below(values: Tensor) -> Tensor:
@@ -94,16 +94,14 @@ def test_infinite_scores(metric: str, screen: str, k: int, monkeypatch: pytest.M
     p, q = beyond(2100, 24, generator), torch.randn(30, 24, generator=generator).abs()
     q[7] *= 1e12
     problem = Problem(q, [p], k, metric, None, "raise", None)
-    monkeypatch.setattr(_plan, "CODES_ELEMENTS", 0)
-    monkeypatch.setattr(_plan, "CODES_ROWS", 1)
-    monkeypatch.setattr(_plan, "WHOLE_ELEMENTS", 0)
+    screen_small(monkeypatch)
     bank = PrototypeBank(p, metric=metric, screen=screen)
     assert_exact(bank.topk(q, k), problem)
     assert_exact(topk(q, p, k, metric=metric), problem)
     assert_exact(topk(q, p, k, metric=metric, chunk_rows=100), problem)
 
 
-@pytest.mark.skipif(len(SCREENS) == 1, reason="integer products are not exact here")
+@needs_int8
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("k", [1, 3, 7])
 def test_infinite_scores_of_rows_coded_in_passing(metric: str, k: int) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from faults import banks, corrupt, defects, extremes, interrupt, race
 from faults.__main__ import KINDS, in_a_process
+from screens import needs_int8, screen_small
 
 from flashmatch import PrototypeBank
-from flashmatch.kernels import _bank_check, _bank_file, _plan, _prepared, _room, _store
+from flashmatch.kernels import _bank_check, _bank_file, _prepared, _room, _store
 
 AMOUNTS = {"corruptions": 1500, "kills": 40, "interrupts": 60, "threads": 10, "extremes": 150}
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and forks of POSIX")
@@ -19,8 +20,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="signals and forks of POSI
 
 @pytest.fixture(autouse=True)
 def _screened(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in banks.SMALL.items():
-        monkeypatch.setattr(_plan, name, value)
+    screen_small(monkeypatch)
 
 
 @posix
@@ -66,6 +66,7 @@ def test_damage_is_counted_where_nothing_checks(
     assert any(what.startswith("WRONG without a word") for what in defects(counts))
 
 
+@needs_int8
 def test_values_are_counted_where_nobody_measures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,11 +77,10 @@ def test_values_are_counted_where_nobody_measures(
     assert "WRONG, and check says nothing" in outcomes
 
 
+@needs_int8
 def test_a_race_is_counted_where_states_share_what_they_write(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if banks.INT8 == "float":
-        pytest.skip("no codes here")
     monkeypatch.setattr(_room.Room, "claim", lambda *_: True)
     monkeypatch.setattr(_bank_check, "find_mismatch", lambda *_: None)
     monkeypatch.setattr(_prepared, "find_mismatch", lambda *_: None)

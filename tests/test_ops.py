@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from screens import needs_inductor
 from torch import Tensor
 
 from flashmatch import topk
@@ -75,6 +76,7 @@ def test_only_queries_may_want_gradients() -> None:
     assert grad.isfinite().all()
 
 
+@needs_inductor
 def test_compiles_as_one_graph() -> None:
     queries, prototypes = tensors(5, 40)
 

@@ -7,17 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import METRICS, Problem, assert_exact
+from screens import SCREENS, screen_small
 from torch import Tensor
 
 from flashmatch import PrototypeBank, topk
-from flashmatch.kernels import _bounds, _candidates, _exact, _plan, _products, _torch
+from flashmatch.kernels import _bounds, _candidates, _exact, _torch
 from flashmatch.kernels._float_screen import FloatScreen, power_of_two, screen_for
 from flashmatch.kernels._rows import Rows
 
 SCALES = [1.0, 1e10, 1e15, 1e17, 1e18, 1e19, 1e20, 1e30, 1e36]
 SCALES += [1 / scale for scale in SCALES[1:]] + [1e-41]
 WIDE = [1e100, 1e145, 1e-100, 1e-150, 1e-165, 1e-300]
-SCREENS = ["float", "int8"] if _products.is_exact("cpu") else ["float"]
 BITS = st.integers(0, 2**32 - 1)
 
 
@@ -42,8 +42,7 @@ def test_exact_at_every_size(metric: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("metric", METRICS)
 def test_banks_at_every_size(metric: str, screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_plan, "CODES_ELEMENTS", 0)
-    monkeypatch.setattr(_plan, "CODES_ROWS", 1)
+    screen_small(monkeypatch)
     for seed, scale in enumerate(SCALES):
         p, q = (drawn(n, 24, scale, torch.float32, seed) for n in (3000, 20))
         bank = PrototypeBank(p, metric=metric, screen=screen)

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 import torch
 from problems import Problem, assert_exact
+from screens import CODED, needs_inductor
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.export import Dim
@@ -35,7 +36,7 @@ def float_bank() -> PrototypeBank:
 
 def coded_bank() -> PrototypeBank:
     """Large enough for its codes to be used."""
-    return PrototypeBank(torch.cat([PROTOTYPES, drawn(140_000, C, seed=2)]), screen="int8")
+    return PrototypeBank(torch.cat([PROTOTYPES, drawn(140_000, C, seed=2)]), screen=CODED)
 
 
 def changed_bank() -> PrototypeBank:
@@ -136,7 +137,7 @@ def test_without_dynamic_the_second_shape_makes_it_dynamic() -> None:
     assert counter.frame_count == 2
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=needs_inductor)])
 def test_compiled_module_has_the_gradients_of_eager(search: Search, backend: str) -> None:
     module, x = Encoded(search), drawn(7, 8)
 
@@ -585,7 +586,7 @@ def test_codes_do_not_take_the_default_dtype(dtype: torch.dtype, metric: str) ->
     expected = topk(queries, prototypes, K, metric=metric)
     torch.set_default_dtype(dtype)
     assert_same(topk(queries, prototypes, K, metric=metric), expected)
-    bank = PrototypeBank(prototypes, metric=metric, screen="int8")
+    bank = PrototypeBank(prototypes, metric=metric, screen=CODED)
     assert_same(bank.topk(queries, K), expected)
 
 
@@ -597,7 +598,7 @@ def test_banks_made_inside_another_default_device(make: Callable[[], PrototypeBa
         bank = make()
     torch.set_default_device("meta")
     assert_same(bank.topk(QUERIES, K), expected)
-    made = PrototypeBank(PROTOTYPES, screen="int8")
+    made = PrototypeBank(PROTOTYPES, screen=CODED)
     made.add(QUERIES.clone())
     made.remove(0)
     assert made.device.type == made.ids.device.type == "cpu"

@@ -1,10 +1,31 @@
-"""Has banks screen in int8 what they would otherwise score as a whole, and in several pieces."""
+"""The screens that banks may have on this machine, and ways to have them used for few rows."""
 
 import dataclasses
+import os
 
 import pytest
 
-from flashmatch.kernels import _plan, _searches
+from flashmatch.kernels import _plan, _products, _searches
+
+INT8 = _products.is_exact("cpu")
+"""Whether an int8 screen may be asked for here: fast or not."""
+SCREENS = ["float", "int8"] if INT8 else ["float"]
+CODED = "int8" if INT8 else "float"
+"""The screen of codes where there can be any."""
+needs_int8 = pytest.mark.skipif(not INT8, reason="integer products are not exact here")
+needs_inductor = pytest.mark.skipif(
+    os.environ.get("ATEN_CPU_CAPABILITY") == "default",
+    reason="torch's inductor writes code there that does not compile (2.15)",
+)
+
+SMALL = {"CODES_ELEMENTS": 0, "CODES_ROWS": 1, "WHOLE_ELEMENTS": 0}
+"""What _plan has to hold for small banks to be screened, and through their codes."""
+
+
+def screen_small(patch: pytest.MonkeyPatch) -> None:
+    """Every search is screened, whatever there is to search, a bank's through its codes."""
+    for name, value in SMALL.items():
+        patch.setattr(_plan, name, value)
 
 
 def screen_in_pieces(patch: pytest.MonkeyPatch, rows: int = 2048, queries: int = 16) -> None:

@@ -9,8 +9,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from screens import SMALL
+
 from faults import corrupt, defects, extremes, interrupt, kill, race
-from faults.banks import SMALL
 from flashmatch.kernels import _plan
 
 KINDS = ("corruptions", "kills", "interrupts", "threads", "extremes")

@@ -4,14 +4,12 @@ from collections.abc import Callable
 
 import torch
 from features import features
+from screens import CODED
 from torch import Tensor
 
 from flashmatch import PrototypeBank, topk
-from flashmatch.kernels import _products
 
 CHANNELS = 12
-SMALL = {"CODES_ELEMENTS": 0, "CODES_ROWS": 1, "WHOLE_ELEMENTS": 0}
-"""What _plan has to hold for banks of this size to be screened, and through their codes."""
 
 
 def _rows(count: int, kind: str = "gaussian", seed: int = 0) -> Tensor:
@@ -19,14 +17,14 @@ def _rows(count: int, kind: str = "gaussian", seed: int = 0) -> Tensor:
 
 
 def _added_to() -> PrototypeBank:
-    bank = PrototypeBank(_rows(2100), screen=INT8, metric="dot")
+    bank = PrototypeBank(_rows(2100), screen=CODED, metric="dot")
     for seed in (1, 2):
         bank.add(_rows(700, seed=seed), ids=range(10**6 * seed, 10**6 * seed + 700))
     return bank
 
 
 def _removed_from() -> PrototypeBank:
-    bank = PrototypeBank(_rows(1500), screen=INT8, ids=torch.randperm(1500) + 10)
+    bank = PrototypeBank(_rows(1500), screen=CODED, ids=torch.randperm(1500) + 10)
     bank.remove([11, 12, 1000])
     return bank
 
@@ -43,18 +41,17 @@ def _too_large() -> PrototypeBank:
     return PrototypeBank(rows, metric="dot")
 
 
-INT8 = "int8" if _products.is_exact("cpu") else "float"
 KINDS: dict[str, Callable[[], PrototypeBank]] = {
     "float": lambda: PrototypeBank(_rows(400), screen="float"),
-    "int8": lambda: PrototypeBank(_rows(1200), screen=INT8),
-    "int8, l2": lambda: PrototypeBank(_rows(1100), screen=INT8, metric="l2"),
-    "rotated": lambda: PrototypeBank(_rows(1100, "heavy"), screen=INT8, metric="dot"),
-    "fp16": lambda: PrototypeBank(_rows(300).half(), screen=INT8),
+    "int8": lambda: PrototypeBank(_rows(1200), screen=CODED),
+    "int8, l2": lambda: PrototypeBank(_rows(1100), screen=CODED, metric="l2"),
+    "rotated": lambda: PrototypeBank(_rows(1100, "heavy"), screen=CODED, metric="dot"),
+    "fp16": lambda: PrototypeBank(_rows(300).half(), screen=CODED),
     "bf16": lambda: PrototypeBank(_rows(300).bfloat16(), screen="float", metric="l2"),
-    "fp64": lambda: PrototypeBank(_rows(300).double(), screen=INT8, metric="dot"),
+    "fp64": lambda: PrototypeBank(_rows(300).double(), screen=CODED, metric="dot"),
     "added to": _added_to,
     "removed from": _removed_from,
-    "not finite, int8": lambda: _with_nonfinite(INT8),
+    "not finite, int8": lambda: _with_nonfinite(CODED),
     "not finite, float": lambda: _with_nonfinite("float"),
     "too large": _too_large,
     "empty": lambda: PrototypeBank(torch.empty(0, CHANNELS)),

@@ -6,11 +6,10 @@ from collections import Counter
 
 import torch
 from problems import DTYPES, METRICS, Problem, assert_exact
+from screens import CODED
 from torch import Tensor
 
 from flashmatch import PrototypeBank, topk
-
-from .banks import INT8
 
 
 def run(count: int, seed: int) -> Counter[str]:
@@ -69,7 +68,7 @@ def _raw(problem: Problem, chosen: random.Random) -> tuple[Tensor, Tensor]:
 
 
 def _bank(problem: Problem, chosen: random.Random) -> tuple[Tensor, Tensor]:
-    screen = chosen.choice((INT8, "float"))
+    screen = chosen.choice((CODED, "float"))
     bank = PrototypeBank(
         problem.prototypes, metric=problem.metric, screen=screen, nonfinite="exclude"
     )

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from screens import CODED
 
 from flashmatch import PrototypeBank
 
-from .banks import CHANNELS, INT8, is_consistent
+from .banks import CHANNELS, is_consistent
 
 
 def run(count: int, seed: int, folder: Path) -> Counter[str]:
@@ -19,7 +20,7 @@ def run(count: int, seed: int, folder: Path) -> Counter[str]:
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(30_000, CHANNELS, generator=generator)
     for _ in range(count):
-        screen = chosen.choice((INT8, "float"))
+        screen = chosen.choice((CODED, "float"))
         bank = PrototypeBank(rows[:20_000].clone(), metric="dot", screen=screen, progress=False)
         if chosen.random() < 0.5:
             bank.add(rows[20_000:20_100])

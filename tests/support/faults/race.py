@@ -7,12 +7,11 @@ import time
 from collections import Counter, deque
 
 import torch
+from screens import CODED
 from torch import Tensor
 
 from flashmatch import PrototypeBank
 from flashmatch.kernels import _reference
-
-from .banks import INT8
 
 K = 5
 
@@ -49,7 +48,7 @@ class History:
         return [state for number, state in states if number >= first]
 
 
-def run(seconds: float, seed: int, threads: int = 8, screen: str = INT8) -> Counter[str]:
+def run(seconds: float, seed: int, threads: int = 8, screen: str = CODED) -> Counter[str]:
     """Two of the threads write. The oracle, in fp64, says what each state answers."""
     torch.manual_seed(seed)
     history = History(PrototypeBank(torch.randn(2500, 8), screen=screen, metric="dot"))
