@@ -26,6 +26,13 @@ class PrototypeBank:
     changed meanwhile. They may lie elsewhere than the codes, in host memory or in a memory-mapped
     file: a search reads few more than k of them per query.
 
+    Threads may search while others add and remove: every search is that of one state of the bank,
+    between its start and its end, and waits for nobody; changes exclude one another, and what fails
+    or is interrupted changes nothing. ``copy.copy(bank)`` is a bank of its own that shares memory
+    with this one: a view that others' changes do not reach, to map positions to ids by, for
+    instance. A forked or spawned process has a bank of its own, too. On CUDA all this holds in the
+    order of streams: a search waits for a change on another stream only where the caller makes it.
+
     Args:
         prototypes: (M, C) tensor, a sequence of such that are chunks of one set, or the path of a
             safetensors file, which is memory-mapped (its tensor "prototypes", or its only matrix).

@@ -1,4 +1,8 @@
-"""Objects from config dicts: ``dict(type="package.module.Name", **arguments)``."""
+"""Objects from config dicts: ``dict(type="package.module.Name", **arguments)``.
+
+A ``type`` calls whatever it names, with the config's arguments: a config is a program, and only for
+those who trust whoever wrote it, as with mmengine's. Files of tensors are not: see ``weights``.
+"""
 
 from collections.abc import Mapping
 from importlib import import_module

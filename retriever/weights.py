@@ -178,8 +178,9 @@ def _state_dict(content: Any, argument: str) -> dict[str, Tensor]:
 
 def _is_plain(value: object) -> bool:
     """A tensor that a weight can be copied from."""
-    plain = isinstance(value, Tensor) and value.layout == torch.strided
-    return plain and not (value.is_quantized or value.is_meta)
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        return False
+    return not (value.is_quantized or value.is_meta)
 
 
 def _without_ddp(state: dict[str, Tensor]) -> dict[str, Tensor]:
