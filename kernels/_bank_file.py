@@ -74,8 +74,8 @@ def _part(*pieces: Tensor) -> Part:
     return first.dtype, (sum(map(len, pieces)), *first.shape[1:]), pieces
 
 
-def load(path: str | os.PathLike, device: torch.device, check: bool | None) -> Prepared:
-    """The bank in a file; ``check``: read its vectors, too. None: if they are few.
+def load(path: str | os.PathLike, device: torch.device, checks_few: bool) -> Prepared:
+    """The bank in a file; ``checks_few``: its vectors are read, too, if they are few.
 
     Raises:
         FileNotFoundError, ValueError: naming ``path`` and what is wrong.
@@ -89,7 +89,7 @@ def load(path: str | os.PathLike, device: torch.device, check: bool | None) -> P
         )
     if version == FORMAT and not file.checksums:
         file.refuse("its checksums are gone")
-    return _Reader(file, version == FORMAT).opened(device, check)
+    return _Reader(file, version == FORMAT).opened(device, checks_few)
 
 
 class _Reader:
@@ -103,11 +103,11 @@ class _Reader:
             about = None
         self.about: dict[str, Any] = about if isinstance(about, dict) else {}
 
-    def opened(self, device: torch.device, check: bool | None) -> Prepared:
+    def opened(self, device: torch.device, checks_few: bool) -> Prepared:
         nonfinite = self._choice("nonfinite", _checks.NONFINITE)
         screen = self._choice("screen", SCREENS)
         vectors = self._vectors()
-        if self.is_current and (vectors.nbytes <= CHECKED_BYTES if check is None else check):
+        if self.is_current and checks_few and vectors.nbytes <= CHECKED_BYTES:
             self.file.check("prototypes")
         collection = self._collection(vectors, device)
         if not self.is_current:

@@ -48,9 +48,12 @@ class TensorFile:
     metadata: dict[str, str]
     checksums: dict[str, list[int]] = field(default_factory=dict)
     """Of each tensor's blocks of rows; none where the file has none."""
+    status: os.stat_result | None = None
+    """Of the file when it was opened."""
 
     def check(self, *names: str) -> None:
         """Read these tensors, or all, and raise ValueError where they are not what was written."""
+        self._require_whole()
         for name in names or self.tensors:
             tensor = torch.atleast_1d(self.tensors[name])
             step = _checksums.block_rows(tensor.shape, tensor.dtype)
@@ -61,6 +64,17 @@ class TensorFile:
                 if running.ended() != [expected]:
                     last = block * step + len(rows) - 1
                     self.refuse(f"rows {block * step} to {last} of {name!r} have changed")
+
+    def _require_whole(self) -> None:
+        """A file that is cut short stays mapped, and whoever reads what it lost is killed."""
+        try:
+            now = os.stat(self.path)
+        except OSError:  # it is mapped still
+            return
+        before = self.status or now
+        is_same = (now.st_dev, now.st_ino) == (before.st_dev, before.st_ino)
+        if is_same and now.st_size < before.st_size:
+            self.refuse(f"it was cut from {before.st_size} bytes to {now.st_size}")
 
     def refuse(self, what: str) -> NoReturn:
         raise ValueError(f"path must be an undamaged file; {self.path!r}: {what}")
@@ -79,6 +93,7 @@ def open_mapped(path: str | os.PathLike) -> TensorFile:
     if not path.is_file():
         raise FileNotFoundError(f"path must be a safetensors file; got {str(path)!r}")
     try:
+        status = os.stat(path)
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = dict(file.metadata() or {})
@@ -86,7 +101,7 @@ def open_mapped(path: str | os.PathLike) -> TensorFile:
         raise
     except Exception as error:  # of a dtype, say, that only the file knows
         raise ValueError(f"path must be a safetensors file; {str(path)!r}: {error}") from error
-    found = TensorFile(str(path), tensors, metadata)
+    found = TensorFile(str(path), tensors, metadata, status=status)
     sums = tensors.pop(_CHECKSUMS, None)
     if sums is not None or _CHECKSUMS in metadata:  # either says that the other has to be there
         counts = {name: block_count(x.shape, x.dtype) for name, x in tensors.items()}

@@ -196,7 +196,7 @@ class PrototypeBank:
         """
         bank = cls.__new__(cls)
         place = torch.empty(0, device=device or "cpu").device
-        bank._begin(in_fit_thread((), _bank_file.load, path, place, check))
+        bank._begin(in_fit_thread((), _bank_file.load, path, place, check is None))
         if check:
             bank.check()
         return bank

@@ -105,6 +105,25 @@ def test_a_vector_that_changed_is_found_by_check_always(
     PrototypeBank.load(path, check=True)
 
 
+def test_a_file_that_was_cut_short_since_is_not_read(path: Path) -> None:
+    """Whoever reads a mapped page that is no longer there is killed."""
+    saved(path, 60_000)
+    bank = PrototypeBank.load(path)
+    size = path.stat().st_size
+    os.truncate(path, size // 3)
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}.*was cut from {size} bytes"):
+        bank.check()
+
+
+def test_a_file_that_was_replaced_since_is_another(path: Path) -> None:
+    saved(path, 3000)
+    bank = PrototypeBank.load(path)
+    saved(path, 10)
+    bank.check()
+    path.unlink()
+    bank.check()
+
+
 def test_vectors_that_are_few_are_checked_when_they_are_opened(path: Path) -> None:
     saved(path)
     flip(path, position_of(path, "prototypes", 1234))
