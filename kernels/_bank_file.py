@@ -2,7 +2,7 @@
 
 What ``load`` reads into memory is compared with its checksums, and then looked at: whoever can
 write checksums can write anything. Of what holds true only of the vectors, ``check`` convinces
-itself (_codes_check.py).
+itself (_bank_check.py).
 """
 
 import json

@@ -1,18 +1,17 @@
 """Tensor files: what a path holds, read without executing anything it contains."""
 
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..kernels import _store
+from .untrusted import is_plain, require_no_bomb, require_sizes
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
-_REPEATED_BYTES = 1 << 26  # of a view that repeats what it views: 64 MiB
 
 
 def require_file(path: str | Path, argument: str) -> Path:
@@ -68,9 +67,9 @@ def read_file(path: Path, argument: str) -> Any:
         return _read_safetensors(path, argument)
     with open(path, "rb") as file:
         try:
-            _require_stored(file)
+            require_no_bomb(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
-            _require_sizes(content)
+            require_sizes(content, os.fstat(file.fileno()).st_size)
             return content
         except MemoryError:
             raise
@@ -95,27 +94,6 @@ def _read_safetensors(path: Path, argument: str) -> dict[str, Tensor]:
         return file.tensors
     except ValueError as error:
         raise ValueError(f"{argument}: {str(path)!r} is not a safetensors file: {error}") from error
-
-
-def _require_stored(file: BinaryIO) -> None:
-    """Refuse compressed archives: torch stores records as they are, others could be of any size."""
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            records = archive.infolist()
-        total, size = sum(record.file_size for record in records), os.fstat(file.fileno()).st_size
-        if total > size or any(record.compress_type != zipfile.ZIP_STORED for record in records):
-            raise ValueError(f"it would unpack to {total} bytes from {size}")
-    file.seek(0)
-
-
-def _require_sizes(content: Any) -> None:
-    """Refuse views that repeat what they view without end."""
-    parts = list(content.values()) if isinstance(content, Mapping) else [content]
-    parts += [part for inner in parts if isinstance(inner, Mapping) for part in inner.values()]
-    for tensor in (part for part in parts if _is_plain(part)):
-        held, laid_out = tensor.untyped_storage().nbytes(), tensor.numel() * tensor.element_size()
-        if laid_out > max(held, _REPEATED_BYTES):
-            raise ValueError(f"a tensor of shape {tuple(tensor.shape)} repeats {held} bytes")
 
 
 def _reason(error: Exception) -> str:
@@ -173,14 +151,7 @@ def _state_dict(content: Any, argument: str) -> dict[str, Tensor]:
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(k, str) for k in content):
         raise ValueError(f"{argument} must hold a state dict; got {type(content).__name__}")
-    return {key: value for key, value in content.items() if _is_plain(value)}
-
-
-def _is_plain(value: object) -> bool:
-    """A tensor that a weight can be copied from."""
-    if not isinstance(value, Tensor) or value.layout != torch.strided:
-        return False
-    return not (value.is_quantized or value.is_meta)
+    return {key: value for key, value in content.items() if is_plain(value)}
 
 
 def _without_ddp(state: dict[str, Tensor]) -> dict[str, Tensor]:

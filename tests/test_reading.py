@@ -88,6 +88,48 @@ def test_a_view_of_2_to_the_40_rows(inside: bool, path: Path) -> None:
     assert "(1099511627776, 64) repeats 256 bytes" in refused(path)
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_buffer_made_of_nothing(legacy: bool, path: Path) -> None:
+    """2^50 bytes of zeros, of which nobody has so many."""
+    pickled = (
+        b"\x80\x02cbuiltins\nbytearray\n\x8a\x07" + (1 << 50).to_bytes(7, "little") + b"\x85R."
+    )
+    path.write_bytes(pickled)
+    if not legacy:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("file/data.pkl", pickled)
+            archive.writestr("file/version", "3\n")
+    assert "it makes buffers" in refused(path)
+
+
+def test_an_archive_behind_what_is_none(path: Path, tmp_path: Path) -> None:
+    """Python would find the archive at the end, torch looks at the beginning."""
+    torch.save(torch.ones(2, 2), tmp_path / "good.pt")
+    pickled = (
+        b"\x80\x02cbuiltins\nbytearray\n\x8a\x07" + (1 << 50).to_bytes(7, "little") + b"\x85R."
+    )
+    path.write_bytes(pickled + (tmp_path / "good.pt").read_bytes())
+    assert zipfile.is_zipfile(path)
+    assert "it makes buffers" in refused(path)
+
+
+def test_a_tensor_larger_than_its_file(path: Path) -> None:
+    """torch.Tensor(n, m) is one of what it lets a pickle call."""
+    pickled = b"\x80\x02ctorch\nTensor\nM\xe8\x03M\xe8\x03\x86R."
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("file/data.pkl", pickled)
+        archive.writestr("file/version", "3\n")
+        archive.writestr("file/byteorder", "little")
+    assert "a tensor of 4000000 bytes" in refused(path)
+
+
+@pytest.mark.parametrize("is_archive", [False, True])
+def test_both_of_torchs_formats_are_read(is_archive: bool, path: Path) -> None:
+    vectors = torch.randn(7, 3)
+    torch.save({"prototypes": vectors}, path, _use_new_zipfile_serialization=is_archive)
+    assert torch.equal(load_prototypes(path)[0], vectors)
+
+
 def test_a_small_view_is_laid_out(path: Path) -> None:
     torch.save(torch.ones(1, 4).expand(10, 4), path)
     assert torch.equal(load_prototypes(path)[0], torch.ones(10, 4))
