@@ -55,6 +55,7 @@ class _SearchesBank(BaseEstimator):
         if issparse(X):
             check_array(X, input_name="X", estimator=self)  # raises: tells how to densify
         algorithm, self.algorithm = self.algorithm, "brute"
+        self.__dict__.pop("_nearest", None)  # of other rows, should this be interrupted
         try:
             super()._fit(X, y)  # pyright: ignore[reportAttributeAccessIssue]
         finally:

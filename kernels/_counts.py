@@ -1,11 +1,10 @@
 """What the searches of a bank took, counted by whichever thread searches."""
 
+import threading
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-
-from ._room import new_lock
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,8 @@ class Counts:
     """Counts that lose nothing where threads, or streams of a device, add at once."""
 
     def __init__(self, device: torch.device, sums: BankStats | None = None) -> None:
-        self._device, self._sums, self._lock = device, sums or BankStats(), new_lock()
+        self._device = device
+        self._sums = {0: sums or BankStats()}  # by thread: each changes its own
         # Unread until somebody asks, so that nothing waits for the device.
         self._repaired = torch.zeros(1, dtype=torch.int64, device=device)
         self._first = torch.zeros(1, dtype=torch.int64, device=device)
@@ -39,22 +39,29 @@ class Counts:
             # Atomic on CUDA, where ``+=`` of two streams could lose one of them.
             self._repaired.index_add_(0, self._first, repaired.long().reshape(1))
             repaired = 0
-        with self._lock:
-            sums = self._sums
-            self._sums = BankStats(
-                queries=sums.queries + queries,
-                repaired=sums.repaired + repaired,
-                rows_rescored=sums.rows_rescored + rescored,
-                bytes_screened=sums.bytes_screened + screened,
-            )
+        thread = threading.get_ident()
+        more = BankStats(queries, 0, repaired, rescored, screened)
+        self._sums[thread] = _sum(self._sums.get(thread, BankStats()), more)
 
     def read(self) -> BankStats:
         """Waits for the device."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        sums = self._sums
+        sums = BankStats()
+        for of_thread in list(self._sums.values()):
+            sums = _sum(sums, of_thread)
         repaired = sums.repaired + int(self._repaired)
         return replace(sums, repaired=repaired, certified=max(0, sums.queries - repaired))
 
     def __reduce__(self) -> tuple[object, ...]:
         return Counts, (self._device, self.read())
+
+
+def _sum(a: BankStats, b: BankStats) -> BankStats:
+    """Of what is counted."""
+    return BankStats(
+        queries=a.queries + b.queries,
+        repaired=a.repaired + b.repaired,
+        rows_rescored=a.rows_rescored + b.rows_rescored,
+        bytes_screened=a.bytes_screened + b.bytes_screened,
+    )

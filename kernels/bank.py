@@ -12,7 +12,7 @@ from ._collection import Collection
 from ._counts import BankStats as BankStats
 from ._fit_threads import in_fit_thread
 from ._prepared import Prepared, prepared
-from ._room import new_lock
+from ._succession import Succession
 from .topk import Matches
 
 _ANY_MODE = torch.inference_mode(False)  # what is made in inference mode never changes outside it
@@ -129,11 +129,11 @@ class PrototypeBank:
         chunks = [chunk.detach() for chunk in _checks.require_prototypes(prototypes)]
         for chunk in chunks:
             _require_channels("prototypes", chunk, self._rows)
-        with self._writing:
-            tensors = [*self._rows.rows.chunks, *chunks]
-            state, fresh = in_fit_thread(tensors, self._state.with_added, chunks, ids)
-            self._state = state
-        return fresh
+        return self._states.change(
+            lambda state: in_fit_thread(
+                [*state.collection.rows.chunks, *chunks], state.with_added, chunks, ids
+            )
+        )
 
     @_ANY_MODE
     def remove(self, ids: object) -> None:
@@ -145,8 +145,9 @@ class PrototypeBank:
         Raises:
             TypeError, ValueError: not integers, or not all in the bank; nothing is removed then.
         """
-        with self._writing:
-            self._state = in_fit_thread(self._rows.rows.chunks, self._state.without, ids)
+        self._states.change(
+            lambda state: (in_fit_thread(state.collection.rows.chunks, state.without, ids), None)
+        )
 
     def vectors(self, positions: Tensor | None = None) -> Tensor:
         """A copy (n, C) of the vectors at ``positions`` (n,) int64, or of all, on the CPU.
@@ -218,11 +219,16 @@ class PrototypeBank:
         in_fit_thread(state.collection.rows.chunks, state.check)
 
     def _begin(self, state: Prepared) -> None:
-        self._state, self._writing = state, new_lock()
+        self._states = Succession(state)
+
+    @property
+    def _state(self) -> Prepared:
+        return self._states.newest
 
     def __copy__(self) -> "PrototypeBank":
         bank = type(self).__new__(type(self))
-        bank._begin(self._state.copied(self._state.file))
+        state = self._state
+        bank._begin(state.copied(state.file))
         return bank
 
     def __getstate__(self) -> dict[str, object]:

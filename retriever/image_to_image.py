@@ -234,6 +234,7 @@ class ImageToImageRetriever(RetrieverSettings):
                 self.prototype, self._encode, self._reference(), self.progress
             )
         self._bank.forget()
+        self.prototype_inited = False  # should this be stopped between the two
         self.prototype_vecs = vectors
         self.prototype_ids = ids
         self.prototype_inited = True

@@ -1,12 +1,12 @@
 """KeptBank: the search of ``flashmatch.topk``, through a bank for as long as prototypes stay."""
 
-import threading
 import weakref
 
 import torch
 from torch import Tensor, nn
 
 from ..kernels import Matches, PrototypeBank, topk
+from ..kernels._turn import Turn
 
 # From here on (16 MiB in fp32) a bank searches 1.2 to 2.5 times as fast as raw vectors, and more
 # with more of them; with a quarter of it no faster. Measured on one core with VNNI, 1 to 256
@@ -36,7 +36,7 @@ class KeptBank:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._turn = Turn()
         self._seen: _Sight | None = None
         self._bank: PrototypeBank | None = None
         self._searches = 0  # of what was seen last
@@ -61,7 +61,7 @@ class KeptBank:
     def _bank_of(self, prototypes: Tensor, metric: str) -> PrototypeBank | None:
         """The bank of these very prototypes; None where it is too early to make one."""
         # Outside inference mode, whose tensors no later graph could use.
-        with self._lock, torch.inference_mode(False), torch.no_grad():
+        with self._turn, torch.inference_mode(False), torch.no_grad():
             seen = self._seen
             if seen is None or not seen.is_still(prototypes, metric):
                 self.forget()  # before anything takes its place

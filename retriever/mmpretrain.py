@@ -227,6 +227,7 @@ class ImageToImageRetriever(RetrieverSettings, BaseRetriever):
         with torch.inference_mode(False), torch.no_grad(), evaluating(self):
             vectors, ids = obtain_prototypes(self.prototype, self._encode, self._anchor.device)
         self._bank.forget()
+        self.prototype_inited = False  # should this be stopped between the two
         self.prototype_vecs = vectors
         self.prototype_ids = ids
         self.prototype_inited = True

@@ -2,25 +2,23 @@
 
 import copy
 import multiprocessing
-import os
 import pickle
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 import pytest
 import torch
 from faults.banks import change_and_answer, is_consistent
 from screens import SCREENS, needs_int8, screen_small
+from stopped import stopped_at
 from torch import Tensor
 
-from flashmatch import kernels, topk
+from flashmatch import topk
 from flashmatch.kernels import PrototypeBank, _codes, _coding, _collection, _ids
 
 CHANNELS = 12
-FOLDER = str(Path(kernels.__file__).parent)
 
 
 @pytest.fixture(autouse=True)
@@ -57,35 +55,6 @@ def remove_most(bank: PrototypeBank) -> None:
 
 
 CHANGES = [add, remove, remove_most]
-
-
-class Stopped(BaseException):
-    """As a KeyboardInterrupt, but nobody else's."""
-
-
-def stopped_at(line: int, call: Callable[[], object]) -> bool:
-    """Whether ``call`` was stopped before it ran so many lines of this library's."""
-    left = line
-
-    def trace(frame: FrameType, event: str, _: object) -> Callable | None:
-        nonlocal left
-        if not frame.f_code.co_filename.startswith(FOLDER):
-            return None
-        if event == "line":
-            left -= 1
-            if left == 0:
-                raise Stopped
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    except Stopped:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -259,7 +228,7 @@ def test_changes_cost_what_they_touch(coded_rows: list[int]) -> None:
 
 def test_readers_never_wait_for_a_writer(bank: PrototypeBank) -> None:
     before = shown(bank)
-    with bank._writing:
+    with bank._states._turn:
         assert shown(bank) == before
         assert shown(copy.copy(bank)) == before
 
@@ -311,7 +280,7 @@ def test_in_another_process(bank: PrototypeBank, method: str, tmp_path: Path) ->
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip("not here")
     out = str(tmp_path / "answer.pt")
-    with bank._writing:  # whoever writes at the fork is not there to end it
+    with bank._states._turn:  # whoever writes at the fork is not there to end it
         process = multiprocessing.get_context(method).Process(
             target=change_and_answer, args=(bank, out)
         )
@@ -322,20 +291,6 @@ def test_in_another_process(bank: PrototypeBank, method: str, tmp_path: Path) ->
     change_and_answer(bank, str(tmp_path / "here.pt"))
     for there, here in zip(torch.load(out), torch.load(tmp_path / "here.pt"), strict=True):
         assert torch.equal(there, here)
-
-
-def test_locks_are_open_in_a_forked_child() -> None:
-    if not hasattr(os, "fork"):
-        pytest.skip("no forks here")
-    from flashmatch.kernels._room import Room, new_lock
-
-    lock, room = new_lock(), Room(3)
-    with lock, room._lock:
-        child = os.fork()
-        if child == 0:
-            os._exit(lock.locked() or room._lock.locked())
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert lock.locked()
 
 
 def test_ids_are_the_callers_own(bank: PrototypeBank) -> None:

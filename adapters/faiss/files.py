@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from ...kernels import PrototypeBank, _bank_file
+from ...kernels._succession import Succession
 from .arrays import METRIC_INNER_PRODUCT, METRIC_L2, METRICS
+from .contents import Contents
 from .flat import IndexFlat, IndexFlatIP, IndexFlatL2
 from .id_map import IndexIDMap, IndexIDMap2
 from .index import Index
@@ -56,7 +58,7 @@ def read_index(fname: str | os.PathLike, *, device: torch.device | str | None = 
     file = bank._state.file
     assert file is not None  # it was loaded from one
     if _INDEX not in file.metadata and _ID_MAP not in file.tensors:
-        flat._bank = bank
+        flat._states = Succession(Contents(bank))
         return flat
     kind, ids = _WITH_IDS.get(file.metadata.get(_INDEX, "")), file.tensors.get(_ID_MAP)
     if kind is None or ids is None or ids.dtype != torch.int64 or ids.shape != (len(bank),):
@@ -64,8 +66,7 @@ def read_index(fname: str | os.PathLike, *, device: torch.device | str | None = 
     if file.checksums:
         file.check(_ID_MAP)
     wrapped = kind(flat)
-    flat._bank = bank
-    wrapped._changed([ids.numpy()])
+    flat._states = Succession(Contents(bank, ids=(ids.numpy(),)))
     return wrapped
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...kernels import Matches, PrototypeBank
+from ...kernels._succession import Succession
 from .arrays import METRIC_INNER_PRODUCT, METRIC_L2, count, distances, matrix, metric_name
+from .contents import Contents
 from .index import Index
 
-_CHUNK_ROWS = 4096
-"""What is added in smaller pieces than this is joined up to it."""
 _FIRST_K = 64
 """Neighbours that a range search asks for first."""
 
@@ -26,10 +28,10 @@ class IndexFlat(Index):
 
     Vectors are copied when added. They are prepared for search, at about a byte per coordinate
     besides, when a search needs it. A vector with NaN or inf is kept but never found, and such a
-    query finds nothing.
+    query finds nothing. Threads may search at once; what is interrupted changes nothing.
     """
 
-    __slots__ = ("_bank", "_device", "_pending")
+    __slots__ = ("_device", "_states")
 
     def __init__(
         self, d: int, metric: int = METRIC_L2, *, device: torch.device | str | None = None
@@ -37,12 +39,21 @@ class IndexFlat(Index):
         metric_name(metric)
         super().__init__(count("d", d, 1), metric)
         self._device = torch.device(device or "cpu")
-        self._bank: PrototypeBank | None = None
-        self._pending: list[Tensor] = []  # added, but not to the bank yet
+        self._states = Succession(Contents())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "base": (self.d, self.metric_type, self.verbose, self._device),
+            "contents": self._states.newest,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.d, self.metric_type, self.verbose, self._device = state["base"]
+        self._states = Succession(state["contents"])
 
     @property
     def ntotal(self) -> int:
-        return (0 if self._bank is None else len(self._bank)) + sum(map(len, self._pending))
+        return self._states.newest.count
 
     @property
     def device(self) -> torch.device:
@@ -63,7 +74,7 @@ class IndexFlat(Index):
         raise RuntimeError("add_with_ids needs an index with ids: IndexIDMap(index)")
 
     def reset(self) -> None:
-        self._bank, self._pending = None, []
+        self._states.change(lambda _: (Contents(), None))
 
     def get_xb(self) -> np.ndarray:
         """(ntotal * d,): all vectors, a copy where FAISS has a pointer."""
@@ -105,27 +116,26 @@ class IndexFlat(Index):
             raise RuntimeError(f"key must be below ntotal = {self.ntotal}; got {absent[0]}")
         return keys
 
-    def _remove(self, gone: np.ndarray) -> None:
-        if gone.all():
-            self.reset()
-            return
-        bank = self._prepared()
-        bank.remove(bank.ids[torch.from_numpy(gone).to(bank.device)])
+    def _remove(self, gone: np.ndarray, ids: np.ndarray | None = None) -> None:
+        """``ids`` (m,): of those that are left, where they have any."""
+        self._states.change(lambda contents: (self._prepare(contents).without(gone, ids), None))
 
-    def _append(self, vectors: Tensor) -> None:
-        if len(vectors):
-            self._pending.append(vectors.to(self.device))
+    def _append(self, vectors: Tensor, ids: np.ndarray | None = None) -> None:
+        vectors = vectors.to(self.device)
+        self._states.change(lambda contents: (contents.with_added(vectors, ids), None))
 
     def _prepared(self) -> PrototypeBank:
         """The bank of all vectors."""
-        if self._bank is None:
-            chunks = _joined(self._pending) or [torch.empty(0, self.d, device=self.device)]
-            metric = metric_name(self.metric_type)
-            self._bank = PrototypeBank(chunks, metric=metric, nonfinite="exclude", progress=False)
-        elif self._pending:
-            self._bank.add(_joined(self._pending))
-        self._pending = []
-        return self._bank
+        contents = self._states.newest
+        if contents.bank is None or contents.added:
+            contents = self._states.change(lambda newest: (self._prepare(newest),) * 2)
+        assert contents.bank is not None
+        return contents.bank
+
+    def _prepare(self, contents: Contents) -> Contents:
+        if contents.bank is not None and not contents.added:
+            return contents
+        return contents.prepared(self.d, metric_name(self.metric_type), self.device)
 
     def _vectors(self, positions: Tensor | None = None) -> Tensor:
         """A copy (m, d) float32 of the vectors at ``positions`` (m,), or of all; on the CPU."""
@@ -173,16 +183,3 @@ class IndexFlatL2(IndexFlat):
 
     def __init__(self, d: int, *, device: torch.device | str | None = None) -> None:
         super().__init__(d, METRIC_L2, device=device)
-
-
-def _joined(chunks: list[Tensor]) -> list[Tensor]:
-    """With small neighbours joined: few chunks after many small additions."""
-    groups: list[list[Tensor]] = []
-    room = 0
-    for chunk in chunks:
-        if len(chunk) > room:
-            groups.append([])
-            room = _CHUNK_ROWS
-        groups[-1].append(chunk)
-        room -= len(chunk)
-    return [group[0] if len(group) == 1 else torch.cat(group) for group in groups]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .arrays import int64, matrix
+from .contents import Contents
 from .flat import IndexFlat
 from .index import Index
 
@@ -18,7 +19,7 @@ class IndexIDMap(Index):
     vectors cannot be reconstructed by id; ``IndexIDMap2`` can.
     """
 
-    __slots__ = ("_added", "_sorted", "index")
+    __slots__ = ("_sorted", "index")
 
     def __init__(self, index: IndexFlat) -> None:
         if not isinstance(index, IndexFlat):
@@ -27,19 +28,19 @@ class IndexIDMap(Index):
             raise RuntimeError(f"index must be empty; got {index.ntotal} vectors")
         super().__init__(index.d, index.metric_type)
         self.index = index
-        self._added: list[np.ndarray] = []
-        self._sorted: tuple[np.ndarray, np.ndarray] | None = None
+        self._sorted: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     @property
     def ntotal(self) -> int:
-        return sum(map(len, self._added))
+        return self.index._states.newest.id_count
 
     @property
     def id_map(self) -> np.ndarray:
         """(ntotal,) int64: the id of each row."""
-        if len(self._added) != 1:
-            self._added = [np.concatenate([np.empty(0, dtype=np.int64), *self._added])]
-        return self._added[0]
+        ids = self.index._states.newest.ids
+        if len(ids) != 1:
+            ids = self.index._states.change(_with_one_id_map)
+        return ids[0]
 
     def add(self, x: object) -> None:
         """As in FAISS: an index with ids wants them."""
@@ -47,23 +48,20 @@ class IndexIDMap(Index):
 
     def add_with_ids(self, x: object, ids: object) -> None:
         """Append vectors (n, d) with ids (n,)."""
-        vectors, ids = matrix("x", x, self.d), int64("ids", ids)
+        vectors, ids = matrix("x", x, self.d, copy=True), int64("ids", ids)
         if len(ids) != len(vectors):
             raise ValueError(f"ids must be one for each of {len(vectors)} vectors; got {len(ids)}")
-        self.index.add(vectors)
-        self._changed([*self._added, ids.copy()])
+        self.index._append(vectors, ids.copy())
 
     def reset(self) -> None:
         self.index.reset()
-        self._changed([])
 
     def merge_from(self, otherIndex: IndexIDMap, add_id: int = 0) -> None:
         """Move all vectors of an index with ids behind the own ones, and add ``add_id`` to ids."""
         self.check_compatible_for_merge(otherIndex)
         ids = otherIndex.id_map + np.int64(add_id)
-        self.index.merge_from(otherIndex.index)
+        self.index._append(otherIndex._flat._vectors(), ids)
         otherIndex.reset()
-        self._changed([*self._added, ids])
 
     def check_compatible_for_merge(self, otherIndex: object) -> None:
         """RuntimeError unless ``otherIndex`` has ids, and an index that fits the own one."""
@@ -96,11 +94,7 @@ class IndexIDMap(Index):
         raise RuntimeError("IndexIDMap cannot reconstruct by id; IndexIDMap2 can")
 
     def _remove(self, gone: np.ndarray) -> None:
-        self.index._remove(gone)
-        self._changed([self.id_map[~gone]])
-
-    def _changed(self, added: list[np.ndarray]) -> None:
-        self._added, self._sorted = added, None
+        self.index._remove(gone, self.id_map[~gone])
 
 
 class IndexIDMap2(IndexIDMap):
@@ -112,12 +106,18 @@ class IndexIDMap2(IndexIDMap):
     __slots__ = ()
 
     def _positions(self, keys: np.ndarray) -> np.ndarray:
-        if self._sorted is None:
-            order = self.id_map.argsort(kind="stable")
-            self._sorted = order, self.id_map[order]
-        order, ids = self._sorted
+        id_map = self.id_map
+        if self._sorted is None or self._sorted[0] is not id_map:
+            order = id_map.argsort(kind="stable")
+            self._sorted = id_map, order, id_map[order]
+        _, order, ids = self._sorted
         at = np.searchsorted(ids, keys, side="right") - 1
         there = (at >= 0) & (ids[at] == keys) if len(ids) else np.zeros(len(keys), dtype=bool)
         if not there.all():
             raise RuntimeError(f"key must be the id of a vector; got {keys[~there][0]}")
         return order[at]
+
+
+def _with_one_id_map(contents: Contents) -> tuple[Contents, tuple[np.ndarray, ...]]:
+    merged = contents.with_one_id_map()
+    return merged, merged.ids
