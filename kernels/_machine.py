@@ -35,10 +35,7 @@ def report() -> str:
     from . import WORKSPACE_BYTES
 
     rows = [
-        (
-            "flashmatch",
-            f"{_version('flashmatch')}, Python {platform.python_version()}, {_system()}",
-        ),
+        ("flashmatch", f"{_version('flashmatch')}, {_system()}"),
         ("CPU", f"{cpu_name()}; {_units()}"),
         ("threads", f"torch uses {torch.get_num_threads()} of {_processors()}"),
         ("torch", f"{torch.__version__}, {_libraries()}"),

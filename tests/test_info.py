@@ -22,6 +22,7 @@ def test_it_fits_on_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
     assert 10 <= len(lines) <= 24
     assert max(map(len, lines)) <= 110
     assert lines[0].startswith(f"flashmatch {__version__}, Python {sys.version.split()[0]}, ")
+    assert lines[0].count("Python") == 1
     assert any(line.startswith("torch") and torch.__version__ in line for line in lines)
 
 
