@@ -38,7 +38,6 @@ class KeptBank:
     def __init__(self) -> None:
         self._turn = Turn()
         self._seen: _Sight | None = None
-        self._bank: PrototypeBank | None = None
         self._searches = 0  # of what was seen last
         self._waits = False
 
@@ -56,7 +55,7 @@ class KeptBank:
 
     def forget(self) -> None:
         """Let go of the bank, and look at the prototypes anew in the next search."""
-        self._seen = self._bank = None
+        self._seen = None
 
     def _bank_of(self, prototypes: Tensor, metric: str) -> PrototypeBank | None:
         """The bank of these very prototypes; None where it is too early to make one."""
@@ -65,18 +64,19 @@ class KeptBank:
             seen = self._seen
             if seen is None or not seen.is_still(prototypes, metric):
                 self.forget()  # before anything takes its place
-                self._seen = _Sight(prototypes, metric, self)
+                self._seen = seen = _Sight(prototypes, metric, self)
                 self._waits, self._searches = self._searches == 1, 0
             self._searches += 1
-            bank = self._bank
-            if bank is None and not (self._waits and self._searches == 1):
-                bank = PrototypeBank(prototypes, metric=metric, progress=False)
-                self._bank = bank
-            return bank
+            if seen.bank is None and not (self._waits and self._searches == 1):
+                seen.bank = PrototypeBank(prototypes, metric=metric, progress=False)
+            return seen.bank
 
 
 class _Sight:
-    """What tells whether prototypes are what they were. Does not keep them alive."""
+    """What tells whether prototypes are what they were, and their bank once there is one.
+
+    Does not keep the tensor alive.
+    """
 
     def __init__(self, prototypes: Tensor, metric: str, keeper: KeptBank) -> None:
         forget = weakref.WeakMethod(keeper.forget)  # a cycle would outlive the retriever
@@ -85,6 +85,7 @@ class _Sight:
             if method := forget():
                 method()
 
+        self.bank: PrototypeBank | None = None
         self._tensor = weakref.ref(prototypes, let_go)
         self._state = _state(prototypes, metric)
         rows, channels = prototypes.shape

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import flashmatch
 from flashmatch.kernels import PrototypeBank
+from flashmatch.kernels._turn import Turn
 from flashmatch.retriever import ImageToImageRetriever, kept_bank
 from flashmatch.retriever.similarity import METRICS
 
@@ -368,6 +369,31 @@ def test_two_threads_make_one_bank(vectors, queries, made, monkeypatch) -> None:
         thread.join()
     assert errors == []
     assert len(made) == 1
+
+
+def test_threads_that_are_let_in_at_once_mix_nothing_up(vectors, queries, monkeypatch) -> None:
+    """A turn may let in two: a bank belongs to the prototypes that it was made of."""
+    monkeypatch.setattr(Turn, "__enter__", lambda _: None)
+    monkeypatch.setattr(Turn, "__exit__", lambda *_: None)
+    make, is_making, may_end = kept_bank.PrototypeBank, threading.Event(), threading.Event()
+
+    def slowly(prototypes: Tensor, **options) -> PrototypeBank:
+        if prototypes is vectors:
+            is_making.set()
+            may_end.wait(60)
+        return make(prototypes, **options)
+
+    monkeypatch.setattr(kept_bank, "PrototypeBank", slowly)
+    keeper, others = kept_bank.KeptBank(), vectors.neg()
+    thread = threading.Thread(target=lambda: keeper.topk(queries, vectors, K, metric="dot"))
+    thread.start()
+    is_making.wait(60)
+    expected = flashmatch.topk(queries, others, K, metric="dot")
+    for _ in range(3):
+        assert torch.equal(keeper.topk(queries, others, K, metric="dot").indices, expected.indices)
+    may_end.set()
+    thread.join(60)
+    assert torch.equal(keeper.topk(queries, others, K, metric="dot").indices, expected.indices)
 
 
 # What it costs, and what it leaves alone
