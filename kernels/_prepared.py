@@ -56,10 +56,10 @@ class Prepared:
     def _next(self, collection: Collection, coder: Coder) -> "Prepared":
         return Prepared(collection, coder, self.nonfinite, self.file, self.counts)
 
-    def copied(self, file: TensorFile | None) -> "Prepared":
+    def copied(self) -> "Prepared":
         """The first state of another bank, which counts for itself."""
         counts = Counts(self.collection.device, self.counts.read())
-        return Prepared(self.collection, self.coder, self.nonfinite, file, counts)
+        return Prepared(self.collection, self.coder, self.nonfinite, self.file, counts)
 
     def check(self) -> None:
         """Read everything, and raise ValueError where it is not what was saved, or coded."""

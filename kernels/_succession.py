@@ -46,12 +46,13 @@ class Succession(Generic[_State]):
             while True:
                 link = self._newest()
                 state, result = make(link.state)
-                if link.precede(_Link(state)):
+                following = _Link(state)
+                if link.precede(following):
+                    self._last = following  # a shortcut
                     return result
 
     def _newest(self) -> _Link[_State]:
         link = self._last
         while (following := link.following) is not None:
             link = following
-        self._last = link  # a shortcut
         return link

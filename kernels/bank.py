@@ -227,8 +227,7 @@ class PrototypeBank:
 
     def __copy__(self) -> "PrototypeBank":
         bank = type(self).__new__(type(self))
-        state = self._state
-        bank._begin(state.copied(state.file))
+        bank._begin(self._state.copied())
         return bank
 
     def __getstate__(self) -> dict[str, object]:

@@ -233,11 +233,7 @@ class ImageToImageRetriever(RetrieverSettings):
             vectors, ids = obtain_prototypes(
                 self.prototype, self._encode, self._reference(), self.progress
             )
-        self._bank.forget()
-        self.prototype_inited = False  # should this be stopped between the two
-        self.prototype_vecs = vectors
-        self.prototype_ids = ids
-        self.prototype_inited = True
+        self._keep(vectors, ids)
 
     def dump_prototype(self, path: str | Path) -> None:
         """Write the prototypes, prepared first if need be, to a .safetensors, .pt or .pth file."""

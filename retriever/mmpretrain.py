@@ -226,11 +226,7 @@ class ImageToImageRetriever(RetrieverSettings, BaseRetriever):
         # The buffer must be an ordinary tensor even when called in inference mode.
         with torch.inference_mode(False), torch.no_grad(), evaluating(self):
             vectors, ids = obtain_prototypes(self.prototype, self._encode, self._anchor.device)
-        self._bank.forget()
-        self.prototype_inited = False  # should this be stopped between the two
-        self.prototype_vecs = vectors
-        self.prototype_ids = ids
-        self.prototype_inited = True
+        self._keep(vectors, ids)
 
     def dump_prototype(self, path: str | PathLike[str]) -> None:
         """Write the prototypes, prepared first if need be, for ``prototype=path`` to read.

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from ..kernels import _store
 from ..kernels._whole_file import whole_file
 from .loaders import Encode, build_loader, encode_loader, require_loader_config
+from .untrusted import is_plain
 from .weights import is_bank, read_file, require_file, require_suffix
 
 PrototypeSource = DataLoader | Mapping[str, Any] | str | Path | Tensor | np.ndarray
@@ -61,8 +62,7 @@ def require_matrix(vectors: Tensor) -> None:
         raise ValueError(
             f"prototype must have shape (M, C) with C >= 1; got {tuple(vectors.shape)}"
         )
-    is_real = not (vectors.is_complex() or vectors.dtype == torch.bool or vectors.is_quantized)
-    if not is_real or vectors.layout != torch.strided or vectors.is_meta:
+    if not is_plain(vectors) or vectors.is_complex() or vectors.dtype == torch.bool:
         raise ValueError(
             f"prototype must be a dense tensor of real numbers; got {vectors.dtype}, "
             f"{vectors.layout}"

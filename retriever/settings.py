@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ._checks import require_topk
+from .kept_bank import KeptBank
 from .prototypes import PrototypeSource, require_prototype
 from .similarity import Similarity, all_scores, require_similarity
 
@@ -16,6 +17,9 @@ class RetrieverSettings(nn.Module):
 
     similarity: Similarity
     prototype_inited: bool
+    prototype_vecs: Tensor
+    prototype_ids: Tensor
+    _bank: KeptBank
     _prototype: Any
     _require_prototype = staticmethod(require_prototype)
 
@@ -35,6 +39,14 @@ class RetrieverSettings(nn.Module):
     def prototype(self, prototype: PrototypeSource) -> None:
         object.__setattr__(self, "_prototype", self._require_prototype(prototype))
         self.prototype_inited = False
+
+    def _keep(self, vectors: Tensor, ids: Tensor) -> None:
+        """The prototypes from now on."""
+        self._bank.forget()
+        self.prototype_inited = False  # should this be stopped between the two
+        self.prototype_vecs = vectors
+        self.prototype_ids = ids
+        self.prototype_inited = True
 
     @property
     def topk(self) -> int:

@@ -35,6 +35,11 @@ class Contents:
         return (0 if self.bank is None else len(self.bank)) + sum(map(len, self.added))
 
     @property
+    def is_prepared(self) -> bool:
+        """Whether all of it is in the bank."""
+        return self.bank is not None and not self.added
+
+    @property
     def id_count(self) -> int:
         return sum(map(len, self.ids))
 
@@ -42,9 +47,8 @@ class Contents:
         """Vectors (n, d), where they are to lie, and ids (n,) for them."""
         if len(vectors) == 0:
             return self
-        if ids is None:
-            return replace(self, added=(*_few(self.added), vectors))
-        return replace(self, added=(*_few(self.added), vectors), ids=(*_few_ids(self.ids), ids))
+        more = self.ids if ids is None else (*_few_ids(self.ids), ids)
+        return replace(self, added=(*_few(self.added), vectors), ids=more)
 
     def without(self, gone: np.ndarray, ids: np.ndarray | None) -> Contents:
         """Of prepared contents, without those marked in ``gone``; ``ids`` are of what is left."""
@@ -58,6 +62,8 @@ class Contents:
 
     def prepared(self, d: int, metric: str, device: torch.device) -> Contents:
         """The same, all of it in the bank."""
+        if self.is_prepared:
+            return self
         chunks = _joined(self.added)
         if self.bank is None:
             chunks = chunks or [torch.empty(0, d, device=device)]

@@ -118,9 +118,7 @@ class IndexFlat(Index):
 
     def _remove(self, gone: np.ndarray, ids: np.ndarray | None = None) -> None:
         """``ids`` (m,): of those that are left, where they have any."""
-        self._states.change(
-            lambda contents: (self._with_bank(contents)[0].without(gone, ids), None)
-        )
+        self._states.change(lambda contents: (self._prepare(contents)[0].without(gone, ids), None))
 
     def _append(self, vectors: Tensor, ids: np.ndarray | None = None) -> None:
         vectors = vectors.to(self.device)
@@ -129,15 +127,15 @@ class IndexFlat(Index):
     def _prepared(self) -> PrototypeBank:
         """The bank of all vectors."""
         contents = self._states.newest
-        if contents.bank is not None and not contents.added:
-            return contents.bank
-        return self._states.change(self._with_bank)
-
-    def _with_bank(self, contents: Contents) -> tuple[Contents, PrototypeBank]:
-        if contents.bank is None or contents.added:
-            contents = contents.prepared(self.d, metric_name(self.metric_type), self.device)
+        if not contents.is_prepared:
+            contents = self._states.change(self._prepare)
         assert contents.bank is not None
-        return contents, contents.bank
+        return contents.bank
+
+    def _prepare(self, contents: Contents) -> tuple[Contents, Contents]:
+        """Twice: the next contents, and what ``change`` returns."""
+        prepared = contents.prepared(self.d, metric_name(self.metric_type), self.device)
+        return prepared, prepared
 
     def _vectors(self, positions: Tensor | None = None) -> Tensor:
         """A copy (m, d) float32 of the vectors at ``positions`` (m,), or of all; on the CPU."""

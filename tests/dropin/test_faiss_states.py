@@ -77,10 +77,11 @@ def test_threads_that_search_first(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["flat", "mapped"])
+@pytest.mark.parametrize("is_prepared", [True, False])
 @pytest.mark.parametrize("name", CHANGES)
-def test_stopped_at_any_line(kind: str, name: str) -> None:
+def test_stopped_at_any_line(kind: str, name: str, is_prepared: bool) -> None:
     """The index is what it was or what it was to become, and goes on from there."""
-    is_prepared, line, outcomes = True, 1, set()
+    line, outcomes = 1, set()
     while True:
         index = made(kind)
         if is_prepared:
@@ -93,10 +94,9 @@ def test_stopped_at_any_line(kind: str, name: str) -> None:
         outcomes.add(found == before)
         add(index)
         assert len(seen(index)[3]) == found[0] + 40
-        if not was_stopped and not is_prepared:
+        if not was_stopped:
             break
-        line = line + 1 + line // 12 if was_stopped else 1
-        is_prepared &= was_stopped
+        line += 1 + line // 12
     assert outcomes == {True, False}
 
 
