@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import require_features, require_options
+from .batches import as_batch
 from .encoders import EncoderSpec, build_encoder, last_features
 from .heads import build_head
 from .kept_bank import KeptBank
 from .modes import evaluating
-from .preprocess import as_batch, build_preprocessor
+from .preprocess import build_preprocessor
 from .prototypes import PrototypeSource, dump_prototypes, obtain_prototypes
 from .samples import as_samples
 from .settings import RetrieverSettings

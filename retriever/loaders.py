@@ -23,8 +23,8 @@ from torch.utils.data import (
 )
 from tqdm import tqdm
 
+from .batches import as_batch
 from .configs import build_from_config, resolve_type
-from .preprocess import as_batch
 from .processes import gather_ragged, rank, world_size
 from .samples import collate
 

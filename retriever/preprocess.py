@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .augments import RandomBatchAugment
+from .batches import as_batch, as_images
 from .configs import build_from_config
 from .samples import labels_of
 
@@ -153,32 +154,6 @@ def _with_scores(samples: Any, scores: Tensor) -> Any:
     for sample, score in zip(copies, scores, strict=True):
         sample.set_gt_score(score)
     return copies
-
-
-def as_batch(data: Any) -> dict[str, Any]:
-    """dict(inputs=, data_samples=) from such a dict, from (inputs, labels, ...), or bare inputs.
-
-    Raises:
-        ValueError: a dict without ``inputs``, or an empty sequence.
-    """
-    if isinstance(data, Mapping):
-        if "inputs" not in data:
-            raise ValueError(f"a batch must have the key 'inputs'; got the keys {sorted(data)}")
-        return {"inputs": data["inputs"], "data_samples": data.get("data_samples")}
-    if isinstance(data, (tuple, list)):
-        if not data:
-            raise ValueError("a batch must be (inputs, labels, ...); got an empty sequence")
-        return {"inputs": data[0], "data_samples": data[1] if len(data) > 1 else None}
-    return {"inputs": data, "data_samples": None}
-
-
-def as_images(inputs: Any) -> Tensor | list[Any]:
-    """A stacked tensor as it is; anything else as a list of single images."""
-    if isinstance(inputs, Tensor):
-        return inputs
-    if isinstance(inputs, (list, tuple)) or (isinstance(inputs, np.ndarray) and inputs.ndim == 4):
-        return list(inputs)
-    return [inputs]
 
 
 def build_preprocessor(
