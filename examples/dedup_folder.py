@@ -11,6 +11,7 @@ deleted. ``pairs_above`` is exact: no pair above the threshold is missed, howeve
 import argparse
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,8 +19,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from tqdm import tqdm
 
@@ -62,6 +61,9 @@ def pairs_above(features: Tensor, threshold: float) -> Iterator[tuple[Tensor, Te
 
 def groups_of(features: Tensor, threshold: float) -> list[list[int]]:
     """The rows that pairs above the threshold connect, groups of two and more."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     if len(features) == 0:
         return []
     i, j = (torch.cat(ends) for ends in zip(*pairs_above(features, threshold), strict=True))
@@ -136,4 +138,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Find near-duplicates among images")
     parser.add_argument("--images", type=Path)
     parser.add_argument("--threshold", type=float, default=THRESHOLD)
-    main(**vars(parser.parse_args()))
+    options = parser.parse_args()
+    module, package = ("scipy", "scipy") if options.images else ("skimage", "scikit-image")
+    if not find_spec(module):
+        sys.exit(f'{sys.argv[0]} needs {package}: pip install "flashmatch[examples]"')
+    main(**vars(options))

@@ -1,23 +1,26 @@
 """A script for FAISS, on FAISS or on flashmatch: only the import differs.
 
     python examples/faiss_search.py                # flashmatch
-    python examples/faiss_search.py --with faiss   # FAISS, if installed
+    python examples/faiss_search.py --with faiss   # FAISS
 
 Data: the 1,797 handwritten digits, 8 x 8 pixels, that ship with scikit-learn. Every second one is
 indexed under its number, the others are queries, which take the digit of most of their neighbours.
 """
 
 import argparse
+import sys
 from importlib import import_module
+from importlib.util import find_spec
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 LIBRARIES = {"flashmatch": "flashmatch.adapters.faiss", "faiss": "faiss"}
 
 
 def main(library: str = "flashmatch", k: int = 5) -> tuple[np.ndarray, np.ndarray]:
     """Distances and labels of the last search."""
+    from sklearn.datasets import load_digits
+
     faiss = import_module(LIBRARIES[library])  # import flashmatch.adapters.faiss as faiss
 
     pixels, digits = load_digits(return_X_y=True)
@@ -48,4 +51,9 @@ def _accuracy(digits: np.ndarray, labels: np.ndarray) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Find digits alike")
     parser.add_argument("--with", dest="library", choices=LIBRARIES, default="flashmatch")
-    main(parser.parse_args().library)
+    library = parser.parse_args().library
+    if not find_spec("sklearn"):
+        sys.exit(f'{sys.argv[0]} needs scikit-learn: pip install "flashmatch[examples]"')
+    if not find_spec(library):
+        sys.exit(f'{sys.argv[0]} needs faiss-cpu: pip install "flashmatch[examples]"')
+    main(library)

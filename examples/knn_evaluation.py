@@ -1,7 +1,7 @@
 """Judge features as DINO's evaluation does: by the votes of an image's nearest neighbours.
 
     python examples/knn_evaluation.py
-    python examples/knn_evaluation.py --encoder efficientnet-lite0    # needs flashmatch[demo]
+    python examples/knn_evaluation.py --encoder efficientnet-lite0
 
 Data: the 1,797 handwritten digits, 8 x 8 pixels, that ship with scikit-learn. Every second one is
 in the gallery, with its label; the others are queries. No training: features are the pixels
@@ -9,9 +9,10 @@ themselves, or what an encoder trained on photographs makes of them, enlarged.
 """
 
 import argparse
+import sys
+from importlib.util import find_spec
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -31,6 +32,8 @@ DIGITS = 10
 
 def digits_features(encoder: str) -> tuple[Tensor, Tensor]:
     """Features (N, C) and labels (N,) of all digits."""
+    from sklearn.datasets import load_digits
+
     pixels, labels = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels * 255 / 16).float().reshape(-1, 1, 8, 8)
     if encoder == "pixels":
@@ -75,4 +78,11 @@ if __name__ == "__main__":
     parser.add_argument("--encoder", default="pixels", choices=("pixels", "efficientnet-lite0"))
     parser.add_argument("--k", type=int, default=20)
     parser.add_argument("--temperature", type=float, default=0.07)
-    main(**vars(parser.parse_args()))
+    options = parser.parse_args()
+    if not find_spec("sklearn"):
+        sys.exit(f'{sys.argv[0]} needs scikit-learn: pip install "flashmatch[examples]"')
+    if options.encoder != "pixels" and not find_spec("efficientnet_lite_pytorch"):
+        sys.exit(
+            f'{sys.argv[0]} needs efficientnet-lite-pytorch: pip install "flashmatch[examples]"'
+        )
+    main(**vars(options))

@@ -1,7 +1,7 @@
 """mmpretrain's InShop config with flashmatch's retriever, trained and tested on digits.
 
-    make .venv-mmpretrain/.installed-dropin-mmpretrain
-    .venv-mmpretrain/bin/python examples/mmpretrain_inshop.py
+    python examples/mmpretrain_inshop.py            # all scores, as the original
+    python examples/mmpretrain_inshop.py --exact    # the ten best
 
 The config is the one that mmpretrain ships, with one type changed and sizes made smaller. The data
 are the handwritten digits that come with scikit-learn, laid out as the InShop dataset: a third to
@@ -9,16 +9,20 @@ train on, a third the gallery, a third queries. (In InShop itself the items of t
 those of training.)
 """
 
-import argparse
-import tempfile
-from pathlib import Path
+from __future__ import annotations
 
-import mmpretrain
+import argparse
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
-from mmengine.config import Config
-from mmengine.runner import Runner
 from PIL import Image
-from sklearn.datasets import load_digits
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 SHIPPED = ".mim/configs/arcface/resnet50-arcface_8xb32_inshop.py"
 CHANGE = """
@@ -30,6 +34,8 @@ SIDE = 32
 
 def write_digits(root: Path, count: int) -> None:
     """``count`` digits as images (32, 32), and the file that says which are what."""
+    from sklearn.datasets import load_digits
+
     (root / "Img/img").mkdir(parents=True)
     (root / "Eval").mkdir()
     pixels, digits = load_digits(return_X_y=True)
@@ -44,6 +50,9 @@ def write_digits(root: Path, count: int) -> None:
 
 def changed_config(folder: Path, exact: bool) -> Config:
     """The shipped config with our class; with ``exact``, with exact top-k instead of all scores."""
+    import mmpretrain
+    from mmengine.config import Config
+
     path = folder / "flashmatch_inshop.py"
     path.write_text(CHANGE.format(shipped=Path(mmpretrain.__file__).parent / SHIPPED))
     config = Config.fromfile(path)
@@ -74,6 +83,8 @@ def make_small(config: Config, data: Path, epochs: int) -> None:
 
 def main(epochs: int = 3, count: int = 900, exact: bool = False) -> dict[str, float]:
     """Recall@1 and mAP@10 of the queries, in percent."""
+    from mmengine.runner import Runner
+
     with tempfile.TemporaryDirectory() as folder:
         write_digits(Path(folder) / "digits", count)
         config = changed_config(Path(folder), exact)
@@ -92,4 +103,8 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--count", type=int, default=900, help="digits, at most 1797")
     parser.add_argument("--exact", action="store_true", help="exact top-k instead of all scores")
-    main(**vars(parser.parse_args()))
+    options = parser.parse_args()
+    if not (find_spec("mmpretrain") and find_spec("sklearn")):
+        install = 'pip install "flashmatch[examples-mmpretrain]"'
+        sys.exit(f"{sys.argv[0]} needs mmpretrain and scikit-learn: {install}")
+    main(**vars(options))

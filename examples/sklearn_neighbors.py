@@ -8,19 +8,20 @@ same; only the module that the neighbours come from differs.
 """
 
 import argparse
+import sys
 from importlib import import_module
-
-from sklearn.datasets import load_digits
-from sklearn.manifold import Isomap, trustworthiness
-from sklearn.model_selection import GridSearchCV, train_test_split
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from importlib.util import find_spec
 
 MODULES = {"flashmatch": "flashmatch.adapters.sklearn", "sklearn": "sklearn.neighbors"}
 
 
 def accuracy(neighbors: str) -> float:
     """On held-out digits, with the number of neighbours chosen by cross-validation."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import GridSearchCV, train_test_split
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+
     module = import_module(MODULES[neighbors])
     pixels, digits = load_digits(return_X_y=True)
     train, test, y_train, y_test = train_test_split(pixels, digits, random_state=0)
@@ -32,6 +33,10 @@ def accuracy(neighbors: str) -> float:
 
 def layout_trust(neighbors: str, rows: int = 500) -> float:
     """How far a layout on a plane, of a graph of distances, keeps neighbours together; up to 1."""
+    from sklearn.datasets import load_digits
+    from sklearn.manifold import Isomap, trustworthiness
+    from sklearn.pipeline import make_pipeline
+
     module = import_module(MODULES[neighbors])
     pixels = load_digits().data[:rows]
     graph = module.KNeighborsTransformer(n_neighbors=15, mode="distance")
@@ -50,4 +55,7 @@ def main(neighbors: str = "flashmatch") -> tuple[float, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Neighbours of digits in scikit-learn's pipelines")
     parser.add_argument("--neighbors", choices=MODULES, default="flashmatch")
-    main(**vars(parser.parse_args()))
+    options = parser.parse_args()
+    if not find_spec("sklearn"):
+        sys.exit(f'{sys.argv[0]} needs scikit-learn: pip install "flashmatch[examples]"')
+    main(**vars(options))

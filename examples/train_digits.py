@@ -8,9 +8,10 @@ the same digit. Embeddings have only four numbers, so an untrained encoder does 
 """
 
 import argparse
+import sys
+from importlib.util import find_spec
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -45,6 +46,8 @@ def build_encoder(channels: int = 4) -> nn.Module:
 
 def split_digits() -> tuple[TensorDataset, TensorDataset]:
     """Gallery and queries, as images (N, 1, 8, 8) uint8 in 0..255 and labels (N,)."""
+    from sklearn.datasets import load_digits
+
     pixels, digits = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels * 255 / 16).to(torch.uint8).reshape(-1, 1, 8, 8)
     labels = torch.from_numpy(digits)
@@ -97,4 +100,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train an encoder on digits")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
-    main(**vars(parser.parse_args()))
+    options = parser.parse_args()
+    if not find_spec("sklearn"):
+        sys.exit(f'{sys.argv[0]} needs scikit-learn: pip install "flashmatch[examples]"')
+    main(**vars(options))
