@@ -3,20 +3,27 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from textwrap import fill
 
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
 from .compare import Comparison
+from .demo_options import (
+    PAGE,
+    DemoError,
+    Options,
+    cannot_write,
+    read_query,
+    require_image_size,
+    require_options,
+)
 from .distort import DESCRIPTION
 from .encoders import EFFICIENTNET_LITE0_PREPROCESS, EncoderSpec, build_encoder
 from .gallery import (
     SUFFIXES,
-    UNREADABLE,
     Gallery,
     Photographs,
     counted,
@@ -24,11 +31,11 @@ from .gallery import (
     describe_views,
     fit,
     photographs_in,
-    read_image,
     shipped_photographs,
 )
 from .image_to_image import ImageToImageRetriever
-from .names import printable
+from .images import UnreadableImage
+from .names import print_line, printable, quoted
 from .report import Finding, Page, write_page
 from .samples import collate
 from .table import align, comparison_cells, share
@@ -52,29 +59,8 @@ INSTALL = 'pip install "flashmatch[demo]"'
 Show = Callable[[str], None]
 
 
-class DemoError(Exception):
-    """Something the user can put right; the message says what."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What ``flashmatch demo`` can be told."""
-
-    images: Path | None = None
-    query: Path | None = None
-    out: Path = Path("demo-out")
-    topk: int = 5
-    queries: int = 200
-    gallery: int = 1000
-    image_size: int = 96  # 128, 160 and 224 find fewer: most tiles are about 100 pixels wide
-    enlarged: int = 50_000
-    threads: int = 0  # as many as encode faster: torch's usual number, or one
-    seed: int = 0
-    html: bool = True
-
-
 def run(
-    options: Options, image_encoder: EncoderSpec = "efficientnet-lite0", show: Show = print
+    options: Options, image_encoder: EncoderSpec = "efficientnet-lite0", show: Show = print_line
 ) -> list[Finding]:
     """Build a gallery, search it, compare the ways to search, write the page.
 
@@ -84,18 +70,22 @@ def run(
     threads = torch.get_num_threads()
     try:
         return _run(options, image_encoder, show)
+    except UnreadableImage as error:
+        raise DemoError(f"--images must not change meanwhile; got {error}") from error
     finally:
         torch.set_num_threads(threads)
 
 
 def _run(options: Options, image_encoder: EncoderSpec, show: Show) -> list[Finding]:
     started = time.perf_counter()
-    _require(options)
+    require_options(options)
+    query = None if options.query is None else read_query(options.query)
     encoder = _encoder(image_encoder)
+    require_image_size(encoder, options.image_size)
     photographs = _photographs(options)
     _show_skipped(photographs.skipped, show)
     # One image is looked for among whole photographs; parts of them would only crowd the answer.
-    views = cut_views(photographs.found, 0 if options.query else options.gallery)
+    views = cut_views(photographs.found, options.gallery if query is None else 0)
     gallery = Gallery(views, options.image_size)
     facts = [("gallery", f"{counted(len(views), 'image')}: {describe_views(views)}")]
     _show_fact(facts[-1], show)
@@ -103,31 +93,19 @@ def _run(options: Options, image_encoder: EncoderSpec, show: Show) -> list[Findi
     torch.set_num_threads(options.threads or faster_threads(retriever, gallery))
     facts.append(("encoder", _encode(retriever, _name(image_encoder), options.image_size)))
     _show_fact(facts[-1], show)
-    if options.query:
-        findings, page = _look_up(options.query, retriever, gallery, facts, show)
+    if query is not None:
+        findings, page = _look_up(*query, retriever, gallery, facts, show)
     else:
         findings, page = _demonstrate(options, retriever, gallery, facts, show)
     if options.html:
-        path = options.out / "index.html"
-        write_page(path, page, findings[:SHOWN_QUERIES], gallery)
+        path = options.out / PAGE
+        try:
+            write_page(path, page, findings[:SHOWN_QUERIES], gallery)
+        except (OSError, ValueError) as error:
+            raise cannot_write(options.out, error) from error
         show(f"\npage     {printable(str(path))}")
     show(f"time     {time.perf_counter() - started:.0f} s in all")
     return findings
-
-
-def _require(options: Options) -> None:
-    for name in ("topk", "queries", "gallery", "image_size"):
-        value = getattr(options, name)
-        if value < 1:
-            raise DemoError(f"--{name.replace('_', '-')} must be at least 1; got {value}")
-    if options.threads < 0:
-        raise DemoError(f"--threads must not be negative; got {options.threads}")
-    if options.images is not None and not options.images.is_dir():
-        raise DemoError(f"--images must be a folder; got {str(options.images)!r}")
-    if options.query is not None and not options.query.is_file():
-        raise DemoError(f"--query must be an image file; got {str(options.query)!r}")
-    if options.html and options.out.exists() and not options.out.is_dir():
-        raise DemoError(f"--out must be a folder; got the file {str(options.out)!r}")
 
 
 def _encoder(spec: EncoderSpec) -> nn.Module:
@@ -147,7 +125,7 @@ def _photographs(options: Options) -> Photographs:
     if not photographs.found:
         raise DemoError(
             f"--images must hold at least one readable image ({', '.join(sorted(SUFFIXES))}); "
-            f"got {str(options.images)!r} with {len(photographs.skipped)} unreadable ones"
+            f"got {quoted(options.images)} with {len(photographs.skipped)} unreadable ones"
         )
     return photographs
 
@@ -191,19 +169,14 @@ def _encode(retriever: ImageToImageRetriever, name: str, image_size: int) -> str
 
 
 def _look_up(
-    path: Path,
+    image: Image.Image,
+    name: str,
     retriever: ImageToImageRetriever,
     gallery: Gallery,
     facts: list[tuple[str, str]],
     show: Show,
 ) -> tuple[list[Finding], Page]:
     """The user's one image."""
-    try:
-        image = read_image(path)
-    except UNREADABLE as error:
-        reason = printable(str(error))
-        raise DemoError(f"--query must be a readable image; got {str(path)!r}: {reason}") from error
-    name = printable(path.name)
     (sample,) = retriever.predict([fit(image, gallery.image_size)])
     rows, scores = sample.pred_label.tolist(), sample.pred_score.tolist()
     lines = [

@@ -1,7 +1,8 @@
 """Photographs, from a folder or from the scikit-image wheel, and galleries of their parts."""
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import ceil
@@ -9,18 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from .images import UnreadableImage, read_image
 from .names import printable
 from .samples import DataSample
 
 SUFFIXES = frozenset((".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
-# Pillow knows many more, and asks the content, not the name: an EPS file would reach Ghostscript.
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-# What Pillow raises for files that are no images, or damaged ones, or bombs.
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+UNREADABLE = (UnreadableImage,)  # what ends the reading of one file, and of no other
 MAX_SIDE = 800  # of a photograph in pixels; what an encoder sees is smaller still
 MIN_TILE_SIDE = 32  # smaller ones show nothing
 FINEST_GRID = 8
@@ -86,7 +85,12 @@ class Photograph:
     size: tuple[int, int]
 
     def load(self) -> Image.Image:
-        return read_image(self.source) if isinstance(self.source, Path) else self.source
+        """The whole of it, at most ``MAX_SIDE`` pixels a side.
+
+        Raises:
+            UnreadableImage: the file is another than it was, or gone.
+        """
+        return read_image(self.source, MAX_SIDE) if isinstance(self.source, Path) else self.source
 
 
 class Photographs(NamedTuple):
@@ -150,59 +154,37 @@ def fit(image: Image.Image, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3)
 
 
-def read_image(path: Path, max_side: int = MAX_SIDE) -> Image.Image:
-    """An image file as upright RGB of at most ``max_side`` pixels a side, transparency on white.
-
-    Raises:
-        one of ``UNREADABLE``: not an image, or a damaged one.
-    """
-    with open_image(path) as file:
-        file.draft("RGB", (max_side, max_side))  # JPEG: decode no more pixels than are used
-        file.load()
-        image = _rgb(ImageOps.exif_transpose(file))
-    image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
-    return image
-
-
-def open_image(path: Path) -> Image.Image:
-    """The file, of one of ``FORMATS``, with no pixels read.
-
-    Raises:
-        one of ``UNREADABLE``: not such a file.
-    """
-    Image.init()  # so that it is known which formats this Pillow has
-    return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode[0] in "IF":  # 16 bits and more, with no fixed meaning: spread what is there
-        pixels = np.asarray(image, dtype=np.float64)
-        low, high = pixels.min(), pixels.max()
-        image = Image.fromarray(np.uint8(255 * (pixels - low) / max(high - low, 1e-12)))
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("RGB")
-
-
 def photographs_in(folder: Path, progress: bool = False) -> Photographs:
-    """Every readable image below ``folder``, by path; hidden files and folders are left alone."""
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    """Every readable image below ``folder``, by path; hidden files and folders are left alone.
+
+    Links to folders are not followed. What has the name of an image and cannot be read, and folders
+    that cannot be listed, are among those skipped.
+    """
     found, skipped = [], []
+
+    def skip(path: Path, reason: str) -> None:
+        skipped.append(printable(f"{path.relative_to(folder).as_posix()}: {reason}"))
+
+    def skip_folder(error: OSError) -> None:
+        skip(Path(error.filename), error.strerror or str(error))
+
+    files = sorted(_image_files(folder, skip_folder))
     for path in tqdm(files, desc="reading images", disable=not progress, leave=False):
-        name = path.relative_to(folder).as_posix()
         try:
-            found.append(Photograph(name, path, read_image(path).size))
+            size = read_image(path, MAX_SIDE).size
+            found.append(Photograph(path.relative_to(folder).as_posix(), path, size))
         except UNREADABLE as error:
-            reason = str(error).replace(str(path), path.name)
-            skipped.append(printable(f"{name}: {reason}"))
+            skip(path, error.reason)
     return Photographs(found, skipped)
+
+
+def _image_files(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder, onerror=on_error):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            path = Path(place, name)
+            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
+                yield path
 
 
 def shipped_photographs() -> Photographs:
@@ -217,7 +199,11 @@ def shipped_photographs() -> Photographs:
         raise ImportError("the demo's photographs come from the scikit-image wheel")
     folder = Path(places[0]) / "data"
     paths = [folder / name for name in SHIPPED]
-    found = [Photograph(path.stem, path, read_image(path).size) for path in paths if path.exists()]
+    found = [
+        Photograph(path.stem, path, read_image(path, MAX_SIDE).size)
+        for path in paths
+        if path.exists()
+    ]
     if not found:
         raise ImportError(f"this scikit-image has none of its photographs in {folder}")
     return Photographs(found + _shipped_patches(folder / SHIPPED_PATCHES), [])

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..kernels._naming import named
 from ._checks import require_features, require_options
-from .batches import as_batch
+from .batches import as_batch, as_images
 from .encoders import EncoderSpec, build_encoder, last_features
 from .heads import build_head
+from .images import read_each
 from .kept_bank import KeptBank
 from .modes import evaluating
 from .preprocess import build_preprocessor
@@ -111,13 +113,23 @@ class ImageToImageRetriever(RetrieverSettings):
         """The encoder's output, a tuple where it gives one. Differentiable.
 
         Args:
-            inputs: float tensor, taken as preprocessed already. Raw images - a uint8 tensor
-                (N, C, H, W) or (C, H, W), an array (N, H, W, C) or (H, W, C), a PIL image or a list
-                of images - go through ``data_preprocessor`` first.
+            inputs: float tensor, taken as preprocessed already; (C, H, W) is one image. Raw images
+                go through ``data_preprocessor`` first: a uint8 tensor (N, C, H, W) or (C, H, W), an
+                array (N, H, W, C), (H, W, C) or (H, W), a PIL image, a path, or a list of these.
+                Paths and PIL images are read as ``images.read_image`` says: upright RGB on white.
+
+        Raises:
+            TypeError: no image; the message names ``inputs``, or which of them.
+            ValueError: a shape that no image has, or an image that cannot be read.
+            FileNotFoundError: a path without a file.
         """
+        if isinstance(inputs, Tensor) and inputs.ndim == 3:
+            inputs = inputs[None]
         if not isinstance(inputs, Tensor) or inputs.dtype == torch.uint8:
-            single = isinstance(inputs, Tensor) and inputs.ndim == 3
-            inputs = self._preprocess({"inputs": [inputs] if single else inputs})["inputs"]
+            images = as_images(inputs)
+            if not isinstance(images, Tensor):  # a preprocessor of the caller's opens no paths
+                images = read_each(images, inputs)
+            inputs = self._preprocess({"inputs": images})["inputs"]
         if self.channels_last and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         fast = torch.autocast(inputs.device.type, self.autocast) if self.autocast else nullcontext()
@@ -126,6 +138,8 @@ class ImageToImageRetriever(RetrieverSettings):
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
         """Features ("tensor"), losses ("loss") or samples with predictions ("predict").
+
+        ``inputs`` are images, paths among them, or a float tensor, as for ``extract_feat``.
 
         Raises:
             ValueError: another mode.
@@ -176,9 +190,10 @@ class ImageToImageRetriever(RetrieverSettings):
             pred_score, pred_label = sort_scores(score)
             return {"score": score, "pred_label": pred_label, "pred_score": pred_score}
         k = min(self.topk, len(prototypes))
-        pred_score, pred_label = best_scores(
-            inputs, prototypes, k, self.similarity, self.similarity_chunk_rows, self._bank.topk
-        )
+        with named(queries="features", prototypes="prototype"):
+            pred_score, pred_label = best_scores(
+                inputs, prototypes, k, self.similarity, self.similarity_chunk_rows, self._bank.topk
+            )
         return {"score": pred_score, "pred_label": pred_label, "pred_score": pred_score}
 
     @torch.no_grad()
@@ -196,12 +211,13 @@ class ImageToImageRetriever(RetrieverSettings):
         image's matches depend on its neighbours or on chance; the train flags come back after it.
 
         Args:
-            inputs: as for ``extract_feat``.
+            inputs: images, paths among them, or a float tensor, as for ``extract_feat``.
             data_samples: one per image; they are filled in and returned. New ones where labels or
                 None are given.
 
         Raises:
-            ValueError: not one sample per image.
+            TypeError, FileNotFoundError: as for ``extract_feat``.
+            ValueError: likewise, or not one sample per image.
         """
         if not self.prototype_inited:
             self.prepare_prototype()

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .augments import RandomBatchAugment
 from .batches import as_batch, as_images
 from .configs import build_from_config
+from .images import read_each
 from .samples import labels_of
 
 _OWN_NAMES = (None, "ClsDataPreprocessor", "mmpretrain.ClsDataPreprocessor")
@@ -66,11 +68,16 @@ class ImagePreprocessor(nn.Module):
     def forward(self, data: Any, training: bool = False) -> dict[str, Any]:
         """``data`` as ``as_batch`` takes it -> dict(inputs=(N, C, H, W), data_samples=...).
 
-        Inputs are one stacked tensor, or a sequence of images: tensors (C, H, W), arrays (H, W, C)
-        or (H, W), PIL images. Unequal sizes are padded to the largest.
+        Inputs are one stacked tensor, or a sequence of images: tensors (C, H, W), arrays (H, W) or
+        (H, W, C), PIL images, paths; see ``images.read_pixels`` for what becomes of each. Unequal
+        sizes are padded to the largest; greys among colours are colours of equal channels.
+
+        Raises:
+            TypeError, ValueError, FileNotFoundError: naming ``inputs[i]``: what is no image, or
+                cannot be read.
         """
         batch = as_batch(data)
-        inputs, samples = self._stack(as_images(batch["inputs"])), batch["data_samples"]
+        inputs, samples = self._stack(batch["inputs"]), batch["data_samples"]
         augments = self.batch_augments if training else None
         if samples is not None and (self.to_onehot or augments is not None):
             scores = self._scores(samples).to(inputs.device)
@@ -79,24 +86,24 @@ class ImagePreprocessor(nn.Module):
             samples = _with_scores(samples, scores)
         return {"inputs": inputs.to(self._anchor.dtype), "data_samples": samples}
 
-    def _stack(self, images: Tensor | list[Any]) -> Tensor:
+    def _stack(self, inputs: Any) -> Tensor:
+        images = as_images(inputs)
         if isinstance(images, Tensor):
             return self._pad(self._normalise(images, flip=self.to_rgb))
-        rows = [self._normalise(*self._channels_first(image)) for image in images]
+        pixels = read_each(images, inputs)
+        rows = [self._normalise(*self._channels_first(image)) for image in pixels]
         if not rows:
             raise ValueError("inputs must hold at least one image; got none")
         size = [max(row.shape[i] for row in rows) for i in (-2, -1)]
-        return torch.stack([self._pad(row, size) for row in rows])
+        return torch.stack(_of_equal_channels([self._pad(row, size) for row in rows]))
 
-    def _channels_first(self, image: Any) -> tuple[Tensor, bool]:
+    def _channels_first(self, image: Tensor | np.ndarray | Image) -> tuple[Tensor, bool]:
         """An image as a tensor (C, H, W), and whether its channels must be reversed."""
         if isinstance(image, Tensor):
             return image, self.to_rgb
-        flip = self.to_rgb and isinstance(image, np.ndarray)
-        array = np.array(image if isinstance(image, np.ndarray) else image.convert("RGB"))
-        if array.ndim not in (2, 3):
-            raise ValueError(f"an image array must be (H, W) or (H, W, C); got {array.shape}")
-        return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1), flip
+        array = np.array(image, order="C", copy=True)
+        channels_first = torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)
+        return channels_first, self.to_rgb and isinstance(image, np.ndarray)
 
     def _normalise(self, images: Tensor, flip: bool) -> Tensor:
         images = images.to(self._anchor.device)  # before .float(): bytes travel at a quarter
@@ -133,6 +140,16 @@ class ImagePreprocessor(nn.Module):
                 f"got {int(labels.min())} to {int(labels.max())}"
             )
         return F.one_hot(labels.long(), classes).float()
+
+
+def _of_equal_channels(rows: list[Tensor]) -> list[Tensor]:
+    """Greys as colours where there are colours among them."""
+    counts = sorted({row.shape[-3] for row in rows if row.ndim == 3})
+    if len(counts) == 2 and counts[0] == 1:
+        return [row.expand(counts[1], -1, -1) if row.ndim == 3 else row for row in rows]
+    if len(counts) > 1:
+        raise ValueError(f"inputs must have the same number of channels; got {counts}")
+    return rows
 
 
 def _require_statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:

@@ -2,11 +2,13 @@
 
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from pathlib import Path
 from string import Template
+from tempfile import TemporaryFile
 
 from PIL import Image
 
@@ -45,7 +47,11 @@ class Page:
 
 
 def write_page(path: Path, page: Page, findings: Iterable[Finding], gallery: Gallery) -> None:
-    """Write ``page`` and ``findings`` to ``path``, images included; the folder is made."""
+    """Write ``page`` and ``findings`` to ``path``, images included; the folder is made.
+
+    Raises:
+        OSError, ValueError: as ``whole_file``, and nothing is left that was not there.
+    """
     html = _PAGE.substitute(
         title=escape(page.title),
         figures="".join(
@@ -62,9 +68,41 @@ def write_page(path: Path, page: Page, findings: Iterable[Finding], gallery: Gal
         else "",
         findings="".join(_finding(finding, gallery) for finding in findings),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as file:
-        file.write(html.encode())
+    new = _missing(path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as file:
+            file.write(html.encode())
+    except BaseException:
+        _remove(new)
+        raise
+
+
+def try_folder(folder: Path, name: str) -> None:
+    """That a file ``name`` can be written to ``folder``, made if need be; nothing is left of it.
+
+    Raises:
+        OSError, ValueError: it cannot.
+    """
+    new = _missing(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise ValueError(f"its {name} is no regular file")
+    finally:
+        _remove(new)
+
+
+def _missing(folder: Path) -> list[Path]:
+    """What is to be made so that ``folder`` exists, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    for path in folders:
+        with suppress(OSError):  # it was never made, or somebody uses it by now
+            path.rmdir()
 
 
 def _comparison(comparison: Comparison) -> str:

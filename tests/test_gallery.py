@@ -15,9 +15,9 @@ from flashmatch.retriever.gallery import (
     cut_views,
     describe_views,
     photographs_in,
-    read_image,
     shipped_photographs,
 )
+from flashmatch.retriever.images import read_image
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from flashmatch import PrototypeBank
-from flashmatch.retriever.gallery import FORMATS, SUFFIXES, open_image, photographs_in, read_image
+from flashmatch.retriever.gallery import SUFFIXES, photographs_in
+from flashmatch.retriever.images import FORMATS, UnreadableImage, open_image, read_image
 from flashmatch.retriever.names import printable
 from flashmatch.retriever.prototypes import dump_prototypes, load_prototypes
 from flashmatch.retriever.weights import load_weights
@@ -214,7 +215,7 @@ def test_other_formats_under_these_names_reach_no_decoder(
     for each, (_, accept) in list(Image.OPEN.items()):
         if each not in FORMATS:
             monkeypatch.setitem(Image.OPEN, each, (lambda *_, x=each: opened.append(x), accept))
-    with pytest.raises(OSError, match="cannot identify"):
+    with pytest.raises(UnreadableImage, match="cannot identify"):
         read_image(tmp_path / "harmless.png")
     found = photographs_in(tmp_path)
     assert (found.found, len(found.skipped), opened) == ([], 1, [])
@@ -237,7 +238,7 @@ def test_each_format_is_read(name: str, tmp_path: Path) -> None:
         ("a\x1b[2Jb\n\r\t\x07.jpg", "a\\x1b[2Jb\\n\\r\\t\\x07.jpg"),
         ("a\u202egnp.gpj.png", "a\\u202egnp.gpj.png"),
         ("\u2066a\u2069\u200f\x85.png", "\\u2066a\\u2069\\u200f\\x85.png"),
-        ("\udcff.png", "\\udcff.png"),
+        ("J\udce4rvi.png", "J�rvi.png"),
     ],
 )
 def test_names_steer_neither_terminal_nor_page(name: str, shown: str, tmp_path: Path) -> None:
