@@ -23,14 +23,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flashmatch import PrototypeBank
-from flashmatch.retriever.gallery import (
-    fit,
-    open_image,
-    photographs_in,
-    read_image,
-    shipped_photographs,
-)
-from flashmatch.retriever.names import printable
+from flashmatch.retriever.gallery import fit, photographs_in, shipped_photographs
+from flashmatch.retriever.images import open_image, read_image
+from flashmatch.retriever.names import print_line, printable, quoted
 
 SIDE = 24  # of a thumbnail in pixels
 THRESHOLD = 0.95  # of the correlation
@@ -79,7 +74,7 @@ def duplicates_in(folder: Path, threshold: float = THRESHOLD) -> list[list[str]]
     """The groups of near-duplicates below ``folder``: names, the largest image of each first."""
     images, skipped = photographs_in(folder, progress=True)
     for line in skipped:
-        print(f"skipped  {line}")
+        print_line(f"skipped  {line}")
     rows = [thumbnail(image.load()) for image in tqdm(images, leave=False)]
     features = torch.stack(rows) if rows else torch.empty(0, 3 * SIDE**2)
     groups = groups_of(features, threshold)
@@ -126,11 +121,11 @@ def main(images: Path | None = None, threshold: float = THRESHOLD) -> list[set[s
         print(f"These are exactly the {len(expected)} groups that were made.")
         return found
     if not images.is_dir():
-        sys.exit(f"--images must be a folder; got {str(images)!r}")
+        sys.exit(f"--images must be a folder; got {quoted(images)}")
     groups = duplicates_in(images, threshold)
     for group in groups:
         lines = ("{} ({} x {})".format(printable(name), *size_of(images / name)) for name in group)
-        print("\n  ".join(lines))
+        print_line("\n  ".join(lines))
     return [set(group) for group in groups]
 
 
