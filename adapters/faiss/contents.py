@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from ...kernels import PrototypeBank
 
 _CHUNK_ROWS = 4096
 """What is added in smaller pieces than this is joined up to it."""
+_MOVED_ROWS = 1 << 16
 _MANY = 256
 """Pieces that wait as they were added; so many more are joined."""
 
@@ -72,6 +73,19 @@ class Contents:
             bank = copy.copy(self.bank)
             bank.add(chunks)
         return replace(self, bank=bank, added=())
+
+    def pieces(self, rows: int) -> Iterator[Tensor]:
+        """All vectors (at most ``rows``, d) float32 on the CPU, one piece after another."""
+        bank, count = self.bank, 0 if self.bank is None else len(self.bank)
+        for start in range(0, count, rows):
+            assert bank is not None
+            yield bank.vectors(torch.arange(start, min(start + rows, count))).float()
+        for chunk in self.added:
+            yield from chunk.cpu().split(rows)
+
+    def on(self, device: torch.device) -> Contents:
+        """The same with vectors on ``device``, to be prepared there."""
+        return Contents(added=tuple(x.to(device) for x in self.pieces(_MOVED_ROWS)), ids=self.ids)
 
     def with_one_id_map(self) -> Contents:
         """The same, with ids in one array."""

@@ -1,109 +1,148 @@
-"""Indexes in files, and indexes of FAISS's own."""
+"""Indexes in files and bytes, and indexes of FAISS's own."""
 
 import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from ...kernels import PrototypeBank, _bank_file
-from ...kernels._succession import Succession
-from .arrays import METRIC_INNER_PRODUCT, METRIC_L2, METRICS
-from .contents import Contents
-from .flat import IndexFlat, IndexFlatIP, IndexFlatL2
-from .id_map import IndexIDMap, IndexIDMap2
+from ...kernels._checks import require_int
+from . import bank_file, streamed, wire
+from .errors import InvalidIndexError, MissingIndexError, as_faiss_raises
 from .index import Index
+from .readers import FileIOReader, IOReader, VectorIOReader, exactly
+from .vectors import as_uint8
+from .writers import IOWriter, VectorIOWriter
 
-_FLAT = {METRIC_INNER_PRODUCT: IndexFlatIP, METRIC_L2: IndexFlatL2}
-_WITH_IDS = {"IndexIDMap": IndexIDMap, "IndexIDMap2": IndexIDMap2}
-_ID_MAP, _INDEX = "id_map", "index"
-
-
-def write_index(index: Index, fname: str | os.PathLike) -> None:
-    """Write an index to a safetensors file, which appears whole or not at all.
-
-    It is the file of a ``PrototypeBank``, which can load it, with the ids of an ``IndexIDMap`` as
-    tensor "id_map". FAISS cannot read it.
-    """
-    if not isinstance(index, Index):
-        raise TypeError(f"index must be an index of this module; got {type(index).__name__}")
-    bank = index._flat._prepared()
-    if isinstance(index, IndexIDMap):
-        ids = torch.from_numpy(index.id_map)
-        _bank_file.save(fname, bank._state, {_ID_MAP: ids}, {_INDEX: type(index).__name__})
-    else:
-        bank.save(fname)
+IO_FLAG_SKIP_STORAGE = 1
+IO_FLAG_READ_ONLY = 2
+IO_FLAG_ONDISK_SAME_DIR = 4
+IO_FLAG_SKIP_IVF_DATA = 8
+IO_FLAG_SKIP_PRECOMPUTE_TABLE = 16
+IO_FLAG_PQ_SKIP_SDC_TABLE = 32
+IO_FLAG_MMAP_IFC = 512
+IO_FLAG_MMAP = 0x646F0000 | IO_FLAG_SKIP_IVF_DATA
 
 
-def read_index(fname: str | os.PathLike, *, device: torch.device | str | None = None) -> Index:
-    """The index that ``write_index`` wrote, its vectors memory-mapped; or, with FAISS installed,
-    a flat index that FAISS wrote.
+def write_index(index: Index, fname: str | os.PathLike | IOWriter, io_flags: int = 0) -> None:
+    """Write an index to a file, which appears whole or not at all, or to a writer.
 
-    As FAISS does, an ``IndexFlat`` comes back as ``IndexFlatIP`` or ``IndexFlatL2``.
+    A file is that of a ``PrototypeBank``, which can load it: prepared for search, memory-mapped
+    when it is read, with checksums; FAISS cannot read it. A writer is given the bytes that FAISS
+    would write, and reads, with a checksum: ``write_index(index, FileIOWriter(path))`` makes a file
+    for FAISS. ``io_flags`` are about other indexes.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or not the file of such an index.
+        TypeError: ``index`` is none of this module, or ``fname`` neither a path nor a writer.
+        ValueError, OSError, which are RuntimeErrors: no regular file, or it cannot be written.
     """
-    path = Path(fname)
+    _require_index(index)
+    require_int("io_flags", io_flags, 0)
+    if isinstance(fname, IOWriter):
+        wire.write(index, fname)
+        return
+    path = _path(fname, "PyCallbackIOWriter(file.write) writes to an open file")
+    try:
+        bank_file.write(index, path)
+    except OSError as error:
+        raise as_faiss_raises(error) from error
+    except ValueError as error:
+        _, _, what = str(error).partition("; ")
+        raise InvalidIndexError(f"fname must be a regular file, or none yet; {what}") from error
+
+
+def read_index(
+    fname: str | os.PathLike | IOReader,
+    io_flags: int = 0,
+    *,
+    device: torch.device | str | None = None,
+) -> Index:
+    """The index in a file, or that a reader reads: written here, or by FAISS.
+
+    Of the file of a bank the vectors are memory-mapped, whatever ``io_flags`` say, which are about
+    speed and other indexes. As in FAISS, an ``IndexFlat`` comes back as ``IndexFlatIP`` or
+    ``IndexFlatL2``. ``device`` is as of ``IndexFlat``.
+
+    Raises:
+        FileNotFoundError, ValueError, which are RuntimeErrors: no such file, or not the bytes of
+            such an index, or damaged ones.
+    """
+    require_int("io_flags", io_flags, 0)
+    if isinstance(fname, IOReader):
+        return _read(fname, "fname", device)
+    path = _path(fname, "PyCallbackIOReader(file.read) reads an open file")
     if not path.is_file():
-        raise FileNotFoundError(f"fname must be the file of an index; got {str(path)!r}")
-    if _is_faiss(path):
-        return from_faiss(_faiss().read_index(str(path)), device=device)
-    bank = PrototypeBank.load(path, device)
-    metrics = {name: metric for metric, name in METRICS.items()}
-    if bank.metric not in metrics:
-        raise ValueError(f"fname must hold a bank for 'dot' or 'l2'; got {bank.metric!r}")
-    flat = _FLAT[metrics[bank.metric]](bank.dim, device=device)
-    file = bank._state.file
-    assert file is not None  # it was loaded from one
-    if _INDEX not in file.metadata and _ID_MAP not in file.tensors:
-        flat._states = Succession(Contents(bank))
-        return flat
-    kind, ids = _WITH_IDS.get(file.metadata.get(_INDEX, "")), file.tensors.get(_ID_MAP)
-    if kind is None or ids is None or ids.dtype != torch.int64 or ids.shape != (len(bank),):
-        file.refuse("it has no id map of its rows")
-    if file.checksums:
-        file.check(_ID_MAP)
-    wrapped = kind(flat)
-    flat._states = Succession(Contents(bank, ids=(ids.numpy(),)))
-    return wrapped
+        raise MissingIndexError(f"fname must be the file of an index; got {str(path)!r}")
+    reader = FileIOReader(path)
+    if _is_faiss(begin := reader.read_bytes(4)):
+        return wire.read(reader, begin, "fname", device)
+    return bank_file.read(path, "fname", device)
+
+
+def serialize_index(index: Index, io_flags: int = 0) -> np.ndarray:
+    """The bytes that ``write_index`` gives a writer, (n,) uint8."""
+    _require_index(index)
+    writer = VectorIOWriter()
+    write_index(index, writer, io_flags)
+    return writer.data._bytes
+
+
+def deserialize_index(
+    data: object, io_flags: int = 0, *, device: torch.device | str | None = None
+) -> Index:
+    """The index in bytes, a uint8 array (n,): of ``serialize_index``, of FAISS's, or of a file.
+
+    Raises:
+        TypeError: ``data`` are no bytes.
+        ValueError, which is a RuntimeError: they are not those of such an index, or damaged.
+    """
+    require_int("io_flags", io_flags, 0)
+    reader = VectorIOReader()
+    reader.data._bytes = as_uint8("data", data)
+    return _read(reader, "data", device)
+
+
+def to_faiss(index: Index) -> Any:
+    """A copy of an index of this module as one of FAISS's own, which has to be installed."""
+    return _faiss().deserialize_index(serialize_index(index))
 
 
 def from_faiss(index: Any, *, device: torch.device | str | None = None) -> Index:
     """A copy of an index of FAISS's own: flat, by scalar product or L2, with or without ids."""
     faiss = _faiss()
-    outside = faiss.downcast_index(index)  # does not own: ``index`` has to live on
-    kind = _WITH_IDS.get(type(outside).__name__)
-    inside = outside if kind is None else faiss.downcast_index(outside.index)
-    name, d, metric = type(inside).__name__, inside.d, inside.metric_type
-    if name not in ("IndexFlat", "IndexFlatIP", "IndexFlatL2") or metric not in METRICS:
-        raise ValueError(
-            "index must be an IndexFlat by scalar product or L2, or an IndexIDMap of one; got "
-            f"{name} with metric {metric}"
-        )
-    vectors = inside.reconstruct_n(0, inside.ntotal)
-    typed = name != "IndexFlat"
-    flat = _FLAT[metric](d, device=device) if typed else IndexFlat(d, metric, device=device)
-    if kind is None:
-        flat.add(vectors)
-        return flat
-    mapped = kind(flat)
-    mapped.add_with_ids(vectors, faiss.vector_to_array(outside.id_map))
-    return mapped
+    if not isinstance(index, faiss.Index):
+        raise TypeError(f"index must be an index of FAISS's own; got {type(index).__name__}")
+    reader = VectorIOReader()
+    reader.data._bytes = faiss.serialize_index(index)
+    return _read(reader, "index", device)
 
 
-def _is_faiss(path: Path) -> bool:
+def _read(reader: IOReader, argument: str, device: torch.device | str | None) -> Index:
+    begin = bytes(exactly(reader, 4, argument))
+    read = wire.read if _is_faiss(begin) else streamed.read
+    return read(reader, begin, argument, device)
+
+
+def _is_faiss(begin: bytes) -> bool:
     """FAISS's files begin with a letter I and three more; safetensors' with a small number."""
-    with open(path, "rb") as file:
-        tag = file.read(4)
-    return len(tag) == 4 and tag[:1] == b"I" and tag.isalnum()
+    return len(begin) == 4 and begin[:1] == b"I" and begin.isalnum()
+
+
+def _require_index(index: object) -> None:
+    if not isinstance(index, Index):
+        raise TypeError(f"index must be an index of this module; got {type(index).__name__}")
+
+
+def _path(fname: object, remedy: str) -> Path:
+    if not isinstance(fname, (str, os.PathLike)):
+        raise TypeError(f"fname must be a path; got {type(fname).__name__} ({remedy})")
+    return Path(fname)
 
 
 def _faiss() -> Any:
     try:
         return import_module("faiss")
     except ImportError as error:
-        raise ImportError(
-            "an index of FAISS's own can only be read with faiss installed"
-        ) from error
+        raise ImportError("an index of FAISS's own needs faiss installed") from error

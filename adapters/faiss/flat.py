@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,13 @@ import torch
 from torch import Tensor
 
 from ...kernels import Matches, PrototypeBank
+from ...kernels._checks import require_int
 from ...kernels._succession import Succession
-from .arrays import METRIC_INNER_PRODUCT, METRIC_L2, count, distances, matrix, metric_name
 from .contents import Contents
 from .index import Index
+from .metrics import METRIC_INNER_PRODUCT, METRIC_L2, distances, metric_name
+from .tensors import matrix
+from .vectors import Vector
 
 _FIRST_K = 64
 """Neighbours that a range search asks for first."""
@@ -37,18 +41,18 @@ class IndexFlat(Index):
         self, d: int, metric: int = METRIC_L2, *, device: torch.device | str | None = None
     ) -> None:
         metric_name(metric)
-        super().__init__(count("d", d, 1), metric)
+        super().__init__(require_int("d", d, 1), int(metric))
         self._device = torch.device(device or "cpu")
         self._states = Succession(Contents())
 
     def __getstate__(self) -> dict[str, Any]:
         return {
-            "base": (self.d, self.metric_type, self.verbose, self._device),
+            "base": (self.d, self.metric_type, self.metric_arg, self.verbose, self._device),
             "contents": self._states.newest,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.d, self.metric_type, self.verbose, self._device = state["base"]
+        self.d, self.metric_type, self.metric_arg, self.verbose, self._device = state["base"]
         self._states = Succession(state["contents"])
 
     @property
@@ -64,6 +68,11 @@ class IndexFlat(Index):
     def code_size(self) -> int:
         """Bytes of a vector."""
         return 4 * self.d
+
+    @property
+    def codes(self) -> Vector:
+        """(ntotal * code_size,) uint8: the bytes of all vectors, a copy."""
+        return self.get_xb().view(np.uint8).view(Vector)
 
     def add(self, x: object) -> None:
         """Append vectors (n, d); they are numbered on."""
@@ -110,11 +119,25 @@ class IndexFlat(Index):
     def _labels(self, positions: Tensor) -> Tensor:
         return positions
 
-    def _positions(self, keys: np.ndarray) -> np.ndarray:
+    def _positions(self, keys: np.ndarray, name: str = "key") -> np.ndarray:
         absent = keys[(keys < 0) | (keys >= self.ntotal)]
         if len(absent):
-            raise RuntimeError(f"key must be below ntotal = {self.ntotal}; got {absent[0]}")
+            raise RuntimeError(f"{name} must be below ntotal = {self.ntotal}; got {absent[0]}")
         return keys
+
+    def _contents(self) -> Contents:
+        return self._states.newest
+
+    def _moved(self, device: torch.device) -> IndexFlat:
+        twin = copy.copy(self)
+        if device != self.device:
+            twin._device = device
+            twin._states = Succession(self._states.newest.on(device))
+        return twin
+
+    @property
+    def _has_ids(self) -> bool:
+        return False
 
     def _remove(self, gone: np.ndarray, ids: np.ndarray | None = None) -> None:
         """``ids`` (m,): of those that are left, where they have any."""
@@ -126,11 +149,13 @@ class IndexFlat(Index):
 
     def _prepared(self) -> PrototypeBank:
         """The bank of all vectors."""
+        bank = self._prepared_contents().bank
+        assert bank is not None
+        return bank
+
+    def _prepared_contents(self) -> Contents:
         contents = self._states.newest
-        if not contents.is_prepared:
-            contents = self._states.change(self._prepare)
-        assert contents.bank is not None
-        return contents.bank
+        return contents if contents.is_prepared else self._states.change(self._prepare)
 
     def _prepare(self, contents: Contents) -> tuple[Contents, Contents]:
         """Twice: the next contents, and what ``change`` returns."""

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .arrays import INT64, count, int64, matches, matrix, require_out, returned
+from ...kernels._checks import require_int
+from .arrays import Array, matches, require_out, returned
+from .codec import Codec
+from .contents import Contents
+from .integers import INT64, int64
+from .integers import key as as_key
 from .selectors import IDSelector, IDSelectorBatch, SearchParameters, selected
+from .tensors import matrix
 
 if TYPE_CHECKING:
     from .flat import IndexFlat
 
-Array = np.ndarray | Tensor
 
-
-class Index(ABC):
+class Index(Codec):
     """An index over vectors of ``d`` float32 channels.
 
     ``x`` below is (n, d): a numpy array, or whatever numpy makes one of, or a tensor; other numbers
@@ -29,12 +33,13 @@ class Index(ABC):
     RuntimeError here too. Unknown attributes cannot be set.
     """
 
-    __slots__ = ("d", "metric_type", "verbose")
+    __slots__ = ("d", "metric_arg", "metric_type", "verbose")
 
     is_trained = True
 
     def __init__(self, d: int, metric_type: int) -> None:
-        self.d, self.metric_type, self.verbose = d, metric_type, False
+        self.d, self.metric_type = d, metric_type
+        self.metric_arg, self.verbose = 0.0, False
 
     @property
     @abstractmethod
@@ -59,12 +64,40 @@ class Index(ABC):
         """Remove the positions marked in ``gone`` (ntotal,) bool."""
 
     @abstractmethod
-    def _positions(self, keys: np.ndarray) -> np.ndarray:
-        """Positions of labels, or RuntimeError that names one that is not there."""
+    def _positions(self, keys: np.ndarray, name: str = "key") -> np.ndarray:
+        """Positions of labels ``name``, or RuntimeError that names one that is not there."""
+
+    @abstractmethod
+    def _contents(self) -> Contents:
+        """All that it holds at one time."""
+
+    @abstractmethod
+    def _moved(self, device: torch.device) -> Index:
+        """An index of its own with the same contents on ``device``."""
+
+    def _transformed(self, x: Tensor) -> Tensor:
+        """Vectors (n, d) as they are kept."""
+        return x
 
     @abstractmethod
     def reset(self) -> None:
         """Remove all vectors."""
+
+    @abstractmethod
+    def add(self, x: object) -> None:
+        """Append vectors (n, d), numbered on."""
+
+    @abstractmethod
+    def add_with_ids(self, x: object, ids: object) -> None:
+        """Append vectors (n, d) with ids (n,)."""
+
+    @abstractmethod
+    def merge_from(self, otherIndex: Any, add_id: int = 0) -> None:
+        """Move all vectors of another index behind the own ones."""
+
+    @abstractmethod
+    def check_compatible_for_merge(self, otherIndex: Any) -> None:
+        """RuntimeError unless ``otherIndex`` can be merged."""
 
     def train(self, x: object) -> None:
         """Nothing: flat indexes need no training."""
@@ -74,10 +107,10 @@ class Index(ABC):
         self,
         x: object,
         k: int,
-        *,
-        params: SearchParameters | None = None,
         D: Array | None = None,
         I: Array | None = None,  # noqa: E741
+        *,
+        params: SearchParameters | None = None,
     ) -> tuple:
         """The ``k`` nearest: distances D (n, k) float32 and labels I (n, k) int64, best first.
 
@@ -88,7 +121,7 @@ class Index(ABC):
         Time is O(n ntotal d); memory beyond inputs and results is at most
         ``flashmatch.kernels.WORKSPACE_BYTES``.
         """
-        queries, k = matrix("x", x, self.d), count("k", k, 1)
+        queries, k = matrix("x", x, self.d), require_int("k", k, 1)
         require_out("D", D, (len(queries), k), "float32")
         require_out("I", I, (len(queries), k), "int64")
         found, positions = self._search(queries, k, params)
@@ -96,20 +129,22 @@ class Index(ABC):
 
     def assign(self, x: object, k: int, labels: Array | None = None):
         """The labels of ``search``."""
+        queries, k = matrix("x", x, self.d), require_int("k", k, 1)
+        require_out("labels", labels, (len(queries), k), "int64")
         return self.search(x, k, I=labels)[1]
 
     def search_and_reconstruct(
         self,
         x: object,
         k: int,
-        *,
-        params: SearchParameters | None = None,
         D: Array | None = None,
         I: Array | None = None,  # noqa: E741
         R: Array | None = None,
+        *,
+        params: SearchParameters | None = None,
     ) -> tuple:
         """As ``search``, and the vectors R (n, k, d) found; NaN where the label is negative."""
-        queries, k = matrix("x", x, self.d), count("k", k, 1)
+        queries, k = matrix("x", x, self.d), require_int("k", k, 1)
         require_out("R", R, (len(queries), k, self.d), "float32")
         self._positions(np.empty(0, dtype=np.int64))  # IndexIDMap cannot
         D, I = self.search(x, k, params=params, D=D, I=I)  # noqa: E741
@@ -130,7 +165,9 @@ class Index(ABC):
         takes a few times the memory of the result.
         """
         queries = matrix("x", x, self.d)
-        rows, positions, found = self._flat._within(queries, float(thresh), self._mask(params))
+        rows, positions, found = self._flat._within(
+            self._transformed(queries), _number("thresh", thresh), self._mask(params)
+        )
         ends = torch.bincount(rows, minlength=len(queries)).cumsum(0)
         lims = returned(torch.cat([ends.new_zeros(1), ends]), x)
         lims = lims.astype(np.uint64) if isinstance(lims, np.ndarray) else lims
@@ -150,13 +187,15 @@ class Index(ABC):
     def reconstruct(self, key: int, x: Array | None = None):
         """The vector (d,) with label ``key``. RuntimeError if there is none."""
         require_out("x", x, (self.d,), "float32")
-        keys = np.array([count("key", key, INT64.min)])
+        keys = np.array([as_key("key", key)], dtype=np.int64)
         return returned(self._reconstructed(keys)[0], x, x)
 
     def reconstruct_n(self, n0: int = 0, ni: int = -1, x: Array | None = None):
         """The vectors (ni, d) with labels ``n0``, ``n0 + 1``, ...; as many as there are for -1."""
-        n0, ni = count("n0", n0, INT64.min), count("ni", ni, -1)
-        return self.reconstruct_batch(np.arange(n0, n0 + ni if ni >= 0 else self.ntotal), x)
+        n0, ni = require_int("n0", n0, INT64.min), require_int("ni", ni, -1)
+        keys = np.arange(n0, n0 + ni if ni >= 0 else self.ntotal)
+        require_out("x", x, (len(keys), self.d), "float32")
+        return returned(self._reconstructed(keys, "n0 to n0 + ni - 1"), x, x)
 
     def reconstruct_batch(self, key: object, x: Array | None = None):
         """The vectors (m, d) with labels ``key`` (m,)."""
@@ -164,17 +203,26 @@ class Index(ABC):
         require_out("x", x, (len(keys), self.d), "float32")
         return returned(self._reconstructed(keys), x, x)
 
-    def _reconstructed(self, keys: np.ndarray) -> Tensor:
-        return self._flat._vectors(torch.from_numpy(self._positions(keys)))
+    def _reconstructed(self, keys: np.ndarray, name: str = "key") -> Tensor:
+        return self._flat._vectors(torch.from_numpy(self._positions(keys, name)))
 
     def _search(
         self, queries: Tensor, k: int, params: SearchParameters | None
     ) -> tuple[Tensor, Tensor]:
         """Distances and positions (n, k)."""
         mask = self._mask(params)
-        scores, positions = self._flat._nearest(queries, min(k, self.ntotal), mask)
+        k_here = min(k, self.ntotal)
+        scores, positions = self._flat._nearest(self._transformed(queries), k_here, mask)
         return matches(scores, positions, k, self.metric_type)
 
     def _mask(self, params: SearchParameters | None) -> Tensor | None:
         selector = selected(params)
         return None if selector is None else torch.from_numpy(selector.members(self._ids()))
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        return float(value)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        kind = ValueError if isinstance(value, str) else TypeError
+        raise kind(f"{name} must be a number; got {value!r}") from None

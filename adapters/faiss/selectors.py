@@ -5,7 +5,8 @@ from abc import ABC, abstractmethod
 import numpy as np
 from torch import Tensor
 
-from .arrays import INT64, count, int64
+from ...kernels._checks import require_int
+from .integers import INT64, int64, key
 
 
 class IDSelector(ABC):
@@ -16,7 +17,7 @@ class IDSelector(ABC):
         """(n,) bool for ``ids`` (n,) int64."""
 
     def is_member(self, id: int) -> bool:
-        return bool(self.members(np.array([id], dtype=np.int64))[0])
+        return bool(self.members(np.array([key("id", id)], dtype=np.int64))[0])
 
 
 class IDSelectorAll(IDSelector):
@@ -28,7 +29,10 @@ class IDSelectorRange(IDSelector):
     """``imin`` <= id < ``imax``. ``assume_sorted`` is a hint that is not needed here."""
 
     def __init__(self, imin: int, imax: int, assume_sorted: bool = False) -> None:
-        self.imin, self.imax = count("imin", imin, INT64.min), count("imax", imax, INT64.min)
+        self.imin, self.imax = (
+            require_int("imin", imin, INT64.min),
+            require_int("imax", imax, INT64.min),
+        )
         self.assume_sorted = assume_sorted
 
     def members(self, ids: np.ndarray) -> np.ndarray:
@@ -107,6 +111,19 @@ class IDSelectorXOr(_OfTwo):
         return self.lhs.members(ids) ^ self.rhs.members(ids)
 
 
+class IDSelectorTranslated(IDSelector):
+    """The positions whose ids are in ``sel``: ``id_map`` is (n,) ids, or has them as ``id_map``."""
+
+    def __init__(self, id_map: object, sel: IDSelector) -> None:
+        self.id_map = int64("id_map", getattr(id_map, "id_map", id_map))
+        self.sel = require_selector("sel", sel)
+
+    def members(self, ids: np.ndarray) -> np.ndarray:
+        inside = (ids >= 0) & (ids < len(self.id_map))
+        inside[inside] = self.sel.members(self.id_map[ids[inside]])
+        return inside
+
+
 class SearchParameters:
     """``SearchParameters(sel=selector)``: only ids of the selector are searched."""
 
@@ -135,7 +152,7 @@ def _subset(name: str, first: object, second: object) -> object:
     """The array of ``(array)``, or of FAISS's ``(n, swig_ptr(array))``."""
     if second is None:
         return first
-    array, n = np.asarray(second), count("n", first, 0)
+    array, n = np.asarray(second), require_int("n", first, 0)
     if len(array) < n:
         raise ValueError(f"{name} must have the {n} elements announced; got {len(array)}")
     return array[:n]

@@ -86,25 +86,51 @@ def test_reads_the_files_of_faiss(kind: str, tmp_path: Path) -> None:
 def test_refuses_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = tmp_path / "theirs"
     faiss.write_index(faiss.index_factory(12, "HNSW8"), str(theirs))
-    with pytest.raises(ValueError, match="IndexHNSW"):
-        ours.read_index(theirs)
+    for kind in (ValueError, RuntimeError):
+        with pytest.raises(kind, match="fname must hold .*theirs.* FAISS calls this one 'IHN"):
+            ours.read_index(theirs)
     faiss.write_index(faiss.IndexFlat(12, faiss.METRIC_L1), str(theirs))
-    with pytest.raises(ValueError, match="metric 2"):
+    with pytest.raises(ValueError, match=r"METRIC_L1 \(2\)"):
         ours.read_index(theirs)
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match="faiss installed"):
-        ours.read_index(theirs)
+        ours.from_faiss(None)
     theirs.write_bytes(b"neither")
-    with pytest.raises(ValueError, match="safetensors"):
-        ours.read_index(theirs)
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        ours.read_index(tmp_path / "nowhere")
+    for kind in (ValueError, RuntimeError):
+        with pytest.raises(kind, match="^fname must hold an undamaged index; .*theirs"):
+            ours.read_index(theirs)
     with pytest.raises(TypeError, match="index"):
         ours.write_index(theirs, theirs)
     bank = flashmatch.PrototypeBank(torch.ones(3, 2))
     bank.save(tmp_path / "bank")
     with pytest.raises(ValueError, match="cosine"):
         ours.read_index(tmp_path / "bank")
+
+
+def test_files_that_are_not_there_or_cannot_be(tmp_path: Path) -> None:
+    index, folder = made(ours, "IndexFlatL2"), tmp_path / "no" / "index"
+    for path in (tmp_path / "nowhere", tmp_path):
+        for kind in (FileNotFoundError, RuntimeError):
+            with pytest.raises(kind, match=r"fname must be the file .* got '/"):
+                ours.read_index(path)
+    for call in (
+        lambda: ours.write_index(index, folder),
+        lambda: ours.FileIOReader(folder),
+        lambda: ours.FileIOWriter(folder),
+    ):
+        for kind in (FileNotFoundError, RuntimeError):
+            with pytest.raises(kind, match="No such file .*index"):
+                call()
+    for kind in (ValueError, RuntimeError):
+        with pytest.raises(kind, match="fname must be a regular file, or none yet; got"):
+            ours.write_index(index, tmp_path)
+    for call, remedy in ((ours.read_index, "PyCallbackIOReader"), (write, "PyCallbackIOWriter")):
+        with open(tmp_path / "file", "w+b") as file, pytest.raises(TypeError, match=remedy):
+            call(file)
+
+
+def write(fname: object) -> None:
+    ours.write_index(made(ours, "IndexFlatL2"), fname)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -125,7 +151,6 @@ def test_damaged_files_are_refused_or_harmless(kind: str, tmp_path: Path) -> Non
     [
         (IDS[:-1], "IndexIDMap"),
         (IDS.astype(float), "IndexIDMap"),
-        (IDS, "nobody's"),
         (None, "IndexIDMap"),
     ],
 )
@@ -134,4 +159,13 @@ def test_id_maps_that_are_none(ids, name: str, tmp_path: Path) -> None:
     more = {} if ids is None else {"id_map": torch.from_numpy(ids)}
     _bank_file.save(tmp_path / "index", bank._state, more, {"index": name})
     with pytest.raises(ValueError, match=r"index.*no id map"):
+        ours.read_index(tmp_path / "index")
+
+
+@pytest.mark.parametrize("name", ["nobody's", "IndexIDMap,IndexIDMap", "IndexIDMap,"])
+def test_kinds_that_are_none(name: str, tmp_path: Path) -> None:
+    bank = made(ours, "IndexFlatIP")._prepared()
+    more = {"id_map": torch.from_numpy(IDS)}
+    _bank_file.save(tmp_path / "index", bank._state, more, {"index": name})
+    with pytest.raises(ValueError, match=rf"its index is .{name}"):
         ours.read_index(tmp_path / "index")

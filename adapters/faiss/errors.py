@@ -1,0 +1,31 @@
+"""Errors about indexes in files and bytes, for scripts that catch FAISS's RuntimeError, too."""
+
+
+class InvalidIndexError(ValueError, RuntimeError):
+    """Not the bytes of an index, or damaged ones, or of an index that is not here."""
+
+
+class MissingIndexError(FileNotFoundError, RuntimeError):
+    """There is no such file."""
+
+
+class ForbiddenIndexError(PermissionError, RuntimeError):
+    """The system does not let this file be read or written."""
+
+
+class UnusableFileError(OSError, RuntimeError):
+    """What else the system may say."""
+
+
+class OutOfRangeError(IndexError, RuntimeError):
+    """A vector has no such element."""
+
+
+def as_faiss_raises(error: OSError) -> OSError:
+    """The same error, as one that ``except RuntimeError`` catches."""
+    kind = UnusableFileError
+    if isinstance(error, FileNotFoundError):
+        kind = MissingIndexError
+    elif isinstance(error, PermissionError):
+        kind = ForbiddenIndexError
+    return kind(error.errno, error.strerror, error.filename)
