@@ -87,7 +87,7 @@ def test_refuses_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     theirs = tmp_path / "theirs"
     faiss.write_index(faiss.index_factory(12, "HNSW8"), str(theirs))
     for kind in (ValueError, RuntimeError):
-        with pytest.raises(kind, match="fname must hold .*theirs.* FAISS calls this one 'IHN"):
+        with pytest.raises(kind, match=r"fname must hold .*theirs.* FAISS calls this one 'IHN"):
             ours.read_index(theirs)
     faiss.write_index(faiss.IndexFlat(12, faiss.METRIC_L1), str(theirs))
     with pytest.raises(ValueError, match=r"METRIC_L1 \(2\)"):
@@ -97,7 +97,7 @@ def test_refuses_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ours.from_faiss(None)
     theirs.write_bytes(b"neither")
     for kind in (ValueError, RuntimeError):
-        with pytest.raises(kind, match="^fname must hold an undamaged index; .*theirs"):
+        with pytest.raises(kind, match=r"^fname must hold an undamaged index; .*theirs"):
             ours.read_index(theirs)
     with pytest.raises(TypeError, match="index"):
         ours.write_index(theirs, theirs)
@@ -119,7 +119,7 @@ def test_files_that_are_not_there_or_cannot_be(tmp_path: Path) -> None:
         lambda: ours.FileIOWriter(folder),
     ):
         for kind in (FileNotFoundError, RuntimeError):
-            with pytest.raises(kind, match="No such file .*index"):
+            with pytest.raises(kind, match=r"No such file .*index"):
                 call()
     for kind in (ValueError, RuntimeError):
         with pytest.raises(kind, match="fname must be a regular file, or none yet; got"):

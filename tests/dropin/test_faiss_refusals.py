@@ -92,7 +92,7 @@ def test_refused_as_faiss_refuses(
         (
             lambda i: i.remove_ids([2**64]),
             ValueError,
-            "x must be a whole .* got 18446744073709551616",
+            "x must be a whole .* got 184467440",
         ),
         (lambda i: i.remove_ids(np.array([True, False, True])), TypeError, "x must be .* got True"),
         (lambda i: i.remove_ids(["cat"]), TypeError, "x must be whole .* got 'cat'"),
