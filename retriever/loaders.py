@@ -2,42 +2,37 @@
 
 A sample's id is its ``sample_idx``; without any, its position in the dataset, read off the sampler,
 so that shuffling does no harm; in an iterable dataset, whose positions nobody knows, its turn. Ids
-make duplicates harmless (the first one stays) and gaps visible (an error), in one process as in
-many.
+make repetitions harmless (the first one stays) and gaps visible, in one process as in many. A
+collate_fn may drop samples where ids say which are left.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import (
-    DataLoader,
-    DistributedSampler,
-    IterableDataset,
-    Sampler,
-    SequentialSampler,
-)
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 from tqdm import tqdm
 
-from .batches import as_batch
+from .batches import Batch, gives_columns, read_batch
 from .configs import build_from_config, resolve_type
+from .numbering import (
+    Part,
+    Rows,
+    arrange,
+    indices_of,
+    number,
+    require_complete,
+    warn_of_dropped,
+)
 from .processes import gather_ragged, rank, world_size
 from .samples import collate
+from .watched import WatchedLoader, name_samples
+from .workers import require_shared_work
 
 Encode = Callable[[dict[str, Any]], Tensor]
-
-
-class Rows(NamedTuple):
-    """Encoded samples: features (n, C), and int64 (n,) ids and positions in the dataset."""
-
-    features: Tensor
-    ids: Tensor
-    positions: Tensor  # the ids again where nobody knows
-    kind: str  # what the ids are: "sample_idx", "position" or "turn"
 
 
 def require_loader_config(config: Mapping[str, Any], argument: str) -> None:
@@ -92,185 +87,147 @@ def _is_default_sampler(sampler: object) -> bool:
 def encode_loader(loader: DataLoader, encode: Encode, progress: bool) -> tuple[Tensor, Tensor]:
     """Features (M, C) and ids (M,) int64 of all samples of ``loader``, over all processes.
 
-    If the ids are 0..M-1, row i is the sample with id i. Otherwise (a Subset whose samples know
-    their place in the whole, say) the rows are in the dataset's order, or if that is not known in
-    the ids' order. Holds the features twice for a moment.
+    If the ids number the samples of the dataset, gaps included, the rows are in their order.
+    Otherwise (a Subset whose samples know their place in the whole, say) they are in the dataset's,
+    or if that is not known in the ids'. Holds the features twice for a moment.
+
+    Warns (in the first process) of samples that a collate_fn dropped.
 
     Args:
         encode: batch dict(inputs=, data_samples=) -> features (n, C).
         progress: draw a bar (in the first process only).
 
     Raises:
-        ValueError: no samples; some with ``sample_idx`` and some without; fewer distinct ids than
-            the dataset has samples; no known order.
+        TypeError: batches of no known form, or a ``sample_idx`` that is no integer.
+        ValueError: no samples; batches of several readings; some with ``sample_idx`` and some
+            without; samples that share one; dropped ones without; a sampler that leaves out samples
+            of the dataset; no known order; workers that repeat a stream.
     """
-    counted, recorder = _recorded(loader)
-    rows = _encode_batches(counted, recorder, encode, progress and rank() == 0)
-    if world_size() > 1:
-        rows = _gather(rows)
+    source = WatchedLoader(loader)
+    rows, lost, asked = _together(source, encode, progress and rank() == 0)
     if rows is None:
-        raise ValueError("prototype: the DataLoader gave no samples")
-    features, ids = _arrange(rows)
-    if recorder is not None and hasattr(recorder.dataset, "__len__"):
-        _require_complete(ids, len(recorder.dataset), rows.kind)
+        dropped = f": its collate_fn dropped all of {lost}" if lost else ""
+        raise ValueError(f"prototype: the DataLoader gave no samples{dropped}")
+    length = source.length
+    features, ids = arrange(rows, length)
+    if asked is not None and length is not None:
+        require_complete(len(asked.intersection(range(length))), length, source)
+    elif rows.kind == "turn" and length is not None and source.is_batched and not source.is_stream:
+        require_complete(len(ids), length, source)
+    if rows.kind == "sample_idx" and rank() == 0:
+        warn_of_dropped(ids, length, lost)
     return features, ids
 
 
-class _Recorder:
-    """A batch sampler that remembers which indices it gave out."""
+def _together(
+    source: WatchedLoader, encode: Encode, progress: bool
+) -> tuple[Rows | None, int, set[int] | None]:
+    """The rows of all processes, how many items they lack, and the positions asked for, if known.
 
-    def __init__(self, batches: Sampler | Iterable[Sequence[int]], dataset: Any) -> None:
-        self.batches = batches
-        self.dataset = dataset
-        self.given: deque[list[int]] = deque()
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in self.batches:
-            self.given.append(list(batch))
-            yield self.given[-1]
-
-    def __len__(self) -> int:
-        return len(self.batches)  # pyright: ignore[reportArgumentType]
-
-
-def _recorded(loader: DataLoader) -> tuple[DataLoader, _Recorder | None]:
-    """The same loader with a recorder in its place, or the loader itself where none fits.
-
-    DataLoader yields batches in the order in which the sampler gave them, whatever the workers do.
+    Raises:
+        ValueError: in every process, whatever was wrong in one of them.
     """
-    overridden = type(loader).__iter__ is not DataLoader.__iter__
-    if overridden or loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
-        return loader, None
-    recorder = _Recorder(loader.batch_sampler, loader.dataset)
-    twin = DataLoader(
-        loader.dataset,
-        batch_sampler=recorder,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
-        prefetch_factor=loader.prefetch_factor,
-    )
-    return twin, recorder
+    if world_size() == 1:
+        rows, lost = _encode_batches(source, encode, progress)
+        return rows, lost, None if source.positions is None else set(source.positions)
+    error: Exception | None = None
+    rows, lost = None, 0
+    try:
+        rows, lost = _encode_batches(source, encode, progress)
+    except Exception as raised:
+        error = raised  # the others would wait for ever
+    facts: list[Any] = [None] * world_size()
+    shape = None if rows is None else (len(rows.ids), rows.features.shape[1], rows.kind)
+    trouble = None if error is None else f"{type(error).__name__}: {error}"
+    dist.all_gather_object(facts, (trouble, shape, lost, source.positions))
+    if error is not None:
+        raise error
+    for process, (trouble, *_) in enumerate(facts):
+        if trouble is not None:
+            raise ValueError(f"prototype: process {process} of {world_size()} had {trouble}")
+    asked = [positions for *_, positions in facts]
+    known = None not in asked
+    lost = sum(fact[2] for fact in facts)
+    return _gather(rows, [fact[1] for fact in facts]), lost, set().union(*asked) if known else None
 
 
 def _encode_batches(
-    loader: DataLoader, recorder: _Recorder | None, encode: Encode, progress: bool
-) -> Rows | None:
+    source: WatchedLoader, encode: Encode, progress: bool
+) -> tuple[Rows | None, int]:
+    """This process's rows, and how many items fewer or more went in."""
     features: list[Tensor] = []
-    turns, positions, indices = 0, [], []
-    for data in tqdm(loader, desc="encoding prototypes", disable=not progress, leave=False):
-        batch = as_batch(data)
-        encoded = encode(batch)
-        features.append(encoded)
-        turns += len(encoded)
-        indices += _sample_indices(batch["data_samples"], len(encoded))
-        positions += recorder.given.popleft() if recorder else []
-    if not turns:
+    parts: list[Part] = []
+    columns = gives_columns(source.loader.collate_fn)
+    bar = {"total": _batches_of(source), "disable": not progress, "leave": False}
+    for data, positions, items, worker in tqdm(source, "encoding prototypes", **bar):
+        batch = _read(data, columns)
+        count = _count(batch)
+        if count != 0:
+            features.append(_encoded(batch, count, encode, positions))
+            count = len(features[-1])
+        parts.append(Part(count, indices_of(batch, count), positions, items, worker))
+    lost = sum(part.items - part.rows for part in parts if part.items) if source.is_batched else 0
+    if not features:
+        return None, lost
+    rows = number(torch.cat(features), parts, source)
+    if rows.kind == "turn" and source.is_stream:
+        require_shared_work(rows.features, parts, source.length)
+    return rows, lost
+
+
+def _batches_of(source: WatchedLoader) -> int | None:
+    try:
+        return len(source.loader)
+    except TypeError:
         return None
-    return _number(torch.cat(features), indices, positions, recorder is not None, loader)
 
 
-def _number(
-    features: Tensor,
-    indices: list[int | None],
-    positions: list[int],
-    recorded: bool,
-    loader: DataLoader,
-) -> Rows:
-    """Rows with the best ids there are: sample_idx, else positions, else turns."""
-    total = len(features)
-    known = [index for index in indices if index is not None]
-    if len(known) not in (0, total):
+def _read(data: Any, columns: bool) -> Batch:
+    """A batch; an empty one, or None, if nothing of it was left."""
+    if data is None or (isinstance(data, (list, tuple)) and not data):
+        return Batch([], None, None)
+    return read_batch(data, "prototype: a batch of the DataLoader", columns)
+
+
+def _count(batch: Batch) -> int | None:
+    """How many inputs, where their kind tells."""
+    if isinstance(batch.inputs, Mapping) or not hasattr(batch.inputs, "__len__"):
+        return None
+    return len(batch.inputs)
+
+
+def _encoded(
+    batch: Batch, count: int | None, encode: Encode, positions: list[int] | None
+) -> Tensor:
+    """
+    Raises:
+        ValueError: not one row for each input.
+    """
+    try:
+        features = encode({"inputs": batch.inputs, "data_samples": batch.data_samples})
+    except Exception as error:
+        name_samples(error, "encoding", positions)
+        raise
+    if count is not None and len(features) != count:
         raise ValueError(
-            f"prototype: all samples must have a sample_idx, or none; got {len(known)} of {total}"
+            f"prototype: image_encoder must give one row for each input; got {len(features)} for "
+            f"{count} inputs"
         )
-    if known:
-        ids = torch.tensor(known)
-        return Rows(
-            features,
-            ids,
-            torch.tensor(positions) if len(positions) == total else ids,
-            "sample_idx",
-        )
-    if not recorded:
-        _require_ordered(loader)
-        return Rows(features, torch.arange(total), torch.arange(total), "turn")
-    if len(positions) != total:
-        raise ValueError(
-            f"prototype: {len(positions)} samples gave {total} features; samples that a collate_fn "
-            "drops or adds need a sample_idx"
-        )
-    return Rows(features, torch.tensor(positions), torch.tensor(positions), "position")
+    return features
 
 
-def _sample_indices(samples: Any, count: int) -> list[int | None]:
-    """Each sample's ``sample_idx``, from whatever kind of sample may carry one."""
-    if samples is None or isinstance(samples, (Tensor, Mapping)):
-        return [None] * count
-    if len(samples) != count:
-        raise ValueError(f"prototype: a batch of {count} inputs has {len(samples)} data_samples")
-    found = [
-        sample.get("sample_idx")
-        if isinstance(sample, Mapping)
-        else getattr(sample, "sample_idx", None)
-        for sample in samples
-    ]
-    return [None if index is None else int(index) for index in found]
-
-
-def _require_ordered(loader: DataLoader) -> None:
-    ordered = isinstance(loader.dataset, IterableDataset)
-    ordered = ordered or isinstance(loader.sampler, SequentialSampler)
-    if not ordered or world_size() > 1:
-        raise ValueError(
-            "prototype: the order of this DataLoader says nothing about its dataset; give every "
-            "sample a sample_idx"
-        )
-
-
-def _arrange(rows: Rows) -> tuple[Tensor, Tensor]:
-    """One row per id, the first that came, and the ids; ordered as ``encode_loader`` says."""
-    ids, order = rows.ids.sort(stable=True)
-    first = torch.ones_like(ids, dtype=torch.bool)
-    first[1:] = ids[1:] != ids[:-1]
-    ids, order = ids[first], order[first]
-    if not torch.equal(ids, torch.arange(len(ids))):
-        by_position = rows.positions[order].argsort(stable=True)
-        ids, order = ids[by_position], order[by_position]
-    if torch.equal(order, torch.arange(len(rows.ids))):
-        return rows.features, ids
-    return rows.features[order.to(rows.features.device)], ids
-
-
-def _require_complete(ids: Tensor, expected: int, kind: str) -> None:
-    if len(ids) == expected:
-        return
-    raise ValueError(
-        f"prototype: the DataLoader gave {len(ids)} distinct {kind}s for the {expected} samples of "
-        "its dataset: drop_last=True, a sampler that skips, or samples that share a sample_idx? "
-        "(torch.utils.data.Subset takes a part of a dataset.)"
-    )
-
-
-def _gather(rows: Rows | None) -> Rows | None:
+def _gather(rows: Rows | None, shapes: list[Any]) -> Rows | None:
     """Every process's rows, in order of rank, in every process; all must call this."""
-    own = None if rows is None else (len(rows.ids), rows.features.shape[1], rows.kind)
-    facts: list[tuple[int, int, str] | None] = [None] * world_size()
-    dist.all_gather_object(facts, own)
-    present = [fact for fact in facts if fact is not None]
+    present = [shape for shape in shapes if shape is not None]
     if not present:
         return None
-    if len({fact[1:] for fact in present}) > 1:
+    if len({shape[1:] for shape in present}) > 1:
         raise ValueError(
             f"prototype: all processes must give equally wide features and the same kind of id; "
             f"got (rows, channels, kind) = {present}"
         )
     _, channels, kind = present[0]
-    counts = [fact[0] if fact else 0 for fact in facts]
+    counts = [shape[0] if shape else 0 for shape in shapes]
     if rows is None:
         none = torch.empty(0, dtype=torch.int64)
         rows = Rows(torch.empty(0, channels), none, none, kind)

@@ -29,6 +29,7 @@ def require_prototype(prototype: object) -> Any:
 
     Raises:
         PrototypeTypeError: not one of the kinds.
+        TypeError: a tensor that is not dense.
         ValueError: a tensor of another shape or dtype, a config dict without a dataset.
     """
     if isinstance(prototype, (Tensor, np.ndarray)):
@@ -39,10 +40,7 @@ def require_prototype(prototype: object) -> Any:
         )
     if isinstance(prototype, (str, PathLike, Mapping, DataLoader)):
         return prototype
-    raise PrototypeTypeError(
-        "prototype must be a tensor or array (M, C), a path, a DataLoader or a config dict of one; "
-        f"got {type(prototype).__name__}"
-    )
+    raise prototypes.refusal(PrototypeTypeError, prototype)
 
 
 def obtain_prototypes(

@@ -125,14 +125,14 @@ def _vector(name: str, value: object, dtype: torch.dtype) -> Tensor:
 def labels_of(data_samples: object) -> Tensor:
     """The targets of a batch: class indices (N,) or, where any were softened, scores (N, classes).
 
-    ``data_samples`` is such a tensor already, or a sequence of labels, or of samples that all have
-    ``gt_score`` or all have one ``gt_label``.
+    ``data_samples`` is such a tensor or array already, or a sequence of labels, or of samples that
+    all have ``gt_score`` or all have one ``gt_label``.
 
     Raises:
         ValueError: neither holds.
     """
-    if isinstance(data_samples, Tensor):
-        return data_samples
+    if isinstance(data_samples, (Tensor, np.ndarray)):
+        return torch.as_tensor(data_samples)
     samples = list(data_samples) if isinstance(data_samples, Sequence) else []
     for name in ("gt_score", "gt_label"):
         if samples and all(hasattr(sample, name) for sample in samples):
@@ -149,22 +149,53 @@ def labels_of(data_samples: object) -> Tensor:
 
 
 def as_samples(data_samples: Any, count: int) -> Any:
-    """``data_samples`` itself if it holds samples; new ones where it holds labels or is None.
+    """``data_samples`` itself if it holds samples; new ones for anything else, and for None.
+
+    Integers become ``gt_label``, a vector of floats ``gt_score``, the entries of a dict metadata,
+    and whatever else a label may be, a name say, the metadata ``label``. A dict of columns is taken
+    for a dict for each image.
 
     Raises:
         ValueError: it has not ``count`` entries.
     """
     if data_samples is None:
         return [DataSample() for _ in range(count)]
+    if isinstance(data_samples, Mapping):
+        data_samples = _rows_of(data_samples, count)
     if len(data_samples) != count:
         raise ValueError(
             f"data_samples must have one sample per image, {count}; got {len(data_samples)}"
         )
-    if isinstance(data_samples, (Tensor, np.ndarray)) or isinstance(
-        next(iter(data_samples), None), (int, np.integer, Tensor)
-    ):
-        return [DataSample().set_gt_label(label) for label in data_samples]
-    return data_samples
+    if all(_is_sample(sample) for sample in data_samples):
+        return data_samples
+    return [_as_sample(sample) for sample in data_samples]
+
+
+def _rows_of(columns: Mapping[Any, Any], count: int) -> list[dict[Any, Any]]:
+    for name, column in columns.items():
+        if not hasattr(column, "__len__") or len(column) != count:
+            raise ValueError(
+                f"data_samples[{name!r}] must have one entry per image, {count}; got {column!r}"
+            )
+    return [{name: column[i] for name, column in columns.items()} for i in range(count)]
+
+
+def _is_sample(value: Any) -> bool:
+    """Whether predictions can be kept on it, as they can on DataSample and mmengine's."""
+    return hasattr(value, "__dict__") and not isinstance(value, (Tensor, Mapping))
+
+
+def _as_sample(value: Any) -> Any:
+    if value is None or _is_sample(value):
+        return DataSample() if value is None else value
+    if isinstance(value, Mapping):
+        return DataSample(metainfo=value)
+    label = torch.as_tensor(value) if isinstance(value, np.ndarray) else value
+    if isinstance(label, Tensor) and label.ndim == 1 and label.is_floating_point():
+        return DataSample().set_gt_score(label)
+    if isinstance(label, (int, np.integer)) or (isinstance(label, Tensor) and label.ndim < 2):
+        return DataSample().set_gt_label(label)
+    return DataSample(metainfo={"label": value})
 
 
 def _one_each(labels: Tensor) -> Tensor:
@@ -177,10 +208,27 @@ def collate(items: Sequence[Any]) -> Any:
     """A batch of dataset items, left as lists: images of any sizes, and samples of any kind.
 
     Items of the form dict(inputs=, data_samples=) become one such dict of lists, tuples a tuple of
-    lists, anything else one tuple of one list. The preprocessor does the stacking.
+    lists, anything else one tuple of one list. The preprocessor does the stacking. Items that are
+    None, for images that could not be read, are left out; prototypes then need a ``sample_idx``.
+
+    Raises:
+        TypeError, ValueError: items of different forms, keys or lengths.
     """
+    items = [item for item in items if item is not None]
+    if not items:
+        return ()
+    if len({_form(item) for item in items}) > 1:
+        shown = ", ".join(sorted({str(_form(item)) for item in items}))
+        raise ValueError(f"items must all have the same form; got {shown}")
     if isinstance(items[0], Mapping):
         return {key: [item[key] for item in items] for key in items[0]}
     if isinstance(items[0], (tuple, list)):
         return tuple(list(column) for column in zip(*items, strict=True))
-    return (list(items),)
+    return (items,)
+
+
+def _form(item: Any) -> Any:
+    """What items of one batch must have in common."""
+    if isinstance(item, Mapping):
+        return frozenset(item)
+    return f"{len(item)} parts" if isinstance(item, (tuple, list)) else "one part"

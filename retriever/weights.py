@@ -14,23 +14,36 @@ from .untrusted import is_plain, require_no_bomb, require_sizes
 SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
-def require_file(path: str | Path, argument: str) -> Path:
+def require_file(path: str | os.PathLike[str], argument: str) -> Path:
     """``path`` as a Path to an existing tensor file.
 
     Raises:
         ValueError: a suffix that is not among ``SUFFIXES``.
-        FileNotFoundError: no such file.
+        FileNotFoundError, IsADirectoryError: no such file, or a folder.
     """
     path = Path(path)
+    require_existing(path, argument)
     require_suffix(path, argument)
-    if not path.is_file():
-        raise FileNotFoundError(f"{argument} must be an existing file; got {str(path)!r}")
     return path
+
+
+def require_existing(path: Path, argument: str) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(f"{argument} must be a file; got the folder {str(path)!r}")
+    if not path.is_file():
+        why = "is no regular file" if path.exists() else "does not exist"
+        raise FileNotFoundError(
+            f"{argument} must be an existing file; got {str(path)!r}, which {why}"
+        )
 
 
 def require_suffix(path: Path, argument: str) -> None:
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"{argument} must end in {', '.join(SUFFIXES)}; got {str(path)!r}")
+        of_numpy = path.suffix in (".npy", ".npz")
+        raise ValueError(
+            f"{argument} must end in {', '.join(SUFFIXES)}; got {str(path)!r}"
+            + of_numpy * ". What numpy.load reads from it can be given itself"
+        )
 
 
 def require_checkpoint(
@@ -60,9 +73,10 @@ def read_file(path: Path, argument: str) -> Any:
     to lay out its tensors, is known before memory is taken.
 
     Raises:
-        FileNotFoundError, OSError: no such file, or it may not be read.
+        FileNotFoundError, IsADirectoryError, OSError: no such file, or it may not be read.
         ValueError: the file is damaged, or holds pickled objects besides tensors and containers.
     """
+    require_existing(path, argument)
     if path.suffix == ".safetensors":
         return _read_safetensors(path, argument)
     with open(path, "rb") as file:

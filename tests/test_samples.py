@@ -2,12 +2,13 @@
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from flashmatch.retriever import DataSample, LossHead
+from flashmatch.retriever import DataSample, LossHead, collate
 from flashmatch.retriever.samples import as_samples, labels_of
 
 
@@ -82,6 +83,34 @@ def test_as_samples() -> None:
     assert len(as_samples(None, 3)) == 3
     assert [int(s.gt_label) for s in as_samples(torch.tensor([4, 5]), 2)] == [4, 5]
     assert [int(s.gt_label) for s in as_samples([4, 5], 2)] == [4, 5]
+    own = [DataSample(), SimpleNamespace()]
+    assert as_samples(own, 2) is own
+    with pytest.raises(ValueError, match="one sample per image, 3; got 2"):
+        as_samples([4, 5], 3)
+
+
+def test_labels_of_any_kind_are_kept() -> None:
+    assert [s.label for s in as_samples(("cat", "dog"), 2)] == ["cat", "dog"]
+    assert [s.metainfo for s in as_samples([{"sample_idx": 7}, None], 2)] == [{"sample_idx": 7}, {}]
+    columns = {"sample_idx": torch.tensor([3, 4]), "name": ["a", "b"]}
+    found = as_samples(columns, 2)
+    assert [(int(s.sample_idx), s.name) for s in found] == [(3, "a"), (4, "b")]
+    with pytest.raises(ValueError, match=r"\['name'\] must have one entry per image, 3"):
+        as_samples({"name": ["a", "b"]}, 3)
+    soft = np.array([[0.25, 0.75]])
+    assert as_samples(soft, 1)[0].gt_score.tolist() == [0.25, 0.75]
+    assert as_samples(torch.tensor([[1, 0]]), 1)[0].gt_label.tolist() == [1, 0]
+    mask = torch.ones(1, 2, 2)
+    assert as_samples(mask[None], 1)[0].label is not None
+    assert labels_of(np.array([1, 0])).tolist() == [1, 0]
+
+
+def test_collate() -> None:
+    assert collate([(1, 2), None, (3, 4)]) == ([1, 3], [2, 4])
+    assert collate([None, None]) == ()
+    for items in ([(1, 2), (3,)], [{"inputs": 1}, {"image": 1}], [(1, 2), 3]):
+        with pytest.raises(ValueError, match="items must all have the same form; got"):
+            collate(items)
 
 
 def test_loss_head_passes_embeddings_and_labels() -> None:

@@ -98,8 +98,10 @@ def test_keys_and_shapes_that_do_not_match_are_named(tmp_path: Path) -> None:
 
 def test_missing_files_and_wrong_configs_are_named(tmp_path: Path) -> None:
     missing = str(tmp_path / "missing.pt")
-    with pytest.raises(FileNotFoundError, match=r"pretrained must be an existing file; got .*miss"):
+    with pytest.raises(FileNotFoundError, match=r"pretrained must .*missing.pt', which does not"):
         built(pretrained=missing)
+    with pytest.raises(IsADirectoryError, match="pretrained must be a file; got the folder"):
+        built(pretrained=tmp_path)
     with pytest.raises(FileNotFoundError, match=r"init_cfg\['checkpoint'\] must be an existing"):
         built(init_cfg={"type": "Pretrained", "checkpoint": missing})
     with pytest.raises(ValueError, match=r"init_cfg must be .* got \{'type': 'Kaiming'\}"):
