@@ -1,5 +1,7 @@
 """Whole numbers as callers have them: of any type, and hashes of 64 bits without a sign."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,7 +26,7 @@ def int64(name: str, values: object) -> np.ndarray:
     if given.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional; got shape {given.shape}")
     if given.dtype == object:
-        return np.array([key(name, value) for value in given], dtype=np.int64)
+        return np.array([_element(name, value) for value in given], dtype=np.int64)
     if given.dtype.kind not in "iuf":
         shown = repr(given[0].item()) if len(given) else str(given.dtype)
         raise TypeError(f"{name} must be whole numbers of 64 bits; got {shown}")
@@ -41,6 +43,17 @@ def _array(name: str, values: object) -> np.ndarray:
         dense = values.detach().cpu()
         return (dense.double() if dense.is_floating_point() else dense).numpy()
     try:
-        return np.asarray(values)
+        array = np.asarray(values)
     except ValueError as error:
         raise ValueError(f"{name} must be one-dimensional; {error}") from None
+    if array.dtype.kind == "f" and isinstance(values, Sequence) and array.ndim == 1:
+        return np.array([*values, None], dtype=object)[:-1]  # 2^63 among others became a float
+    return array
+
+
+def _element(name: str, value: object) -> int:
+    if isinstance(value, (float, np.floating)):
+        if not float(value).is_integer():
+            raise ValueError(f"{name} must be whole numbers of 64 bits; got {value}")
+        return key(name, int(value))
+    return key(name, value)

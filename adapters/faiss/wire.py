@@ -32,6 +32,7 @@ FLAT = {METRIC_INNER_PRODUCT: IndexFlatIP, METRIC_L2: IndexFlatL2}
 """As which type an index comes back that was written."""
 
 _HEADER = struct.Struct("<iqqq?i")
+_CHECKSUM = slice(20, 28)
 _UNUSED = (1 << 20, 1 << 20)
 _MARK = int.from_bytes(b"flashmat", "little")
 _TRANSFORMS = struct.Struct("<i4sfii?")
@@ -88,11 +89,12 @@ class _Bytes:
         self.checksum = 0
 
     def index(self, tag: bytes) -> Index:
-        d, ntotal, mark, checksum, trained, metric = _HEADER.unpack(self._take(_HEADER.size))
+        header = self._take(_HEADER.size)
+        d, ntotal, mark, checksum, _, metric = _HEADER.unpack(header)
         if (mark, checksum) != _UNUSED and mark != _MARK:
             self.refuse("its header has changed")
-        sealed = _HEADER.pack(d, ntotal, mark, 0, trained, metric)
-        self.checksum = zlib.crc32(sealed, zlib.crc32(tag))
+        header[_CHECKSUM] = bytes(8)
+        self.checksum = zlib.crc32(header, zlib.crc32(tag))
         index, contents = self._body(tag, (d, ntotal, metric), 0)
         if mark == _MARK and checksum != self.checksum:
             self.refuse("its bytes have changed")
@@ -114,18 +116,19 @@ class _Bytes:
             return self._flat(tag, about)
         if tag == _TRANSFORM_TAG:
             self._normalization(d)
-        index, contents = self._within(about, depth + 1)
+        index, contents = self._within(d, metric, depth + 1)
         if tag == _TRANSFORM_TAG:
             return self._made(IndexPreTransform, NormalizationTransform(d), index), contents
-        ids = self._array("ids", np.dtype("<i8"), ntotal).astype(np.int64, copy=False)
+        ids = self._array("ids", np.dtype("<i8"), contents.count).astype(np.int64, copy=False)
         return self._made(_ID_TAGS[tag], index), Contents(added=contents.added, ids=(ids,))
 
-    def _within(self, about: tuple[int, int, int], depth: int) -> tuple[Index, Contents]:
+    def _within(self, d: int, metric: int, depth: int) -> tuple[Index, Contents]:
+        """Its ntotal counts: FAISS leaves that around it behind when the inner index is changed."""
         tag = bytes(self._take(4))
-        d, ntotal, _, _, _, metric = _HEADER.unpack(self._take(_HEADER.size))
-        if (d, ntotal, metric) != about:
+        d_here, ntotal, _, _, _, metric_here = _HEADER.unpack(self._take(_HEADER.size))
+        if (d_here, metric_here) != (d, metric):
             self.refuse("its headers contradict one another")
-        return self._body(tag, about, depth)
+        return self._body(tag, (d, ntotal, metric), depth)
 
     def _flat(self, tag: bytes, about: tuple[int, int, int]) -> tuple[Index, Contents]:
         d, ntotal, metric = about

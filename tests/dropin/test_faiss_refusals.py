@@ -96,6 +96,7 @@ def test_refused_as_faiss_refuses(
         ),
         (lambda i: i.remove_ids(np.array([True, False, True])), TypeError, "x must be .* got True"),
         (lambda i: i.remove_ids(["cat"]), TypeError, "x must be whole .* got 'cat'"),
+        (lambda i: i.remove_ids([2**63, 0.5]), ValueError, "x must be whole .* got 0.5"),
         (lambda i: i.remove_ids([None, 2]), TypeError, "x must be an int; got NoneType"),
         (lambda i: i.remove_ids([[1, 2], [3]]), ValueError, "x must be one-dimensional"),
         (lambda i: i.search(X, True), TypeError, "k must be an int; got bool"),

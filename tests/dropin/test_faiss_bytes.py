@@ -1,0 +1,342 @@
+"""Indexes as bytes, by readers and writers: those of FAISS, given both ways; and damaged ones."""
+
+import io
+import pickle
+import struct
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faiss_unpatched import faiss_unpatched  # noqa: F401
+
+import flashmatch.adapters.faiss as ours
+
+faiss = pytest.importorskip("faiss")
+
+RNG = np.random.default_rng(0)
+ROWS = RNG.standard_normal((700, 12)).astype(np.float32)
+QUERIES = RNG.standard_normal((5, 12)).astype(np.float32)
+IDS = RNG.integers(-(2**62), 2**62, 700)
+KINDS = (
+    "Flat",
+    "IDMap,Flat",
+    "IDMap2,Flat",
+    "L2norm,Flat",
+    "IDMap,L2norm,Flat",
+    "IDMap2,L2norm,Flat",
+    "L2norm,IDMap,Flat",
+    "L2norm,IDMap2,Flat",
+)
+BOTH = (ValueError, RuntimeError)
+
+
+def made(library, kind: str, rows: int = 700):
+    index = library.index_factory(12, kind, library.METRIC_INNER_PRODUCT)
+    if "IDMap" not in kind:
+        index.add(ROWS[:rows])
+    elif library is faiss and kind.startswith("L2norm,"):  # which has no add_with_ids there
+        inner = library.downcast_index(index.index)
+        normalised = ROWS[:rows].copy()
+        library.normalize_L2(normalised)
+        inner.add_with_ids(normalised, IDS[:rows])
+        index.ntotal = rows
+    else:
+        index.add_with_ids(ROWS[:rows], IDS[:rows])
+    return index
+
+
+def kinds(index) -> list[str]:
+    """Of what is within what; an IndexFlat is written as what it is by metric."""
+    names, kept = [type(index).__name__], index
+    while hasattr(index, "index"):
+        kept = index  # a SWIG object does not own what it is in
+        index = faiss.downcast_index(kept.index) if isinstance(kept, faiss.Index) else kept.index
+        names.append(type(index).__name__)
+    return names
+
+
+def assert_alike(index: ours.Index, expected: ours.Index) -> None:
+    assert repr(index).replace("FlatIP", "Flat") == repr(expected).replace("FlatIP", "Flat")
+    for a, b in zip(index.search(QUERIES, 9), expected.search(QUERIES, 9), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def written(index: ours.Index) -> bytes:
+    return ours.serialize_index(index).tobytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+class TestKinds:
+    def test_round_trip(self, kind: str) -> None:
+        index = made(ours, kind)
+        data = ours.serialize_index(index)
+        assert data.dtype == np.uint8
+        assert data.ndim == 1
+        read = ours.deserialize_index(data)
+        assert_alike(read, index)
+        data[:] = 0  # nobody's any more
+        read.remove_ids(IDS[:300]) if "IDMap" in kind else read.remove_ids(np.arange(300))
+        assert read.ntotal == 400
+        assert_alike(ours.deserialize_index(ours.serialize_index(read)), read)
+
+    def test_faiss_reads_ours(self, kind: str) -> None:
+        index = made(ours, kind)
+        index.search(QUERIES, 1)  # some prepared, some only added
+        index.remove_ids(IDS[:3] if "IDMap" in kind else np.arange(3))
+        theirs = faiss.deserialize_index(ours.serialize_index(index))
+        assert kinds(theirs) == [name.replace("Flat", "FlatIP") for name in kinds(index)]
+        assert theirs.ntotal == 697
+        values, labels = theirs.search(QUERIES, 9)
+        np.testing.assert_array_equal(labels, index.search(QUERIES, 9)[1])
+        np.testing.assert_allclose(values, index.search(QUERIES, 9)[0], rtol=1e-4)
+
+    def test_ours_reads_faiss(self, kind: str) -> None:
+        theirs = made(faiss, kind)
+        index = ours.deserialize_index(faiss.serialize_index(theirs))
+        assert kinds(index) == [name.replace("Flat", "FlatIP") for name in kinds(theirs)]
+        labels = theirs.search(QUERIES, 9)[1]
+        np.testing.assert_array_equal(index.search(QUERIES, 9)[1], labels)
+        vectors = ours.vector_to_array(index._flat.codes)
+        inside = theirs
+        while hasattr(inside, "index"):
+            inside = faiss.downcast_index(inside.index)
+        np.testing.assert_array_equal(vectors, faiss.vector_to_array(inside.codes))
+
+    def test_the_bytes_are_those_of_faiss(self, kind: str) -> None:
+        """Where vectors are the same, all but the two numbers that FAISS does not read."""
+        theirs = faiss.serialize_index(made(faiss, kind))
+        mine = ours.serialize_index(ours.deserialize_index(theirs))
+        assert (mine[16:24].tobytes(), len(mine)) == (b"flashmat", len(theirs))
+        mine[16:32] = theirs[16:32]
+        assert mine.tobytes() == theirs.tobytes()
+
+    @pytest.mark.parametrize("rows", [0, 1])
+    def test_few(self, kind: str, rows: int) -> None:
+        index = made(ours, kind, rows)
+        assert ours.deserialize_index(ours.serialize_index(index)).ntotal == rows
+        assert faiss.deserialize_index(ours.serialize_index(index)).ntotal == rows
+        theirs = faiss.serialize_index(made(faiss, kind, rows))
+        assert ours.deserialize_index(theirs).ntotal == rows
+
+    def test_every_change_is_noticed(self, kind: str) -> None:
+        data = written(made(ours, kind, 5))
+        for trial in range(4 * len(data)):
+            damaged = bytearray(data)
+            damaged[trial % len(data)] ^= 1 << int(RNG.integers(8))
+            refused(damaged)
+
+    def test_every_shorter_one_is_noticed(self, kind: str) -> None:
+        for library in (ours, faiss):
+            data = library.serialize_index(made(library, kind, 5)).tobytes()
+            for size in range(len(data)):
+                refused(data[:size])
+
+    def test_damaged_bytes_of_faiss_are_refused_or_harmless(self, kind: str) -> None:
+        data = faiss.serialize_index(made(faiss, kind, 5)).tobytes()
+        for trial in range(len(data)):
+            damaged = bytearray(data)
+            damaged[trial % len(data)] ^= 1 << int(RNG.integers(8))
+            try:
+                index = ours.deserialize_index(bytes(damaged))
+            except RuntimeError as error:
+                assert isinstance(error, ValueError)  # noqa: PT017
+            else:
+                assert index.search(QUERIES, 3)[1].shape == (5, 3)
+
+    def test_a_file_of_a_bank_as_bytes(self, kind: str, tmp_path: Path) -> None:
+        index, path = made(ours, kind), tmp_path / "index"
+        ours.write_index(index, path)
+        assert_alike(ours.read_index(path), index)
+        assert_alike(ours.deserialize_index(np.fromfile(path, dtype=np.uint8)), index)
+        with open(path, "rb") as file:
+            assert_alike(ours.read_index(ours.PyCallbackIOReader(file.read)), index)
+        ours.serialize_index(index).tofile(path)
+        assert_alike(ours.read_index(path, ours.IO_FLAG_MMAP), index)
+        assert faiss.read_index(str(path)).ntotal == index.ntotal
+
+    def test_to_faiss_and_back(self, kind: str) -> None:
+        index = made(ours, kind)
+        assert_alike(ours.from_faiss(ours.to_faiss(index)), index)
+
+
+def refused(data: bytes | bytearray) -> None:
+    for kind in BOTH:
+        with pytest.raises(kind, match=r"^data must hold an undamaged index; "):
+            ours.deserialize_index(bytes(data))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"I",
+        b"hello world" * 10,
+        b"IxF2",
+        b"\0" * 200,
+        struct.pack("<Q", 10) + b"{not json}",
+        struct.pack("<Q", 2) + b"[]",
+        struct.pack("<Q", 2) + b"{}",
+        struct.pack("<Q", 1 << 60),
+    ],
+)
+def test_bytes_of_no_index(data: bytes) -> None:
+    refused(data)
+
+
+def test_what_faiss_writes_and_we_do_not_read() -> None:
+    flat = faiss.IndexFlatL2(12)
+    nested = faiss.IndexIDMap(faiss.IndexFlatL2(12))
+    unit = faiss.NormalizationTransform(12)
+    for index, message in (
+        (faiss.IndexHNSWFlat(12, 8), "FAISS calls this one 'IHNf'"),
+        (faiss.IndexFlat(12, faiss.METRIC_Lp), r"METRIC_Lp \(4\)"),
+        (faiss.IndexIDMap2(nested), "IndexFlat, or an IndexPreTransform of one; got IndexIDMap"),
+        (faiss.IndexPreTransform(faiss.PCAMatrix(12, 12), flat), "one NormalizationTransform"),
+        (faiss.IndexPreTransform(unit, faiss.IndexPreTransform(unit, flat)), "got IndexPre"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ours.deserialize_index(faiss.serialize_index(index))
+
+
+def test_sizes_that_lie_take_no_memory() -> None:
+    data = bytearray(faiss.serialize_index(made(faiss, "Flat", 20)))
+    data[8:16] = struct.pack("<q", 1 << 40)
+    data[37:45] = struct.pack("<Q", 12 << 40)
+    reader = ours.PyCallbackIOReader(io.BytesIO(data).read)
+    tracemalloc.start()
+    for call in (lambda: ours.read_index(reader), lambda: ours.deserialize_index(bytes(data))):
+        with pytest.raises(RuntimeError, match="too early"):
+            call()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 25
+
+
+@pytest.fixture
+def index() -> ours.IndexIDMap2:
+    return made(ours, "IDMap2,Flat")
+
+
+def pipes(library, tmp_path: Path) -> Iterator[tuple[Callable, Callable]]:
+    """Pairs of a writer and a function that makes a reader of what it has written."""
+    file = io.BytesIO()
+    callback = library.PyCallbackIOWriter
+    yield callback(file.write), lambda: library.PyCallbackIOReader(io.BytesIO(file.getvalue()).read)
+    more = io.BytesIO()
+    yield (
+        library.BufferedIOWriter(callback(more.write, 1000), 77),
+        lambda: library.BufferedIOReader(
+            library.PyCallbackIOReader(io.BytesIO(more.getvalue()).read, 50), 999
+        ),
+    )
+    vector = library.VectorIOWriter()
+
+    def from_vector():
+        reader = library.VectorIOReader()
+        library.copy_array_to_vector(library.vector_to_array(vector.data), reader.data)
+        return reader
+
+    yield vector, from_vector
+    path = str(tmp_path / library.__name__)
+    yield library.FileIOWriter(path), lambda: library.FileIOReader(path)
+
+
+@pytest.mark.parametrize("pipe", range(4))
+@pytest.mark.parametrize("flags", [(), (0,), (ours.IO_FLAG_MMAP,), (ours.IO_FLAG_READ_ONLY,)])
+def test_readers_and_writers(pipe: int, flags: tuple, tmp_path: Path, index) -> None:
+    for library, mine in ((faiss, made(faiss, "IDMap2,Flat")), (ours, index)):
+        writer, reader = list(pipes(library, tmp_path))[pipe]
+        library.write_index(mine, writer, *flags)
+        del writer  # FAISS's buffer is written only now
+        read = library.read_index(reader(), *flags)
+        assert type(read).__name__ == "IndexIDMap2"
+        np.testing.assert_array_equal(read.search(QUERIES, 3)[1], index.search(QUERIES, 3)[1])
+
+
+def test_one_stream_may_hold_several(index) -> None:
+    flat, stream = made(ours, "Flat"), io.BytesIO()
+    for one in (index, flat):
+        ours.write_index(one, ours.BufferedIOWriter(ours.PyCallbackIOWriter(stream.write)))
+    stream.write(b"and more")
+    stream.seek(0)
+    for one in (index, flat):
+        reader = ours.BufferedIOReader(ours.PyCallbackIOReader(stream.read))
+        assert_alike(ours.read_index(reader), one)
+    assert stream.read() == b"and more"
+
+
+def test_callbacks_are_given_what_they_ask_for(index) -> None:
+    sizes, data = [], written(index)
+    ours.write_index(index, ours.PyCallbackIOWriter(lambda part: sizes.append(len(part)), 1000))
+    assert max(sizes) == 1000
+    assert sum(sizes) == len(data)
+    asked, stream = [], io.BytesIO(data)
+
+    def read(size: int) -> bytes:
+        asked.append(size)
+        return stream.read(max(1, size // 3))  # as sockets do
+
+    assert_alike(ours.read_index(ours.PyCallbackIOReader(read, 500)), index)
+    assert max(asked) == 500
+
+
+def raises(*_: object) -> bytes:
+    raise KeyError("mine")
+
+
+@pytest.mark.parametrize(
+    ("callback", "error", "message"),
+    [
+        (raises, KeyError, "mine"),
+        (lambda n: "a" * n, RuntimeError, "callback must return bytes; got str"),
+        (lambda n: None, RuntimeError, "callback must return bytes; got NoneType"),
+        (lambda n: b"a" * (n + 1), RuntimeError, "callback must return at most 4 bytes; got 5"),
+        (lambda n: b"", RuntimeError, "ends 4 bytes too early"),
+    ],
+)
+def test_callbacks_that_fail(callback: Callable, error: type[Exception], message: str) -> None:
+    for library in (faiss, ours):
+        with pytest.raises(error, match=message if library is ours else None):
+            library.read_index(library.PyCallbackIOReader(callback))
+
+
+def test_what_is_refused(index, tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="mine"):
+        ours.write_index(index, ours.PyCallbackIOWriter(raises))
+    for call, message in (
+        (lambda: ours.PyCallbackIOReader(3), "callback must be callable; got int"),
+        (lambda: ours.PyCallbackIOWriter("a"), "callback must be callable; got str"),
+        (lambda: ours.BufferedIOReader(io.BytesIO()), "reader must be an IOReader; got BytesIO"),
+        (lambda: ours.BufferedIOWriter(io.BytesIO()), "writer must be an IOWriter; got BytesIO"),
+        (lambda: ours.read_index(tmp_path / "a", "2"), "io_flags must be an int; got str"),
+        (lambda: ours.write_index(index, tmp_path / "a", None), "io_flags must be an int"),
+        (lambda: ours.serialize_index(3), "index must be an index of this module; got int"),
+        (lambda: ours.deserialize_index(index), "data must be .* uint8 array.* got IndexIDMap2"),
+        (lambda: ours.deserialize_index(np.zeros(9)), "data must be .* uint8 .* got float64"),
+        (lambda: ours.copy_array_to_vector(np.zeros(3), ours.VectorIOReader().data), "a must be"),
+        (lambda: ours.copy_array_to_vector(np.zeros(3, np.uint8), []), "v must be a UInt8Vector"),
+        (lambda: ours.from_faiss(index), "index must be an index of FAISS's own; got IndexIDMap2"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
+    assert not (tmp_path / "a").exists()
+
+
+def test_flags_are_those_of_faiss() -> None:
+    for name in dir(faiss):
+        if name.startswith(("IO_FLAG", "METRIC_")):
+            assert getattr(ours, name) == getattr(faiss, name), name
+
+
+def test_errors_survive_pickling(tmp_path: Path) -> None:
+    for call in (
+        lambda: ours.deserialize_index(b"nothing"),
+        lambda: ours.read_index(tmp_path / "nowhere"),
+        lambda: ours.FileIOReader(tmp_path / "nowhere"),
+    ):
+        with pytest.raises(RuntimeError) as caught:
+            call()
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert (type(again), str(again)) == (type(caught.value), str(caught.value))
