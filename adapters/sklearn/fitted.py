@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from ...kernels._checks import require_device
-from .._nearest import NearestRows
+from .._measured import MeasuredRows
 
 _DISTANCES = {
     "cosine": "cosine",
@@ -42,8 +42,9 @@ class SearchesBank(BaseEstimator):
     _fit_X: Any
     _tree: Any
 
+    _kind_of_rows: type[MeasuredRows] = MeasuredRows
     _distance: str | None = None
-    """Of ``NearestRows``; None: scikit-learn searches, as of metrics that a bank has not."""
+    """Of ``MeasuredRows``; None: scikit-learn searches, as of metrics that these have not."""
 
     def __init__(
         self, *args: Any, device: torch.device | str | None = None, **parameters: Any
@@ -56,7 +57,7 @@ class SearchesBank(BaseEstimator):
         self._device()  # raises
         if isinstance(X, BaseEstimator):
             check_is_fitted(X)
-        self.__dict__.pop("_nearest", None)  # of other rows, should this be interrupted
+        self.__dict__.pop("_prepared", None)  # of other rows, should this be interrupted
         algorithm = self.algorithm
         if not issparse(X) and self._is_metric_of_a_bank():
             self._check_algorithm_metric()  # pyright: ignore[reportAttributeAccessIssue]
@@ -72,7 +73,7 @@ class SearchesBank(BaseEstimator):
             self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
         self._distance = self._fitted_distance()
         if self._distance is not None:
-            self._nearest = self._prepared()
+            self._prepared = self._prepare()
         return self
 
     def _is_metric_of_a_bank(self) -> bool:
@@ -100,14 +101,15 @@ class SearchesBank(BaseEstimator):
         queries = validate_data(self, X, reset=False, accept_sparse="csr", order="C")
         return None if issparse(queries) else np.asarray(queries)
 
-    def _bank(self) -> NearestRows:
-        if not hasattr(self, "_nearest"):  # unpickled
-            self._nearest = self._prepared()
-        return self._nearest
+    def _rows(self) -> MeasuredRows:
+        """Those of ``fit``; prepared again where they were unpickled."""
+        if not hasattr(self, "_prepared"):
+            self._prepared = self._prepare()
+        return self._prepared
 
-    def _prepared(self) -> NearestRows:
+    def _prepare(self) -> MeasuredRows:
         assert self._distance is not None
-        return NearestRows(tensor_of(self._fit_X, self._device()), self._distance)
+        return self._kind_of_rows(tensor_of(self._fit_X, self._device()), self._distance)
 
     def _device(self) -> torch.device:
         return require_device("device", "cpu" if self.device is None else self.device)
@@ -118,7 +120,7 @@ class SearchesBank(BaseEstimator):
 
     def __getstate__(self) -> dict:
         state = dict(super().__getstate__())
-        state.pop("_nearest", None)
+        state.pop("_prepared", None)
         return state
 
 

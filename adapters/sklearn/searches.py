@@ -9,6 +9,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ...kernels._checks import require_int
+from .._nearest import NearestRows
+from .._within import within
 from .fitted import SearchesBank, tensor_of
 
 
@@ -16,6 +18,7 @@ class SearchesNearest(SearchesBank):
     """``kneighbors``, of which scikit-learn makes graphs and predictions."""
 
     n_neighbors: int
+    _kind_of_rows = NearestRows
 
     def kneighbors(
         self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True
@@ -31,7 +34,7 @@ class SearchesNearest(SearchesBank):
         Returns:
             Distances (Q, n_neighbors), evaluated in fp64 from the vectors; float64, or float32
             where the metric is cosine and both sides are float32. Indices of the same shape. What
-            a bank cannot search, scikit-learn does: other metrics, and sparse rows or queries.
+            is not searched here, scikit-learn searches: by other metrics, and what is sparse.
 
         Raises:
             NotFittedError, TypeError, ValueError: also for n_neighbors above the training rows,
@@ -50,9 +53,10 @@ class SearchesNearest(SearchesBank):
         return (distances, indices) if return_distance else indices
 
     def _nearest_of(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        bank = self._bank()
+        rows = self._rows()
+        assert isinstance(rows, NearestRows)
         dtype = torch.float32 if self._is_narrow(queries) else torch.float64
-        distances, indices = bank.search(tensor_of(queries, bank.device), k, dtype)
+        distances, indices = rows.search(tensor_of(queries, rows.device), k, dtype)
         return distances.cpu().numpy(), indices.cpu().numpy()
 
 
@@ -78,8 +82,8 @@ class SearchesWithin(SearchesBank):
 
         Returns:
             Distances and indices, each (Q,) of arrays, in the dtypes of ``kneighbors``. Memory
-            beyond them is bounded but for a multiple of the training rows'. What a bank cannot
-            search, scikit-learn does, and takes an array ``radius`` for its trees only.
+            beyond them is bounded by theirs and some 100 MiB. What is not searched here,
+            scikit-learn searches, and takes an array ``radius`` where it has a tree.
 
         Raises:
             NotFittedError, TypeError, ValueError: also for a radius below 0, or NaN.
@@ -99,16 +103,14 @@ class SearchesWithin(SearchesBank):
             order = np.lexsort((distances, owners))
             distances, indices = distances[order], indices[order]
         ends = np.bincount(owners, minlength=len(queries)).cumsum()
-        return (
-            (_cut(distances, ends), _cut(indices, ends)) if return_distance else _cut(indices, ends)
-        )
+        cut = _cut(indices, ends)
+        return (_cut(distances, ends), cut) if return_distance else cut
 
     def _within_of(self, queries: np.ndarray, radius: Any) -> list[np.ndarray]:
-        bank = self._bank()
-        limits = _limits(
-            radius, len(queries), np.float32 if self._is_narrow(queries) else np.float64
-        )
-        found = bank.within(tensor_of(queries, bank.device), limits.to(bank.device))
+        rows = self._rows()
+        dtype = np.float32 if self._is_narrow(queries) else np.float64
+        limits = _limits(radius, len(queries), dtype).to(rows.device)
+        found = within(rows, tensor_of(queries, rows.device), limits)
         return [tensor.cpu().numpy() for tensor in found]
 
 
