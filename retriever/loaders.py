@@ -24,6 +24,7 @@ from .numbering import (
     arrange,
     indices_of,
     number,
+    require_all_taken,
     require_complete,
     warn_of_dropped,
 )
@@ -162,11 +163,13 @@ def _encode_batches(
     for data, positions, items, worker in tqdm(source, "encoding prototypes", **bar):
         batch = _read(data, columns)
         count = _count(batch)
-        if count != 0:
-            features.append(_encoded(batch, count, encode, positions))
-            count = len(features[-1])
-        parts.append(Part(count, indices_of(batch, count), positions, items, worker))
-    lost = sum(part.items - part.rows for part in parts if part.items) if source.is_batched else 0
+        part = Part(count, indices_of(batch, count), positions, items, worker)
+        parts.append(part)
+        if count:
+            require_all_taken(part)
+            features.append(_encoded(batch, part, encode))
+            _require_width(features)
+    lost = sum(part.items - part.rows for part in parts if part.items)
     if not features:
         return None, lost
     rows = number(torch.cat(features), parts, source)
@@ -189,16 +192,23 @@ def _read(data: Any, columns: bool) -> Batch:
     return read_batch(data, "prototype: a batch of the DataLoader", columns)
 
 
-def _count(batch: Batch) -> int | None:
-    """How many inputs, where their kind tells."""
-    if isinstance(batch.inputs, Mapping) or not hasattr(batch.inputs, "__len__"):
-        return None
-    return len(batch.inputs)
+def _count(batch: Batch) -> int:
+    """
+    Raises:
+        TypeError: inputs of a kind that does not tell how many they are.
+    """
+    inputs = batch.inputs
+    if isinstance(inputs, Mapping) and inputs:
+        inputs = next(iter(inputs.values()))
+    if not hasattr(inputs, "__len__"):
+        raise TypeError(
+            "prototype: inputs of a batch must be a stack or a list of images; "
+            f"got {type(inputs).__name__}"
+        )
+    return len(inputs)
 
 
-def _encoded(
-    batch: Batch, count: int | None, encode: Encode, positions: list[int] | None
-) -> Tensor:
+def _encoded(batch: Batch, part: Part, encode: Encode) -> Tensor:
     """
     Raises:
         ValueError: not one row for each input.
@@ -206,14 +216,22 @@ def _encoded(
     try:
         features = encode({"inputs": batch.inputs, "data_samples": batch.data_samples})
     except Exception as error:
-        name_samples(error, "encoding", positions)
+        name_samples(error, "encoding", part.positions)
         raise
-    if count is not None and len(features) != count:
+    if len(features) != part.rows:
         raise ValueError(
             f"prototype: image_encoder must give one row for each input; got {len(features)} for "
-            f"{count} inputs"
+            f"{part.rows} inputs"
         )
     return features
+
+
+def _require_width(features: list[Tensor]) -> None:
+    if features[-1].shape[1] != features[0].shape[1]:
+        raise ValueError(
+            "prototype: image_encoder must give equally many channels for every batch; "
+            f"got {features[0].shape[1]} and {features[-1].shape[1]}"
+        )
 
 
 def _gather(rows: Rows | None, shapes: list[Any]) -> Rows | None:

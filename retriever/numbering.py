@@ -38,6 +38,7 @@ class Part(NamedTuple):
     ids: list[int] | None
     positions: list[int] | None
     items: int | None
+    """None where one item may be a batch, too."""
     worker: int
 
 
@@ -100,8 +101,8 @@ def number(features: Tensor, parts: Sequence[Part], source: WatchedLoader) -> Ro
     positions = _positions(parts)
     if known:
         return Rows(features, torch.tensor(known), positions, "sample_idx")
-    if source.is_batched:
-        _require_all_taken(parts)
+    for part in parts:
+        require_all_taken(part)
     if (positions != UNKNOWN).all():
         return Rows(features, positions, positions, "position")
     _require_ordered(source)
@@ -118,14 +119,17 @@ def _positions(parts: Sequence[Part]) -> Tensor:
     return torch.tensor(found, dtype=torch.int64)
 
 
-def _require_all_taken(parts: Sequence[Part]) -> None:
-    for part in parts:
-        if part.items is not None and part.items != part.rows:
-            what = "drops" if part.rows < part.items else "makes more of"
-            raise ValueError(
-                f"prototype: a batch of {part.items} samples gave {part.rows} inputs, and nothing "
-                f"says which; if collate_fn {what} samples, {_ADVICE}"
-            )
+def require_all_taken(part: Part) -> None:
+    """
+    Raises:
+        ValueError: a batch without ids has not one input for each of its items.
+    """
+    if part.ids is None and part.items not in (None, part.rows):
+        what = "drops" if part.rows < part.items else "makes more of"
+        raise ValueError(
+            f"prototype: a batch of {part.items} samples gave {part.rows} inputs, and nothing "
+            f"says which; if collate_fn {what} samples, {_ADVICE}"
+        )
 
 
 def _require_ordered(source: WatchedLoader) -> None:

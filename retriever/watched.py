@@ -28,7 +28,7 @@ class Watched(NamedTuple):
     positions: list[int] | None
     """In the dataset, of the items it was made of; None where nobody knows."""
     items: int | None
-    """How many those were; None where nobody counted."""
+    """How many those were; None where nobody counted, or each may be a batch of its own."""
     worker: int
 
 
@@ -72,13 +72,13 @@ class WatchedLoader:
     def why_incomplete(self) -> str:
         """What left out samples that the dataset has, and what to do about it."""
         loader = self.loader
-        by_name = type(loader.sampler)
+        what, by = "sampler", type(loader.sampler)
         if self.is_batched and type(loader.batch_sampler) is not BatchSampler:
-            by_name = type(loader.batch_sampler)
+            what, by = "batch_sampler", type(loader.batch_sampler)
         elif loader.drop_last and len(self.positions or ()) < _length_of(loader.sampler):
             return "drop_last=True leaves out the others; make it with drop_last=False"
         return (
-            f"its {by_name.__name__} leaves out the others; "
+            f"its {what}, a {by.__name__}, leaves out the others; "
             "torch.utils.data.Subset takes a part of a dataset"
         )
 
@@ -104,7 +104,7 @@ class WatchedLoader:
             return Watched(data, None, None, 0)
         worker, items, data = data
         positions = self._recorder.given.popleft() if self._recorder else None
-        if self.is_stream and self.loader.drop_last and items < (self.loader.batch_size or 1):
+        if self.is_stream and self.loader.drop_last and items < self.loader.batch_size:
             raise ValueError(
                 f"prototype: drop_last=True would leave out {items} samples of the DataLoader; "
                 "make it with drop_last=False"
@@ -194,5 +194,5 @@ class _Counting:
 
     def __call__(self, items: Any) -> list[Any]:
         worker = get_worker_info()
-        count = len(items) if self.batched else 1
+        count = len(items) if self.batched else None
         return [0 if worker is None else worker.id, count, self.collate_fn(items)]

@@ -27,7 +27,7 @@ def require_shared_work(features: Tensor, parts: Sequence[Part], length: int | N
     """
     workers = torch.tensor([part.worker for part in parts for _ in range(part.rows)])
     names = workers.unique().tolist()
-    items = sum(part.rows if part.items is None else part.items for part in parts)
+    items = sum(1 if part.items is None else part.items for part in parts)
     if len(names) < 2 or items == length:
         return
     if length is not None and items > length:
@@ -43,10 +43,13 @@ def require_shared_work(features: Tensor, parts: Sequence[Part], length: int | N
     found = f"prototype: each of {len(names)} workers gave the same {len(shares[0])} samples"
     if same_rows(shares[0], shares[0][:1].expand_as(shares[0])).all():  # as black images might be
         warnings.warn(
-            f"{found} of an IterableDataset: if it is one too many, {_REMEDY}", stacklevel=2
+            f"{found} of an IterableDataset: if these are too many, {_REMEDY}", stacklevel=2
         )
         return
-    raise ValueError(f"{found} of an IterableDataset, which would all be there again; {_REMEDY}")
+    raise ValueError(
+        f"{found} of an IterableDataset, which would all be there again; {_REMEDY}; if they are "
+        "meant to be the same, give it a __len__ that says how many there are in all"
+    )
 
 
 def _is_among(share: Tensor, whole: Tensor) -> bool:
