@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..kernels._checks import require_dense
+
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -20,8 +22,8 @@ def as_vectors(name: str, value: object) -> Tensor:
         TypeError, ValueError: sparse or complex, or not one or two axes of numbers.
     """
     tensor = _tensor(name, value)
-    if tensor.layout != torch.strided:
-        raise TypeError(f"{name} must be dense; got a tensor of layout {tensor.layout}")
+    require_dense(name, tensor)
+    tensor = tensor.detach()
     if tensor.is_complex():
         raise TypeError(f"{name} must be real; got {tensor.dtype}")
     if tensor.ndim not in (1, 2):
@@ -35,14 +37,14 @@ def as_vectors(name: str, value: object) -> Tensor:
 
 def _tensor(name: str, value: object) -> Tensor:
     if isinstance(value, Tensor):
-        return value.detach()
-    if isinstance(value, (list, tuple)) and len(value) and isinstance(value[0], Tensor):
-        return torch.stack(list(value)).detach()
-    if isinstance(value, (list, tuple)) and len(value) and isinstance(value[0], np.ndarray):
-        value = np.stack(value)
-    if isinstance(value, np.ndarray) and min(value.strides, default=0) < 0:
-        value = value.copy()  # torch has no negative strides
+        return value
     try:
+        if isinstance(value, (list, tuple)) and len(value) and isinstance(value[0], Tensor):
+            return torch.stack(list(value))
+        if isinstance(value, (list, tuple)) and len(value) and isinstance(value[0], np.ndarray):
+            value = np.stack(value)
+        if isinstance(value, np.ndarray) and not _is_torchs(value):
+            value = value.astype(value.dtype.newbyteorder("="))
         with warnings.catch_warnings():
             # A read-only file may be mapped here, and nobody writes to it.
             warnings.filterwarnings("ignore", message=".*not writable", category=UserWarning)
@@ -52,3 +54,8 @@ def _tensor(name: str, value: object) -> Tensor:
             f"{name} must be a tensor, an array or a list of rows; "
             f"got {type(value).__name__} ({error})"
         ) from error
+
+
+def _is_torchs(array: np.ndarray) -> bool:
+    """torch has neither negative strides nor another byte order."""
+    return array.dtype.isnative and min(array.strides, default=0) >= 0

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from ..kernels import Matches, PrototypeBank, topk
+from ..kernels._checks import require_int
+from ..kernels._naming import named
 from ..retriever import knn
 from ..retriever.metrics import KnnAccuracy
 from ._arrays import as_vectors
@@ -48,8 +50,16 @@ def knn_predict(
     if not isinstance(feature_bank, PrototypeBank):
         feature_bank = as_vectors("feature_bank", feature_bank).T.contiguous()
     feature_labels = _labels("feature_labels", feature_labels, len(feature_bank))
-    scores, indices = _search(as_vectors("feature", feature), feature_bank, knn_k)
-    votes = knn.knn_predict(scores, indices, feature_labels, num_classes, temperature=knn_t)
+    queries = as_vectors("feature", feature)
+    with named(
+        queries="feature",
+        prototypes="feature_bank",
+        k="knn_k",
+        prototype_labels="feature_labels",
+        temperature="knn_t",
+    ):
+        scores, indices = _search(queries, feature_bank, knn_k)
+        votes = knn.knn_predict(scores, indices, feature_labels, num_classes, temperature=knn_t)
     return votes.argsort(dim=-1, descending=True, stable=True)
 
 
@@ -67,7 +77,9 @@ def knn_classifier(
     Arguments and errors as of ``knn_accuracies``.
     """
     arguments = train_features, train_labels, test_features, test_labels
-    return knn_accuracies(*arguments, ks=(k,), T=T, num_classes=num_classes)[k]
+    with named(ks="k"):
+        k = require_int("k", k, least=1)
+        return knn_accuracies(*arguments, ks=(k,), T=T, num_classes=num_classes)[k]
 
 
 @torch.no_grad()
@@ -98,20 +110,29 @@ def knn_accuracies(
     Raises:
         TypeError, ValueError: naming the argument, what was expected, and what was given.
     """
-    if not isinstance(ks, Sequence) or len(ks) == 0 or min(ks) < 1:
-        raise ValueError(f"ks must be a sequence of ints of at least 1; got {ks!r}")
+    if not isinstance(ks, Sequence) or isinstance(ks, str) or len(ks) == 0:
+        raise TypeError(f"ks must be a sequence of at least one int; got {ks!r}")
+    ks = [require_int("ks", k, least=1) for k in ks]
     if not isinstance(train_features, PrototypeBank):
         train_features = as_vectors("train_features", train_features)
     queries = as_vectors("test_features", test_features)
     train_labels = _labels("train_labels", train_labels, len(train_features))
     test_labels = _labels("test_labels", test_labels, len(queries))
-    scores, indices = _search(queries, train_features, max(ks))
-    accuracies = {k: KnnAccuracy(num_classes, (1, min(5, k)), temperature=T) for k in ks}
-    rows = max(1, VOTES // num_classes)
-    batches = zip(scores.split(rows), indices.split(rows), test_labels.split(rows), strict=True)
-    for found, neighbours, labels in batches:
-        for k, accuracy in accuracies.items():
-            accuracy.update(found[:, :k], neighbours[:, :k], labels, train_labels)
+    with named(
+        queries="test_features",
+        prototypes="train_features",
+        k="ks",
+        prototype_labels="train_labels",
+        query_labels="test_labels",
+        temperature="T",
+    ):
+        accuracies = {k: KnnAccuracy(num_classes, (1, min(5, k)), temperature=T) for k in ks}
+        scores, indices = _search(queries, train_features, max(ks))
+        rows = max(1, VOTES // num_classes)
+        batches = zip(scores.split(rows), indices.split(rows), test_labels.split(rows), strict=True)
+        for found, neighbours, labels in batches:
+            for k, accuracy in accuracies.items():
+                accuracy.update(found[:, :k], neighbours[:, :k], labels, train_labels)
     shares = {k: accuracy.compute(sync=False) for k, accuracy in accuracies.items()}
     return {k: (100 * share["top1"], 100 * share[f"top{min(5, k)}"]) for k, share in shares.items()}
 

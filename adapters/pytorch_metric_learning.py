@@ -5,8 +5,9 @@ import os
 import torch
 from torch import Tensor
 
-from ..kernels import PrototypeBank, topk
-from ..kernels._checks import METRICS, NONFINITE, require_choice
+from ..kernels import Matches, PrototypeBank, topk
+from ..kernels._checks import METRICS, NONFINITE, require_choice, require_device, require_int
+from ..kernels._naming import named
 from ..retriever.relevance import ranks_of_others
 from ._arrays import as_vectors
 
@@ -39,7 +40,7 @@ class KNN:
         require_choice("metric", metric, METRICS)
         require_choice("nonfinite", nonfinite, NONFINITE)
         self.metric = metric
-        self.device = device
+        self.device = None if device is None else require_device("device", device)
         self.nonfinite = nonfinite
         self.index: PrototypeBank | None = None
 
@@ -69,44 +70,46 @@ class KNN:
                 ``FaissKNN`` answers with index -1; and what ``flashmatch.topk`` refuses.
         """
         queries = as_vectors("query", query)
-        if reference is not None:
-            references = as_vectors("reference", reference)
-            wanted = _matches_wanted(k, len(references), ref_includes_query)
-            scores, indices = topk(
-                queries, references, wanted, metric=self.metric, nonfinite=self.nonfinite
-            )
-        elif self.index is not None:
-            wanted = _matches_wanted(k, len(self.index), ref_includes_query)
-            scores, indices = self.index.topk(queries, wanted)
-        else:
-            raise ValueError("reference must be given where there is no index: train or load one")
+        with named(queries="query", prototypes="reference", nonfinite="nonfinite"):
+            scores, indices = self._search(queries, k, reference, ref_includes_query)
         if ref_includes_query:
             own = torch.arange(len(indices), device=indices.device)
             others = ranks_of_others(indices, own)
             scores, indices = scores.gather(1, others), indices.gather(1, others)
         return (0 - scores if self.metric == "l2" else scores), indices
 
+    def _search(self, queries: Tensor, k: int, reference: Tensor | None, own: bool) -> Matches:
+        """One match more than k where a query's own is among them."""
+        if reference is not None:
+            references = as_vectors("reference", reference)
+            wanted = _matches_wanted(k, len(references), own)
+            return topk(queries, references, wanted, metric=self.metric, nonfinite=self.nonfinite)
+        if self.index is None:
+            raise ValueError("reference must be given where there is no index: train or load one")
+        return self.index.topk(queries, _matches_wanted(k, len(self.index), own))
+
     def train(self, embeddings: Tensor) -> None:
         """Make the index anew of a copy of the embeddings (M, C)."""
-        self.index = PrototypeBank(
-            as_vectors("embeddings", embeddings).clone(),
-            metric=self.metric,
-            device=self.device,
-            nonfinite=self.nonfinite,
-        )
+        vectors = as_vectors("embeddings", embeddings).clone()
+        with named(prototypes="embeddings", nonfinite="nonfinite"):
+            self.index = PrototypeBank(
+                vectors, metric=self.metric, device=self.device, nonfinite=self.nonfinite
+            )
 
     def add(self, embeddings: Tensor) -> None:
         """Append a copy of the embeddings (m, C) to the index; make one where there is none."""
         if self.index is None:
             self.train(embeddings)
         else:
-            self.index.add(as_vectors("embeddings", embeddings).clone())
+            with named(prototypes="embeddings", nonfinite="nonfinite"):
+                self.index.add(as_vectors("embeddings", embeddings).clone())
 
     def save(self, filename: str | os.PathLike) -> None:
         """Write the index to a safetensors file: see ``PrototypeBank.save``."""
         if self.index is None:
             raise ValueError("there must be an index to save; got none: train or load one first")
-        self.index.save(filename)
+        with named(path="filename"):
+            self.index.save(filename)
 
     def load(self, filename: str | os.PathLike) -> None:
         """Take the index of a file that ``save`` wrote; its vectors stay memory-mapped.
@@ -114,7 +117,8 @@ class KNN:
         Raises:
             FileNotFoundError, ValueError: no such file, not one of an index, or of another metric.
         """
-        index = PrototypeBank.load(filename, self.device)
+        with named(path="filename"):
+            index = PrototypeBank.load(filename, self.device)
         if index.metric != self.metric:
             raise ValueError(
                 f"filename must hold an index for metric {self.metric!r}; "
@@ -129,10 +133,10 @@ class KNN:
 
 def _matches_wanted(k: object, references: int, own: bool) -> int:
     """k, and one more where a query's own match will be left out."""
-    others = references - bool(own)
-    if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= others:
+    k, others = require_int("k", k, least=0), references - bool(own)
+    if k > others:
         raise ValueError(
-            f"k must be an int between 0 and {others}, the number of references"
-            f"{' other than the query' if own else ''}; got {k!r}"
+            f"k must be between 0 and {others}, the number of references"
+            f"{' other than the query' if own else ''}; got {k}"
         )
     return k + bool(own)

@@ -1,11 +1,22 @@
 """Ids that the caller knows rows by: unique among the rows that are there, found by bisection."""
 
 import copy
+import reprlib
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ._checks import require_dense, require_int
 from ._room import Room
+
+LIMIT = 2**63
+"""Above every id."""
+INTEGERS = (
+    *(torch.int64, torch.int32, torch.int16, torch.int8),
+    *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),
+)
 
 
 class Ids:
@@ -127,17 +138,51 @@ class Ids:
 
 def as_ids(ids: object) -> Tensor:
     """A 1-D int64 tensor on the CPU, from a tensor, an array, a sequence or a single integer."""
-    tensor = torch.as_tensor(ids, device="cpu").detach()
-    if tensor.numel() == 0:
-        tensor = tensor.long()
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise TypeError(f"ids must be integers; got {tensor.dtype}")
-    tensor = tensor.long().reshape(-1) if tensor.ndim < 2 else tensor
-    if tensor.ndim != 1:
-        raise ValueError(f"ids must be 1-D; got shape {tuple(tensor.shape)}")
-    if bool((tensor < 0).any()):
-        raise ValueError(f"ids must not be negative; got {_shown(tensor[tensor < 0])}")
-    return tensor.clone()
+    array = _as_array(ids)
+    if array.ndim > 1:
+        raise ValueError(f"ids must be 1-D; got shape {array.shape}")
+    array = array.reshape(-1)
+    if array.dtype.kind not in "iu":  # one by one, to say which of them is none
+        array = np.array([_as_id(value) for value in array], dtype=np.int64)
+    if array.dtype.kind == "i" and (array < 0).any():
+        raise ValueError(f"ids must not be negative; got {_shown(array[array < 0])}")
+    if array.dtype.kind == "u" and (array >= LIMIT).any():
+        raise ValueError(f"ids must be below 2^63; got {_shown(array[array >= LIMIT])}")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _as_array(ids: object) -> np.ndarray:
+    """What is given, of integers or else of the very objects."""
+    if isinstance(ids, Tensor):
+        require_dense("ids", ids)
+        if ids.numel() and ids.dtype not in INTEGERS:
+            raise TypeError(f"ids must be integers; got {ids.dtype}")
+        return ids.detach().cpu().numpy() if ids.numel() else np.empty(0)
+    if hasattr(ids, "__array__"):
+        return np.asarray(ids)
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Sequence):
+        return np.array(_as_id(ids))
+    try:
+        array = np.asarray(ids)
+    except ValueError:  # rows of several lengths
+        array = None
+    if array is None or array.dtype.kind not in "iu":  # 2^63 among others would be a float
+        array = np.empty(len(ids), dtype=object)
+        array[:] = list(ids)
+    return array
+
+
+def _as_id(value: object) -> int:
+    try:
+        number = require_int("ids", value)
+    except TypeError:
+        names = isinstance(value, (str, bytes))
+        hint = ". Names stay beside the bank, in a list: names[i] is that of id i" * names
+        raise TypeError(f"ids must be integers; got {reprlib.repr(value)}{hint}") from None
+    if not 0 <= number < LIMIT:
+        rule = "not be negative" if number < 0 else "be below 2^63"
+        raise ValueError(f"ids must {rule}; got {number}")
+    return number
 
 
 def require_unique(ids: Tensor) -> None:
@@ -147,5 +192,5 @@ def require_unique(ids: Tensor) -> None:
         raise ValueError(f"ids must be unique; got {_shown(repeated.unique())} more than once")
 
 
-def _shown(ids: Tensor) -> str:
+def _shown(ids: Tensor | np.ndarray) -> str:
     return ", ".join(map(str, ids[:5].tolist())) + ", ..." * (len(ids) > 5)

@@ -91,7 +91,8 @@ def open_mapped(path: str | os.PathLike) -> TensorFile:
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"path must be a safetensors file; got {str(path)!r}")
+        what = "the folder " if path.is_dir() else ""
+        raise FileNotFoundError(f"path must be an existing file; got {what}{str(path)!r}")
     try:
         status = os.stat(path)
         with safe_open(path, "pt") as file:

@@ -73,7 +73,7 @@ class PrototypeBank:
             path, prototypes = os.fspath(prototypes), _store.open_matrix(prototypes)
             file = _store.TensorFile(str(path), {"prototypes": prototypes}, {})
         chunks = [chunk.detach() for chunk in _checks.require_prototypes(prototypes)]
-        place = chunks[0].device if device is None else torch.empty(0, device=device).device
+        place = chunks[0].device if device is None else _checks.require_device("device", device)
         options = metric, screen, nonfinite, progress
         self._begin(in_fit_thread(chunks, prepared, chunks, ids, place, *options, file))
 
@@ -196,7 +196,7 @@ class PrototypeBank:
                 and what is wrong with it.
         """
         bank = cls.__new__(cls)
-        place = torch.empty(0, device=device or "cpu").device
+        place = _checks.require_device("device", "cpu" if device is None else device)
         bank._begin(in_fit_thread((), _bank_file.load, path, place, check is None))
         if check:
             bank.check()

@@ -63,15 +63,17 @@ def topk(
     Time is O(Q M C). Memory beyond inputs and outputs is at most
     ``flashmatch.kernels.WORKSPACE_BYTES``, whatever Q, M and k.
     """
-    _checks.require_vectors("queries", queries)
-    chunks = _checks.require_prototypes(prototypes)
+    _checks.require_vectors("queries", queries, meta_too=True)
+    chunks = _checks.require_prototypes(prototypes, meta_too=True)
+    _checks.require_data(queries, chunks)
     _checks.require_same_channels(queries, chunks)
     count, rows = queries.shape[0], sum(chunk.shape[0] for chunk in chunks)  # len() is no symbol
     k = _checks.require_k(k, rows)
     _checks.require_choice("metric", metric, _checks.METRICS)
     _checks.require_choice("nonfinite", nonfinite, _checks.NONFINITE)
     _checks.require_mask(mask, count, rows, queries.device)
-    _checks.require_positive("chunk_rows", chunk_rows)
+    if chunk_rows is not None:
+        chunk_rows = _checks.require_int("chunk_rows", chunk_rows, least=1)
     if count == 0 or k == 0:
         return Matches(
             queries.new_empty(count, k, dtype=torch.float32),

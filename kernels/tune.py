@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from . import _bounds_fp16, _bounds_int8
+from . import _bounds_fp16, _bounds_int8, _checks
 from ._triton_tiles import RAW_QUERIES
 
 MAX_CHANNELS = min(_bounds_fp16.MAX_CHANNELS, _bounds_int8.MAX_CHANNELS)
@@ -89,7 +89,7 @@ def _require_device(device: torch.device | str | int | None) -> torch.device:
     if device is None:
         found = torch.device("cpu" if interpreted or not torch.cuda.is_available() else "cuda")
     else:
-        found = torch.device(device)
+        found = _checks.require_device("device", device)
     if found.type == "cuda" and torch.cuda.is_available():
         found = torch.device("cuda", torch.cuda.current_device()) if found.index is None else found
         runs = found.index < torch.cuda.device_count() and _triton_chip.is_supported(found)
@@ -109,9 +109,8 @@ def _require_sizes(name: str, sizes: Sequence[int], least: int, most: int) -> li
         raise TypeError(f"{name} must be a sequence of ints; got {type(sizes).__name__}")
     if not sizes:
         raise ValueError(f"{name} must name at least one size; got {sizes!r}")
+    sizes = [_checks.require_int(name, size) for size in sizes]
     for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, int):
-            raise TypeError(f"{name} must be given as int; got {type(size).__name__}")
         if not least <= size <= most:
             raise ValueError(f"{name} must lie between {least} and {most}; got {size}")
     return sorted(set(sizes))

@@ -1,9 +1,9 @@
 """What the retriever refuses about its options and its features: argument, expectation, value."""
 
-from operator import index
-
 import torch
 from torch import Tensor
+
+from ..kernels._checks import require_int
 
 
 def require_features(features: object, channels: int | None = None) -> None:
@@ -17,9 +17,7 @@ def require_features(features: object, channels: int | None = None) -> None:
 
 
 def require_topk(topk: object) -> int:
-    if isinstance(topk, bool) or not hasattr(topk, "__index__"):
-        raise TypeError(f"topk must be an int; got {type(topk).__name__}")
-    k = index(topk)  # pyright: ignore[reportArgumentType]
+    k = require_int("topk", topk)
     if k != -1 and k < 1:
         raise ValueError(f"topk must be at least 1, or -1 for all; got {k}")
     return k
@@ -30,6 +28,5 @@ def require_options(autocast: object, similarity_chunk_rows: object) -> None:
         raise ValueError(
             f"autocast must be torch.float16, torch.bfloat16 or None; got {autocast!r}"
         )
-    rows = similarity_chunk_rows
-    if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
-        raise ValueError(f"similarity_chunk_rows must be a positive int or None; got {rows!r}")
+    if similarity_chunk_rows is not None:
+        require_int("similarity_chunk_rows", similarity_chunk_rows, least=1)

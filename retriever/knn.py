@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .ranking import require_cutoff
+from ..kernels._checks import require_int
 from .relevance import (
     Labels,
     labels_at,
@@ -57,7 +57,7 @@ def knn_predict(
     """
     require_indices(indices)
     _require_votes(scores, indices, temperature, weights)
-    require_cutoff("num_classes", num_classes)
+    num_classes = require_int("num_classes", num_classes, least=1)
     labels = require_labels("prototype_labels", prototype_labels, indices.device)
     require_within("prototype_labels", labels, num_classes, least=0)
     require_within("indices", indices, len(labels))
@@ -89,7 +89,7 @@ def knn_accuracy(
         TypeError, ValueError: naming the argument, what was expected, and what was given.
     """
     ranks = class_ranks(class_scores, query_labels)
-    cutoffs = [require_cutoff("topk", k) for k in topk]
+    cutoffs = [require_int("topk", k, least=1) for k in topk]
     return {f"top{k}": (ranks < k).double().mean() for k in cutoffs}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..kernels._checks import require_choice
+from ..kernels._checks import require_choice, require_int
 from .knn import Weights, class_ranks, knn_accuracy, knn_predict
 from .metric_sums import MetricSums
 from .ranking import (
@@ -25,7 +25,6 @@ from .ranking import (
     r_precision,
     recall_at_k,
     reciprocal_rank,
-    require_cutoff,
 )
 from .relevance import Labels, Relevance, relevance, relevance_to_targets
 
@@ -83,7 +82,7 @@ class RetrievalMetrics(MetricSums):
     ) -> None:
         if not isinstance(ks, Sequence) or len(ks) == 0:
             raise TypeError(f"ks must be a sequence of at least one int; got {ks!r}")
-        self.ks = tuple(sorted({require_cutoff("ks", k) for k in ks}))
+        self.ks = tuple(sorted({require_int("ks", k, least=1) for k in ks}))
         require_choice("ap_mode", ap_mode, AP_MODES)
         require_choice("ap_divisor", ap_divisor, AP_DIVISORS)
         require_choice("r_precision", r_precision, R_PRECISIONS)
@@ -162,11 +161,11 @@ class KnnAccuracy(MetricSums):
         temperature: float = 0.07,
         weights: Weights = "softmax",
     ) -> None:
-        self.num_classes = require_cutoff("num_classes", num_classes)
-        self.topk = tuple(require_cutoff("topk", k) for k in topk)
+        self.num_classes = require_int("num_classes", num_classes, least=1)
+        self.topk = tuple(require_int("topk", k, least=1) for k in topk)
         self.temperature, self.weights = temperature, weights
         self._reported = [f"top{k}" for k in self.topk]
-        settings = (num_classes, self.topk, temperature, weights)
+        settings = (self.num_classes, self.topk, temperature, weights)
         super().__init__([*self._reported, "queries"], settings)
 
     def update(

@@ -18,6 +18,7 @@ from mmpretrain.models import BaseRetriever  # pyright: ignore[reportMissingImpo
 from mmpretrain.structures import DataSample  # pyright: ignore[reportMissingImports]
 from torch import Tensor, nn
 
+from ..kernels._naming import named
 from ._checks import require_features
 from .encoders import EncoderSpec, last_features
 from .kept_bank import KeptBank
@@ -166,9 +167,10 @@ class ImageToImageRetriever(RetrieverSettings, BaseRetriever):
             pred_score, pred_label = sort_scores(score)
             return {"score": score, "pred_label": pred_label, "pred_score": pred_score}
         k = len(prototypes) if self.topk == -1 else min(self.topk, len(prototypes))
-        pred_score, pred_label = best_scores(
-            inputs, prototypes, k, self.similarity, search=self._bank.topk
-        )
+        with named(queries="features", prototypes="prototype"):
+            pred_score, pred_label = best_scores(
+                inputs, prototypes, k, self.similarity, search=self._bank.topk
+            )
         return {"score": pred_score, "pred_label": pred_label, "pred_score": pred_score}
 
     @torch.no_grad()

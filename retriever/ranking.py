@@ -9,7 +9,7 @@ what was given.
 import torch
 from torch import Tensor
 
-from ..kernels._checks import require_choice
+from ..kernels._checks import require_choice, require_int
 
 AP_MODES = ("IR", "integrate")
 AP_DIVISORS = ("relevant", "attainable", "found")
@@ -104,18 +104,11 @@ def r_precision(relevant: Tensor, total: Tensor, *, truncate: bool = False) -> T
     return (relevant & (ranks <= among[:, None])).sum(1).double() / among.clamp(min=1)
 
 
-def require_cutoff(name: str, k: object) -> int:
-    if isinstance(k, bool) or not isinstance(k, int):
-        raise TypeError(f"{name} must be an int; got {type(k).__name__}")
-    if k < 1:
-        raise ValueError(f"{name} must be at least 1; got {k}")
-    return k
-
-
 def _first(relevant: Tensor, k: int) -> Tensor:
     """``relevant[:, :k]``, refused unless it is all there."""
     _require_relevant(relevant)
-    if require_cutoff("k", k) > relevant.shape[1]:
+    k = require_int("k", k, least=1)
+    if k > relevant.shape[1]:
         raise ValueError(
             f"k must be at most the number of ranked matches, {relevant.shape[1]} (where a gallery "
             f"has no more, pad indices with -1); got {k}"

@@ -266,7 +266,7 @@ def test_files_without_one_matrix_are_refused(tensors: dict[str, Tensor], path: 
 def test_missing_files_are_named(tmp_path: Path) -> None:
     for make in (PrototypeBank, PrototypeBank.load):
         for missing in (tmp_path / "nowhere", tmp_path):
-            with pytest.raises(FileNotFoundError, match="path must be a safetensors file; got"):
+            with pytest.raises(FileNotFoundError, match="path must be an existing file; got"):
                 make(missing)
 
 

@@ -1,5 +1,6 @@
 """Ids, adding and removing: what they cost, what they refuse; a refusal changes nothing."""
 
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -55,8 +56,15 @@ def test_default_ids_are_the_positions(screen: str) -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [list, tuple, np.array, torch.tensor, lambda ids: torch.tensor(ids, dtype=torch.int32)],
-    ids=["list", "tuple", "array", "tensor", "int32"],
+    [
+        *(list, tuple, deque, np.array, torch.tensor),
+        lambda ids: torch.tensor(ids, dtype=torch.int32),
+        lambda ids: torch.tensor(ids).view(torch.uint64),
+        lambda ids: np.array(ids, dtype=">u8"),
+        lambda ids: [np.uint64(i) for i in ids],
+        lambda ids: [torch.tensor(i) for i in ids],
+    ],
+    ids="list tuple deque array tensor int32 uint64 foreign scalars tensors".split(),
 )
 def test_ids_may_be_given_in_any_form_and_order(make: Callable, screen: str) -> None:
     rows, ids = rows_of(5), [7, 3, 100, 0, 2**31 - 1]
@@ -148,15 +156,39 @@ WRONG_IDS = [
     ([100, 4, 3], ValueError, r"ids must be new to the bank; got 4, 3 again"),
     ([100, 101], ValueError, r"ids must have one id for each of 3 rows; got 2"),
     ([-1, 100, 101], ValueError, r"ids must not be negative; got -1"),
-    ([100.0, 101.0, 102.0], TypeError, r"ids must be integers; got torch.float32"),
-    ([True, False, True], TypeError, r"ids must be integers; got torch.bool"),
+    ([100.0, 101.0, 102.0], TypeError, r"ids must be integers; got 100.0"),
+    (torch.tensor([100.0, 101, 102]), TypeError, r"ids must be integers; got torch.float32"),
+    ([True, False, True], TypeError, r"ids must be integers; got True"),
+    (torch.tensor([True, False, True]), TypeError, r"ids must be integers; got torch.bool"),
+    (np.array([True, False, True]), TypeError, r"ids must be integers; got np.True_"),
+    (np.array([100, 1.5, 102]), TypeError, r"ids must be integers; got np.float64\(100.0\)"),
+    (torch.arange(3).to_sparse(), TypeError, r"ids must be a dense tensor .* torch.sparse_coo"),
+    (["cat", "dog", "cow"], TypeError, r"ids must be integers; got 'cat'. Names stay beside"),
+    (np.array(["cat", "dog", "cow"]), TypeError, r"ids must be integers; got np.str_\('cat'\)"),
+    ("cat", TypeError, r"ids must be integers; got 'cat'"),
+    ({100, 101, 102}, TypeError, r"ids must be integers; got {100, 101, 102}"),
+    (iter([1, 2, 3]), TypeError, r"ids must be integers; got <list_iterato"),
+    ([100, None, 102], TypeError, r"ids must be integers; got None"),
+    ([100, 2**64, 102], ValueError, r"ids must be below 2\^63; got 18446744073709551616"),
+    ([100, 2**63, -1], ValueError, r"ids must be below 2\^63; got 9223372036854775808"),
+    (
+        np.array([2**63 + 5, 101, 102], dtype=np.uint64),
+        ValueError,
+        r"ids must be below 2\^63; got 9223372036854775813",
+    ),
+    (
+        torch.tensor([100, 101, -1]).view(torch.uint64),
+        ValueError,
+        r"ids must be below 2\^63; got 18446744073709551615",
+    ),
     ([[100, 101, 102]], ValueError, r"ids must be 1-D; got shape \(1, 3\)"),
+    ([[100], [101], [102, 103]], TypeError, r"ids must be integers; got \[100\]"),
 ]
 
 
 @pytest.mark.parametrize(("ids", "error", "message"), WRONG_IDS)
 def test_add_refuses_wrong_ids_and_changes_nothing(
-    ids: list, error: type, message: str, screen: str
+    ids: object, error: type, message: str, screen: str
 ) -> None:
     bank = PrototypeBank(rows_of(40), screen=screen)
     before = state(bank)
@@ -169,7 +201,7 @@ def test_add_refuses_wrong_ids_and_changes_nothing(
 @pytest.mark.parametrize(
     ("ids", "error", "message"), [case for case in WRONG_IDS if "new to" not in case[2]]
 )
-def test_a_new_bank_refuses_wrong_ids(ids: list, error: type, message: str) -> None:
+def test_a_new_bank_refuses_wrong_ids(ids: object, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         PrototypeBank(rows_of(3), ids=ids)
 

@@ -38,7 +38,7 @@ Q, P = torch.randn(3, 8), torch.randn(20, 8)
             ValueError,
             "prototypes[1] must have 8 channels like prototypes[0]; got 4",
         ),
-        ((Q, P, 21), ValueError, "k must be between 0 and the number of prototypes, 20; got 21"),
+        ((Q, P, 21), ValueError, "k must be between 0 and 20, the rows of prototypes; got 21"),
         ((Q, P, -1), ValueError, "got -1"),
         ((Q, P, 2.0), TypeError, "k must be an int; got float"),
         ((Q, P, True), TypeError, "k must be an int; got bool"),
@@ -73,9 +73,9 @@ def test_arguments(arguments: tuple, error: type, message: str) -> None:
             ValueError,
             "mask must have shape (20,) or (3, 20); got (19,)",
         ),
-        ({"mask": torch.ones(20, device="meta") > 0}, ValueError, "queries' device, cpu; got meta"),
+        ({"mask": torch.ones(20, device="meta") > 0}, TypeError, "mask must be a dense tensor"),
         ({"chunk_rows": 0}, ValueError, "chunk_rows must be at least 1; got 0"),
-        ({"chunk_rows": 1.5}, TypeError, "chunk_rows must be an int or None; got float"),
+        ({"chunk_rows": 1.5}, TypeError, "chunk_rows must be an int; got float"),
     ],
 )
 def test_options(options: dict, error: type, message: str) -> None:
