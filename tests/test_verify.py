@@ -473,7 +473,7 @@ def test_refused_matches(matches: object, error: type, message: str) -> None:
         ({"mask": torch.ones(5)}, TypeError, "mask must be a torch.bool tensor"),
         ({"mask": torch.ones(4) > 0}, ValueError, "mask must have shape (5,) or (4, 5); got (4,)"),
         ({"sample": 0}, ValueError, "sample must be at least 1; got 0"),
-        ({"sample": 0.5}, TypeError, "sample must be an int or None; got float"),
+        ({"sample": 0.5}, TypeError, "sample must be an int; got float"),
     ],
 )
 def test_refused_options(options: dict, error: type, message: str) -> None:
