@@ -6,15 +6,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..kernels import PrototypeBank, topk
-from ..kernels._checks import METRICS
+from ..kernels import Matches, PrototypeBank, topk
+from ..kernels._checks import METRICS, require_int
+from ..kernels._naming import named
 from ..retriever.relevance import ranks_of_others
 from ._arrays import as_vectors
+from ._nearest import NearestRows
 
 ScoreFunction = str | Callable[[Tensor, Tensor], Tensor]
 
-FUNCTIONS = {"cos_sim": "cosine", "pytorch_cos_sim": "cosine", "dot_score": "dot"}
-"""The metrics of sentence_transformers.util's functions."""
+FUNCTIONS = {
+    "cos_sim": "cosine",
+    "pytorch_cos_sim": "cosine",
+    "dot_score": "dot",
+    "euclidean_sim": "euclidean",
+}
+"""What sentence_transformers.util's functions compute, by their names."""
+MODELS = {"cosine": "cosine", "dot": "dot", "euclidean": "euclidean"}
+"""And those of its models, by ``similarity_fn_name``."""
+CHOICES = (*METRICS, "euclidean")
 
 
 def semantic_search(
@@ -32,8 +42,10 @@ def semantic_search(
         corpus_embeddings: (M, C) likewise; or a ``PrototypeBank``, prepared once for many calls.
         query_chunk_size, corpus_chunk_size: without effect: memory is bounded anyway.
         top_k: entries per query; all there are where the corpus is smaller.
-        score_function: ``cos_sim`` or ``dot_score`` of sentence_transformers.util; ``"cosine"``,
-            ``"dot"`` or ``"l2"`` (minus the squared distance). A bank must be of the same metric.
+        score_function: ``cos_sim``, ``dot_score`` or ``euclidean_sim`` of
+            sentence_transformers.util, or the ``similarity`` of a model that uses one of them;
+            ``"cosine"``, ``"dot"``, ``"euclidean"`` (minus the distance) or ``"l2"`` (minus its
+            square). A bank must be of the same metric; ``"l2"`` for ``"euclidean"``.
 
     Returns:
         For each query a list of ``{"corpus_id": int, "score": float}``: score descending, then row
@@ -45,21 +57,23 @@ def semantic_search(
     """
     metric = metric_of(score_function)
     queries = as_vectors("query_embeddings", query_embeddings)
-    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 0:
-        raise ValueError(f"top_k must be an int of at least 0; got {top_k!r}")
+    top_k = require_int("top_k", top_k, least=0)
     bank = corpus_embeddings if isinstance(corpus_embeddings, PrototypeBank) else None
-    if bank is not None and bank.metric != metric:
+    if bank is not None and bank.metric != ("l2" if metric == "euclidean" else metric):
         raise ValueError(
             f"score_function must be the metric of the bank, {bank.metric!r}; got {metric!r}"
         )
     corpus = as_vectors("corpus_embeddings", corpus_embeddings) if bank is None else bank
-    if len(queries) == 0 or len(corpus) == 0:
-        return [[] for _ in range(len(queries))]
     k = min(top_k, len(corpus))
-    with torch.no_grad():
+    if len(queries) == 0 or k == 0:
+        return [[] for _ in range(len(queries))]
+    with torch.no_grad(), named(queries="query_embeddings", prototypes="corpus_embeddings"):
         if isinstance(corpus, PrototypeBank):
             scores, rows = corpus.topk(queries, k)
             ids = corpus.ids[rows.to(corpus.device)]
+            scores = 0 - (0 - scores).sqrt() if metric == "euclidean" else scores
+        elif metric == "euclidean":
+            scores, ids = _Distances(corpus).topk(queries.to(corpus.device), k)
         else:
             scores, ids = topk(queries.to(corpus.device), corpus, k, metric=metric)
     return [
@@ -124,17 +138,17 @@ def paraphrase_mining_embeddings(
     """
     metric = metric_of(score_function)
     rows = as_vectors("embeddings", embeddings)
-    for name, value in (
-        ("query_chunk_size", query_chunk_size),
-        ("max_pairs", max_pairs),
-        ("top_k", top_k),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an int of at least 1; got {value!r}")
+    query_chunk_size = require_int("query_chunk_size", query_chunk_size, least=1)
+    max_pairs = require_int("max_pairs", max_pairs, least=1)
+    top_k = require_int("top_k", top_k, least=1)
     count = len(rows)
     if count < 2:
         return []
-    bank = PrototypeBank(rows, metric=metric, progress=False)
+    with torch.no_grad(), named(queries="embeddings", prototypes="embeddings"):
+        if metric == "euclidean":
+            bank = _Distances(rows)
+        else:
+            bank = PrototypeBank(rows, metric=metric, progress=False)
     best, pairs = torch.empty(0, device=rows.device), torch.empty(0, device=rows.device).long()
     for first in range(0, count, query_chunk_size):
         chunk = rows[first : first + query_chunk_size]
@@ -151,22 +165,41 @@ def paraphrase_mining_embeddings(
 
 
 def metric_of(score_function: ScoreFunction) -> str:
-    """The metric that a score function computes.
+    """What a score function computes, one of ``CHOICES``.
 
     Raises:
-        ValueError: it is neither a metric's name nor a function of ``FUNCTIONS``.
+        ValueError: it is neither of them, nor a function of ``FUNCTIONS``, nor such a model's.
     """
-    if isinstance(score_function, str) and score_function in METRICS:
-        return score_function
+    if isinstance(score_function, str) and score_function in CHOICES:
+        return str(score_function)
+    of_model = getattr(getattr(score_function, "__self__", None), "similarity_fn_name", None)
+    if of_model in MODELS and getattr(score_function, "__name__", "") == "similarity":
+        return MODELS[of_model]
     package = (getattr(score_function, "__module__", None) or "").partition(".")[0]
     name = getattr(score_function, "__name__", "")
     if package == "sentence_transformers" and name in FUNCTIONS:
         return FUNCTIONS[name]
     raise ValueError(
-        "score_function must be cos_sim or dot_score of sentence_transformers.util, or one of "
-        f"{', '.join(map(repr, METRICS))}; got {score_function!r}. "
+        "score_function must be cos_sim, dot_score or euclidean_sim of sentence_transformers.util, "
+        f"a model's similarity by one of them, or one of {', '.join(map(repr, CHOICES))}; "
+        f"got {score_function!r}. "
         "sentence_transformers.util.semantic_search takes other functions"
     )
+
+
+class _Distances:
+    """A corpus (M, C) searched by minus the Euclidean distance."""
+
+    def __init__(self, corpus: Tensor) -> None:
+        self._rows = NearestRows(_at_least_single(corpus), "euclidean")
+
+    def topk(self, queries: Tensor, k: int) -> Matches:
+        distances, indices = self._rows.search(_at_least_single(queries), k, torch.float32)
+        return Matches(0 - distances, indices)
+
+
+def _at_least_single(vectors: Tensor) -> Tensor:
+    return vectors.to(torch.promote_types(vectors.dtype, torch.float32))
 
 
 def _best_pairs(scores: Tensor, pairs: Tensor, most: int) -> tuple[Tensor, Tensor]:
