@@ -12,9 +12,11 @@ import torch
 from mmengine.registry import METRICS as ROOT  # pyright: ignore[reportMissingImports]
 from mmengine.registry import Registry  # pyright: ignore[reportMissingImports]
 from mmpretrain.evaluation import metrics as theirs  # pyright: ignore[reportMissingImports]
+from torch import Tensor
 
 from .ranking import average_precision_at_k, hit_rate_at_k
 from .relevance import Relevance, relevance_to_targets
+from .similarity import sort_scores
 
 METRICS = Registry("metric", parent=ROOT, scope="flashmatch")
 
@@ -26,11 +28,12 @@ class RetrievalRecall(theirs.RetrievalRecall):
     Arguments as of mmpretrain's. Samples need as many labels as the largest ``topk``.
     """
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Take in samples with ``pred_label`` and with ``gt_label`` (rows) or ``gt_score``.
+    def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
+        """Take in samples, or dicts of them, with ``gt_label`` (rows) or ``gt_score``, and with
+        ``pred_label``, or else with the ``pred_score`` of every prototype.
 
         Raises:
-            ValueError: fewer labels than ``topk``.
+            ValueError: neither of two, or fewer labels than ``topk``.
         """
         for sample in data_samples:
             relevant = _relevance(sample).relevant
@@ -44,7 +47,7 @@ class RetrievalAveragePrecision(theirs.RetrievalAveragePrecision):
     Arguments as of mmpretrain's. Samples need at least ``topk`` labels.
     """
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+    def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
         """As of ``RetrievalRecall``; a query with nothing to find counts 0."""
         for sample in data_samples:
             relevant, total, _ = _relevance(sample)
@@ -52,8 +55,20 @@ class RetrievalAveragePrecision(theirs.RetrievalAveragePrecision):
             self.results.append(100 * float(precision))
 
 
-def _relevance(sample: dict[str, Any]) -> Relevance:
-    labels = sample["pred_label"][None].cpu()
-    if "gt_score" in sample:
-        return relevance_to_targets(labels, sample["gt_score"][None])
-    return relevance_to_targets(labels, [torch.as_tensor(sample["gt_label"])])
+def _relevance(sample: Any) -> Relevance:
+    """Of a DataSample or a dict of one."""
+    labels = _ranked(sample)[None].cpu()
+    if (scores := sample.get("gt_score")) is not None:
+        return relevance_to_targets(labels, torch.as_tensor(scores)[None].cpu())
+    if (rows := sample.get("gt_label")) is not None:
+        return relevance_to_targets(labels, [torch.as_tensor(rows).flatten().cpu()])
+    raise ValueError("data_samples must have gt_label or gt_score; got one with neither")
+
+
+def _ranked(sample: Any) -> Tensor:
+    """(k,) rows of the prototypes, best first: the sample's labels, or the order of its scores."""
+    if (labels := sample.get("pred_label")) is not None:
+        return torch.as_tensor(labels)
+    if (scores := sample.get("pred_score")) is not None:
+        return sort_scores(torch.as_tensor(scores))[1]
+    raise ValueError("data_samples must have pred_label or pred_score; got one with neither")
