@@ -14,7 +14,7 @@ from ._checks import require_features, require_options
 from .batches import as_batch, as_images
 from .encoders import EncoderSpec, build_encoder, last_features
 from .heads import build_head
-from .images import read_each
+from .images import as_stack, read_each
 from .kept_bank import KeptBank
 from .modes import evaluating
 from .preprocess import build_preprocessor
@@ -123,8 +123,8 @@ class ImageToImageRetriever(RetrieverSettings):
             ValueError: a shape that no image has, or an image that cannot be read.
             FileNotFoundError: a path without a file.
         """
-        if isinstance(inputs, Tensor) and inputs.ndim == 3:
-            inputs = inputs[None]
+        if isinstance(inputs, Tensor):
+            inputs = as_stack(inputs)
         if not isinstance(inputs, Tensor) or inputs.dtype == torch.uint8:
             images = as_images(inputs)
             if not isinstance(images, Tensor):  # a preprocessor of the caller's opens no paths

@@ -75,6 +75,15 @@ def open_image(path: str | os.PathLike) -> Image.Image:
         return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
 
 
+def as_stack(inputs: Tensor) -> Tensor:
+    """One image (C, H, W) as a stack of it; images (N, C, H, W) and rows (N, C) as they are."""
+    if inputs.ndim == 0:
+        raise ValueError(
+            "inputs must be (N, C, H, W) or (C, H, W) where it is a tensor; got shape ()"
+        )
+    return inputs[None] if inputs.ndim == 3 else inputs
+
+
 def read_each(images: Sequence[Any], inputs: Any) -> list[Tensor | np.ndarray | Image.Image]:
     """``read_pixels`` of each of ``inputs``, or of ``inputs`` itself where it is the only one."""
     is_alone = len(images) == 1 and images[0] is inputs
@@ -98,7 +107,7 @@ def read_pixels(image: Any, argument: str) -> Tensor | np.ndarray | Image.Image:
     if isinstance(image, np.ndarray):
         return _array_pixels(image, argument)
     if isinstance(image, Tensor):
-        if image.ndim >= 3 and image.numel() == 0:
+        if image.numel() == 0 or image.ndim == 0:
             raise ValueError(f"{argument} must have pixels; got shape {tuple(image.shape)}")
         return image
     if not isinstance(image, (str, os.PathLike, Image.Image)):

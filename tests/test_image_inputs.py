@@ -128,9 +128,11 @@ def test_a_preprocessor_of_the_callers_gets_images_not_paths(tmp_path: Path) -> 
         (np.zeros((2, 2, 4)), ValueError, r"uint8 or uint16 .* alpha channel; got float64"),
         (Image.new("RGB", (0, 5)), ValueError, r"inputs must have pixels; got .* size \(0, 5\)"),
         ([torch.ones(3, 0, 4)], ValueError, r"inputs\[0\] must have pixels; got .*\(3, 0, 4\)"),
+        ([torch.tensor(1)], ValueError, r"inputs\[0\] must have pixels; got shape \(\)"),
+        (torch.tensor(1.0), ValueError, r"inputs must be \(N, C, H, W\) .* got shape \(\)"),
         ([], ValueError, r"inputs must hold at least one image; got none"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_what_is_no_image_is_named(given: object, error: type, message: str) -> None:
     retriever = ImageToImageRetriever(lambda x: x.mean((2, 3)), torch.rand(3, 3), topk=1)
