@@ -185,19 +185,19 @@ def test_no_gradient_comes_with_the_distances() -> None:
 @pytest.mark.parametrize(
     ("k", "included", "message"),
     [
-        (4, False, "k must be an int between 0 and 3, the number of references; got 4"),
+        (4, False, "k must be between 0 and 3, the number of references; got 4"),
         (3, True, "between 0 and 2, the number of references other than the query; got 3"),
-        (-1, True, "got -1"),
-        (1.0, False, "got 1.0"),
+        (-1, True, "k must be at least 0; got -1"),
+        (1.0, False, "k must be an int; got float"),
     ],
 )
 def test_too_many_neighbours_are_refused(k: int, included: bool, message: str) -> None:
     eye = torch.eye(3)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         KNN()(eye, k, eye, included)
     knn = KNN()
     knn.train(eye)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         knn(eye, k, None, included)
 
 
@@ -210,7 +210,7 @@ def test_what_else_is_refused(tmp_path: Path) -> None:
         KNN()(torch.eye(3), 1)
     with pytest.raises(ValueError, match="there must be an index to save; got none"):
         KNN().save(tmp_path / "none")
-    with pytest.raises(ValueError, match="queries must be finite"):
+    with pytest.raises(ValueError, match="query must be finite"):
         KNN()(torch.full((1, 3), torch.nan), 1, torch.eye(3))
     with pytest.raises(TypeError, match="query must be a tensor, an array or a list of rows"):
         KNN()("query", 1, torch.eye(3))  # type: ignore[arg-type]
