@@ -26,11 +26,8 @@ class Problem:
 {self.metric})"
 
 
-@st.composite
-def problems(draw: st.DrawFn) -> Problem:
-    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    n, channels = draw(st.integers(1, 90)), draw(st.integers(1, 20))
-    kind = draw(st.sampled_from(KINDS))
+def drawn(kind: str, n: int, channels: int, random: np.random.Generator) -> np.ndarray:
+    """Rows (n, channels) float64 of one of ``KINDS``."""
     X = random.normal(size=(n, channels))
     if kind == "integers":
         X = random.integers(-2, 3, (n, channels)).astype(float)
@@ -40,7 +37,15 @@ def problems(draw: st.DrawFn) -> Problem:
         X = X[:1] + 1e-7 * X
     if kind == "zeros":
         X[random.random(n) < 0.3] = 0
-    X = {"offset": X + 1e4, "short": X * 5e-9, "huge": X * 1e20}.get(kind, X)
+    return {"offset": X + 1e4, "short": X * 5e-9, "huge": X * 1e20}.get(kind, X)
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> Problem:
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n, channels = draw(st.integers(1, 90)), draw(st.integers(1, 20))
+    kind = draw(st.sampled_from(KINDS))
+    X = drawn(kind, n, channels, random)
     own = X[random.integers(0, n, draw(st.integers(1, 9)))]
     noise = random.normal(size=own.shape) * np.abs(X).max()
     queries = own if draw(st.booleans()) else own + noise * draw(st.sampled_from([1e-9, 0.3]))
