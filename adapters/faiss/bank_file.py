@@ -38,7 +38,7 @@ def write(index: Index, path: str | os.PathLike) -> None:
     _bank_file.save(path, contents.bank._state, more, metadata)
 
 
-def read(path: str | os.PathLike, argument: str, device: torch.device | str | None) -> Index:
+def read(path: str | os.PathLike, argument: str, device: torch.device) -> Index:
     """The index that ``write`` wrote, its vectors memory-mapped.
 
     Raises:
@@ -53,7 +53,7 @@ def read(path: str | os.PathLike, argument: str, device: torch.device | str | No
         )
 
 
-def _read(bank: PrototypeBank, device: torch.device | str | None) -> Index:
+def _read(bank: PrototypeBank, device: torch.device) -> Index:
     file: Any = bank._state.file
     metrics = {name: metric for metric, name in METRICS.items()}
     if bank.metric not in metrics:

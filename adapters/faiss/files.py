@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...kernels._checks import require_int
+from ...kernels._checks import require_device, require_int
 from . import bank_file, streamed, wire
 from .errors import InvalidIndexError, MissingIndexError, as_faiss_raises
 from .index import Index
@@ -70,6 +70,7 @@ def read_index(
             such an index, or damaged ones.
     """
     require_int("io_flags", io_flags, 0)
+    device = _device(device)
     if isinstance(fname, IOReader):
         return _read(fname, "fname", device)
     path = _path(fname, "PyCallbackIOReader(file.read) reads an open file")
@@ -99,7 +100,7 @@ def deserialize_index(
         ValueError, which is a RuntimeError: they are not those of such an index, or damaged.
     """
     require_int("io_flags", io_flags, 0)
-    reader = VectorIOReader()
+    device, reader = _device(device), VectorIOReader()
     reader.data._bytes = as_uint8("data", data)
     return _read(reader, "data", device)
 
@@ -114,12 +115,12 @@ def from_faiss(index: Any, *, device: torch.device | str | None = None) -> Index
     faiss = _faiss()
     if not isinstance(index, faiss.Index):
         raise TypeError(f"index must be an index of FAISS's own; got {type(index).__name__}")
-    reader = VectorIOReader()
+    device, reader = _device(device), VectorIOReader()
     reader.data._bytes = faiss.serialize_index(index)
     return _read(reader, "index", device)
 
 
-def _read(reader: IOReader, argument: str, device: torch.device | str | None) -> Index:
+def _read(reader: IOReader, argument: str, device: torch.device) -> Index:
     begin = bytes(exactly(reader, 4, argument))
     read = wire.read if _is_faiss(begin) else streamed.read
     return read(reader, begin, argument, device)
@@ -128,6 +129,10 @@ def _read(reader: IOReader, argument: str, device: torch.device | str | None) ->
 def _is_faiss(begin: bytes) -> bool:
     """FAISS's files begin with a letter I and three more; safetensors' with a small number."""
     return len(begin) == 4 and begin[:1] == b"I" and begin.isalnum()
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    return require_device("device", "cpu" if device is None else device)
 
 
 def _require_index(index: object) -> None:

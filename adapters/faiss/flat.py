@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import Matches, PrototypeBank
-from ...kernels._checks import require_int
+from ...kernels._checks import require_device, require_int
 from ...kernels._succession import Succession
 from .contents import Contents
 from .index import Index
@@ -42,7 +42,7 @@ class IndexFlat(Index):
     ) -> None:
         metric_name(metric)
         super().__init__(require_int("d", d, 1), int(metric))
-        self._device = torch.device(device or "cpu")
+        self._device = require_device("device", "cpu" if device is None else device)
         self._states = Succession(Contents())
 
     def __getstate__(self) -> dict[str, Any]:

@@ -45,8 +45,10 @@ class IndexIDMap(Index):
 
     @property
     def id_map(self) -> Vector:
-        """(ntotal,) int64: the id of each row; an array, with ``at(i)`` and ``size()`` besides."""
-        return self._ids().view(Vector)
+        """(ntotal,) int64, read-only: the id of each row, with ``at(i)`` and ``size()`` besides."""
+        ids = self._ids().view(Vector)
+        ids.flags.writeable = False
+        return ids
 
     def add(self, x: object) -> None:
         """As in FAISS: an index with ids wants them."""

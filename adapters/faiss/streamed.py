@@ -16,7 +16,7 @@ _LONGEST_HEADER = 100_000_000
 """Bytes; safetensors' own limit."""
 
 
-def read(reader: IOReader, begin: bytes, argument: str, device: torch.device | str | None) -> Index:
+def read(reader: IOReader, begin: bytes, argument: str, device: torch.device) -> Index:
     """The index in such a file, whose first bytes, ``begin``, were read already.
 
     The rest goes to a temporary file, as it arrives, which is mapped.

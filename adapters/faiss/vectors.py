@@ -11,7 +11,7 @@ from .errors import OutOfRangeError
 class Vector(np.ndarray):
     """A 1-D array, as an index has it in ``id_map`` and ``codes``: ``at(i)``, ``size()``.
 
-    Everything else is numpy's. To change it changes no index.
+    Everything else is numpy's.
     """
 
     @property

@@ -72,7 +72,7 @@ def _parts(index: Index, contents: Contents, numbers: tuple[int, int]) -> Iterat
         yield from _parts(index.index, contents, _UNUSED)
 
 
-def read(reader: IOReader, tag: bytes, argument: str, device: torch.device | str | None) -> Index:
+def read(reader: IOReader, tag: bytes, argument: str, device: torch.device) -> Index:
     """The index whose ``tag`` the reader has given already.
 
     Memory is taken as bytes arrive, whatever sizes they announce.
@@ -84,7 +84,7 @@ def read(reader: IOReader, tag: bytes, argument: str, device: torch.device | str
 
 
 class _Bytes:
-    def __init__(self, reader: IOReader, argument: str, device: torch.device | str | None) -> None:
+    def __init__(self, reader: IOReader, argument: str, device: torch.device) -> None:
         self.reader, self.argument, self.device = reader, argument, device
         self.checksum = 0
 

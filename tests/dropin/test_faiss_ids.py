@@ -134,7 +134,7 @@ class TestIdMap:
         assert np.unique(vector).size == 6
         assert np.mean(vector) == SIGNED.mean()
         assert np.array_split(vector, 2)[0].size() == 3
-        assert torch.from_numpy(vector).tolist() == SIGNED.tolist()
+        assert torch.tensor(vector).tolist() == SIGNED.tolist()
         assert ours.rev_swig_ptr(vector, 2).tolist() == SIGNED[:2].tolist()
         for twin in (pickle.loads(pickle.dumps(vector)), copy.deepcopy(vector)):
             assert twin.size() == 6
@@ -145,6 +145,8 @@ class TestIdMap:
         before = index.id_map
         index.remove_ids(HASHES[:2])
         assert (before.size(), index.id_map.size()) == (6, 4)
+        with pytest.raises(ValueError, match="read-only"):
+            index.id_map[0] = 3
         assert ours.IndexIDMap(ours.IndexFlatL2(4)).id_map.size() == 0
 
 

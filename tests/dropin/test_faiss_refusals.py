@@ -131,6 +131,10 @@ def test_refused_as_faiss_refuses(
         (lambda i: ours.IDSelectorBatch(9, np.arange(3)), ValueError, "9 elements"),
         (lambda i: ours.normalize_L2(np.broadcast_to(X[0], (1, 4))), ValueError, "writable"),
         (lambda i: ours.normalize_L2([[1.0]]), TypeError, "list"),
+        (lambda i: ours.IndexFlat(4, device="gpu"), ValueError, "device must be .* got 'gpu'"),
+        (lambda i: ours.deserialize_index(b"", device="gpu"), ValueError, "device must be"),
+        (lambda i: ours.read_index("index", device="gpu"), ValueError, "device must be"),
+        (lambda i: i.assign(X, 1, np.broadcast_to(0, (3, 1))), ValueError, "labels must be writ"),
         (lambda i: i.search(X, 1, D=[[1.0]] * 3), TypeError, "D must be an array"),
     ],
 )
