@@ -15,6 +15,7 @@ from ..kernels._checks import require_int
 from ..kernels._naming import named
 from ..retriever import knn
 from ..retriever.metrics import KnnAccuracy
+from ..retriever.relevance import Labels, as_labels
 from ._arrays import as_vectors
 
 VOTES = 2**22  # class scores held at a time by an evaluation: 32 MiB
@@ -143,8 +144,8 @@ def _search(queries: Tensor, features: Tensor | PrototypeBank, k: int) -> Matche
     return topk(queries, features, k, metric="dot")
 
 
-def _labels(name: str, value: object, count: int) -> Tensor:
-    labels = torch.as_tensor(value)
+def _labels(name: str, value: Labels, count: int) -> Tensor:
+    labels = as_labels(name, value)
     if labels.shape != (count,):
         raise ValueError(
             f"{name} must have shape ({count},), one for each feature; got {tuple(labels.shape)}"

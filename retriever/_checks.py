@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor
 
-from ..kernels._checks import require_int
+from ..kernels._checks import require_dense, require_int
 
 
 def require_features(features: object, channels: int | None = None) -> None:
+    if isinstance(features, Tensor):
+        require_dense("features", features)
     if not isinstance(features, Tensor) or features.ndim != 2:
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(f"features must be a tensor (N, C), pooled and flattened; got {got}")

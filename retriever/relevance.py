@@ -1,5 +1,6 @@
 """Which of the ranked matches are relevant to their query, and how many there are to find."""
 
+import reprlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -7,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..kernels._checks import require_dense
 
 MAX_ROWS = 2**32  # of a gallery; so that a query and a row fit into one integer
 Labels = Tensor | np.ndarray | Sequence[int]
@@ -111,6 +114,7 @@ def require_indices(indices: object) -> None:
     if not isinstance(indices, Tensor) or indices.dtype not in (torch.int64, torch.int32):
         got = indices.dtype if isinstance(indices, Tensor) else type(indices).__name__
         raise TypeError(f"indices must be a tensor of int64 or int32; got {got}")
+    require_dense("indices", indices, meta_too=True)
     if indices.ndim != 2 or indices.shape[1] < 1:
         raise ValueError(
             f"indices must have shape (queries, k) with k >= 1; got {tuple(indices.shape)}"
@@ -121,13 +125,23 @@ def require_labels(
     name: str, value: Labels, device: torch.device, length: int | None = None
 ) -> Tensor:
     """``value`` as an int64 vector on ``device``, of ``length`` if that is given."""
-    labels = torch.as_tensor(value, device=device)
-    if labels.numel() and (labels.is_floating_point() or labels.is_complex()):
-        raise TypeError(f"{name} must be integers; got {labels.dtype}")
+    labels = as_labels(name, value, device)
     if labels.ndim != 1 or length not in (None, len(labels)):
         expected = "(prototypes,)" if length is None else f"({length},), one for each query"
         raise ValueError(f"{name} must have shape {expected}; got {tuple(labels.shape)}")
     return labels.long()
+
+
+def as_labels(name: str, value: Labels, device: torch.device | None = None) -> Tensor:
+    """A tensor of integers, of any shape; on ``device``, or where they are."""
+    try:
+        labels = torch.as_tensor(value, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be integers; got {reprlib.repr(value)}") from None
+    require_dense(name, labels, meta_too=True)
+    if labels.numel() and (labels.is_floating_point() or labels.is_complex()):
+        raise TypeError(f"{name} must be integers; got {labels.dtype}")
+    return labels
 
 
 def require_within(name: str, values: Tensor, count: int, least: int = -1) -> None:

@@ -63,6 +63,10 @@ DOORS: dict[str, tuple[Callable[[Tensor], object], str]] = {
     "knn_predict": (lambda p: knn_predict(p, P.T, Y, 4, 5), "feature"),
     "KNN": (lambda p: KNN()(Q, 3, p), "reference"),
     "KNN.train": (lambda p: KNN().train(p), "embeddings"),
+    "matching": (
+        lambda p: ImageToImageRetriever(lambda x: x, prototype=P).matching(p),
+        "features",
+    ),
 }
 
 
@@ -218,6 +222,18 @@ RENAMED: dict[str, tuple[Callable[[], object], str]] = {
     "test_labels": (
         lambda: knn_accuracies(P, Y, Q, Y[:3] + 3, ks=[5], num_classes=4),
         "test_labels must be at least 0 and below 4; got 3 to 5",
+    ),
+    "labels of another kind": (
+        lambda: knn_predict(Q, P.T, ["cat"] * 50, 4, 5),
+        "feature_labels must be integers; got ['cat', 'cat'",
+    ),
+    "ragged labels": (
+        lambda: knn_accuracies(P, [[0], [1, 2]], Q, Y[:3], ks=[5], num_classes=4),
+        "train_labels must be integers; got [[0], [1, 2]]",
+    ),
+    "sparse labels": (
+        lambda: knn_accuracies(P, Y, Q, Y[:3].to_sparse(), ks=[5], num_classes=4),
+        "test_labels must be a dense tensor on a device with data; got torch.sparse_coo",
     ),
     "reference": (
         lambda: KNN()(Q, 3, BAD),
