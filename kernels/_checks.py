@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from ._naming import EXCLUDE
 from ._order import MAX_ROWS
@@ -72,7 +72,7 @@ def require_dense(name: str, value: Tensor, meta_too: bool = False) -> None:
         what = str(value.layout)
     elif value.is_meta and not meta_too:
         what = "a tensor on meta"
-    elif isinstance(value, UninitializedTensorMixin):
+    elif is_lazy(value):
         what = type(value).__name__
     elif _is_freed(value):
         what = "a tensor whose storage was resized"
@@ -88,7 +88,7 @@ def _is_freed(value: Tensor) -> bool:
         return False
     spans = ((n - 1) * stride for n, stride in zip(value.shape, value.stride(), strict=True))
     last = value.storage_offset() + sum(spans)
-    return value.untyped_storage().nbytes() < (last + 1) * value.element_size()
+    return bool(value.untyped_storage().nbytes() < (last + 1) * value.element_size())
 
 
 def require_data(queries: Tensor, chunks: Sequence[Tensor]) -> None:
