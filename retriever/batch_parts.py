@@ -5,6 +5,7 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -109,3 +110,20 @@ def is_of_one(image: Any, value: Any) -> bool:
     if ndim_of(image) == 2 and isinstance(image, Tensor):
         return not is_sequence(value)
     return is_image(image) and ndim_of(value) < min(2, ndim_of(image) or 2)
+
+
+def require_channels_first(inputs: Any, name: str) -> None:
+    """Refuse the bytes of colours (H, W, C) that a tensor holds, as torch makes them of arrays.
+
+    Raises:
+        ValueError: so many channels, and so few columns, as no image has.
+    """
+    for image in inputs if isinstance(inputs, (list, tuple)) else [inputs]:
+        if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim < 3:
+            continue
+        channels, height, width = image.shape[-3:]
+        if width in (3, 4) and min(channels, height) > 4:
+            raise ValueError(
+                f"{name} must have images (C, H, W) where they are tensors; got {_part(image)}, "
+                "which seem to be (H, W, C): permute them, or leave them arrays"
+            )

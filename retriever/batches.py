@@ -12,6 +12,7 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -29,6 +30,7 @@ from .batch_parts import (
     is_stack,
     may_be_stack,
     ndim_of,
+    require_channels_first,
     shown,
 )
 from .samples import collate
@@ -61,7 +63,7 @@ def as_batch(data: Any) -> dict[str, Any]:
 
     Raises:
         TypeError: none of these.
-        ValueError: nothing in it, no known key, columns of unequal lengths, or several readings.
+        ValueError: nothing in it, no known key, several readings, or bytes (H, W, C) in a tensor.
     """
     batch = read_batch(data)
     samples = batch.data_samples
@@ -71,12 +73,29 @@ def as_batch(data: Any) -> dict[str, Any]:
 
 
 def as_images(inputs: Any) -> Tensor | list[Any]:
-    """A stacked tensor as it is; anything else as a list of single images."""
+    """A stacked tensor as it is, vectors in a list as one; anything else as a list of images.
+
+    Raises:
+        ValueError: vectors of several lengths.
+    """
     if isinstance(inputs, Tensor):
         return inputs
-    if isinstance(inputs, (list, tuple)) or (isinstance(inputs, np.ndarray) and inputs.ndim == 4):
+    if isinstance(inputs, (list, tuple)):
+        return _stacked_vectors(inputs) if _are_vectors(inputs) else list(inputs)
+    if isinstance(inputs, np.ndarray) and inputs.ndim == 4:
         return list(inputs)
     return [inputs]
+
+
+def _are_vectors(inputs: Sequence[Any]) -> bool:
+    return len(inputs) > 0 and all(isinstance(x, Tensor) and x.ndim == 1 for x in inputs)
+
+
+def _stacked_vectors(vectors: Sequence[Tensor]) -> Tensor:
+    lengths = sorted({len(vector) for vector in vectors})
+    if len(lengths) > 1:
+        raise ValueError(f"inputs must have one length where they are vectors; got {lengths}")
+    return torch.stack(list(vectors))
 
 
 def gives_columns(collate_fn: Callable[..., Any] | None) -> bool:
@@ -95,6 +114,12 @@ def read_batch(data: Any, name: str = "data", columns: bool = False) -> Batch:
     Raises:
         TypeError, ValueError: as ``as_batch``.
     """
+    batch = _read(data, name, columns)
+    require_channels_first(batch.inputs, name)
+    return batch
+
+
+def _read(data: Any, name: str, columns: bool) -> Batch:
     fields = _fields(data)
     if fields is not None:
         return _from_fields(fields, name, columns)
@@ -190,11 +215,11 @@ def _from_rows(rows: list[dict[Any, Any]], name: str) -> Batch:
     """One dict for each image."""
     images = []
     for row in rows:
-        image = _inputs_of(row, f"each item of {name}")
+        image = _inputs_of(row, f"{name}: each item")
         if isinstance(image, (list, tuple)) and len(image) == 1:
             image = image[0]
         if not is_image(image) and ndim_of(image) != 2:
-            raise ValueError(f"each item of {name} must hold one image; got {shown(image)}")
+            raise ValueError(f"{name}: each item must hold one image; got {shown(image)}")
         images.append(image)
     samples, indices = ([row.get(key) for row in rows] for key in SAMPLE_KEYS)
     return Batch(as_list(images), _unless_absent(samples), _unless_absent(indices))

@@ -174,7 +174,7 @@ def test_clear_batches_are_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", UNCLEAR)
 def test_unclear_batches_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"^(each item of )?data must .*; got "):
+    with pytest.raises(ValueError, match=r"^data(: each item)? must .*; got "):
         as_batch(UNCLEAR[name])
 
 
@@ -224,6 +224,26 @@ def test_which_functions_give_columns() -> None:
     assert gives_columns(partial(collate))
     assert not gives_columns(list)
     assert not gives_columns(None)
+
+
+def test_bytes_of_arrays_in_tensors_are_refused() -> None:
+    """As torch's default_collate and default_convert make them."""
+    arrays = [np.zeros((8, 6, 3), np.uint8)] * 2
+    assert len(as_batch(arrays)["inputs"]) == 2
+    stacked = default_collate(arrays)
+    for data in (stacked, [*stacked], (stacked, LABELS), {"inputs": stacked}, stacked[0]):
+        with pytest.raises(ValueError, match=r"seem to be \(H, W, C\): permute them, or leave th"):
+            as_batch(data)
+    for other in (stacked.permute(0, 3, 1, 2), stacked.float(), stacked[:, :3]):
+        assert as_batch(other)["inputs"] is other
+
+
+def test_vectors_in_a_list() -> None:
+    retriever = ImageToImageRetriever(nn.Identity(), VECTORS, topk=1)
+    for data in ([*VECTORS], ([*VECTORS],), [(vector, 5) for vector in VECTORS]):
+        assert [int(sample.pred_label) for sample in retriever.test_step(data)] == [0, 1]
+    with pytest.raises(ValueError, match=r"inputs must have one length .* got \[4, 5\]"):
+        retriever.predict([torch.ones(4), torch.ones(5)])
 
 
 def test_steps_and_preprocessors_read_batches_alike() -> None:
