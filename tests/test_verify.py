@@ -487,6 +487,16 @@ def test_refused_vectors() -> None:
             verify(*arguments, (SCORES, INDICES))
 
 
+def test_distances_are_never_below_the_least_attainable() -> None:
+    """Squares of whole numbers, exact in every order, half way between two floats."""
+    odd = torch.arange(1, 4096, 2, dtype=torch.float64)
+    prototypes = torch.stack([torch.full_like(odd, 4096), odd], 1)
+    scores = MODULE._scores(torch.zeros(1, 2, dtype=torch.float64), prototypes, "l2")[0]
+    exact = -(2.0**24 + odd**2)
+    assert (scores.float() >= exact.float()).all()
+    assert ((scores - exact).abs() <= exact.abs() * 2.0**-49).all()
+
+
 # Independence, and memory
 
 
