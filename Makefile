@@ -22,8 +22,8 @@ help:
 	@echo "make lint    ruff check, ruff format --check, pyright"
 	@echo "make bench   the CPU benchmark and its bars, gated by the oracle; appends to bench/results/"
 	@echo "make gpu     correctness, memcheck and benchmark on a CUDA device"
-	@echo "make fuzz    property tests with N=$(N) examples each (N_INTERPRETER=$(N_INTERPRETER) interpreted), then faults"
-	@echo "make faults  damaged files, kills, interrupts, threads, extremes, counted (FAULTS=\"--kills 1000\" and so on)"
+	@echo "make fuzz    property tests with N=$(N) examples each (N_INTERPRETER=$(N_INTERPRETER) interpreted), beside the libraries, then faults"
+	@echo "make faults  damaged files and images, kills, interrupts, threads, extremes, counted (FAULTS=\"--kills 1000\" and so on)"
 	@echo "make clean   remove .venv and everything generated"
 
 demo: $(VENV)/.installed-demo
@@ -69,12 +69,14 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/python bench link
 	$(BIN)/pyright
 
-fuzz: $(VENV)/.installed-dev
+fuzz: $(VENV)/.installed-dev $(VENV)-dropin/.installed-dropin
 	FLASHMATCH_EXAMPLES=$(N) $(BIN)/pytest -m hypothesis tests --ignore=tests/compile \
 		--ignore=tests/dropin
 	FLASHMATCH_EXAMPLES=$(N_INTERPRETER) TRITON_INTERPRET=1 OMP_NUM_THREADS=1 \
 		$(BIN)/pytest -m hypothesis tests/interpreter
-	$(MAKE) faults FAULTS="--corruptions $(N)0 --kills $(N) --interrupts $(N) --threads 600 --extremes $(N)"
+	FLASHMATCH_EXAMPLES=$(N) $(VENV)-dropin/bin/pytest -m hypothesis tests/dropin \
+		--ignore=tests/dropin/mmpretrain
+	$(MAKE) faults FAULTS="--corruptions $(N)0 --images $(N)0 --kills $(N) --interrupts $(N) --threads 600 --extremes $(N)"
 
 faults: $(VENV)/.installed-dev
 	PYTHONPATH=tests/support $(BIN)/python -m faults $(FAULTS)

@@ -14,7 +14,14 @@ from screens import needs_int8, screen_small
 from flashmatch import PrototypeBank
 from flashmatch.kernels import _bank_check, _bank_file, _prepared, _room, _store
 
-AMOUNTS = {"corruptions": 1500, "kills": 40, "interrupts": 60, "threads": 10, "extremes": 150}
+AMOUNTS = {
+    "corruptions": 1500,
+    "images": 500,
+    "kills": 40,
+    "interrupts": 60,
+    "threads": 10,
+    "extremes": 150,
+}
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and forks of POSIX")
 
 
@@ -42,7 +49,7 @@ def test_the_command_fails_where_there_is_a_defect(
     support = str(Path(__file__).parent / "support")
     monkeypatch.setenv("PYTHONPATH", f"{support}:{tmp_path}")
     command = [sys.executable, "-m", "faults", "--threads", "0", "--kills", "0", "--extremes", "0"]
-    command += ["--interrupts", "0", "--corruptions", "3", "--seed", "1"]
+    command += ["--interrupts", "0", "--images", "0", "--corruptions", "3", "--seed", "1"]
     assert subprocess.run(command, capture_output=True).returncode == 0
     with monkeypatch.context() as patch:
         patch.setenv("CRASH", "1")

@@ -11,15 +11,16 @@ from pathlib import Path
 
 from screens import SMALL
 
-from faults import corrupt, defects, extremes, interrupt, kill, race
+from faults import corrupt, defects, extremes, images, interrupt, kill, race
 from flashmatch.kernels import _plan
 
-KINDS = ("corruptions", "kills", "interrupts", "threads", "extremes")
+KINDS = ("corruptions", "images", "kills", "interrupts", "threads", "extremes")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corruptions", type=int, default=1000, help="damaged files")
+    parser.add_argument("--images", type=int, default=1000, help="damaged images")
     parser.add_argument("--kills", type=int, default=200, help="processes killed while saving")
     parser.add_argument("--interrupts", type=int, default=200, help="at random instants")
     parser.add_argument("--threads", type=float, default=60, help="seconds of 8 threads")
@@ -62,6 +63,8 @@ def trials(kind: str, amount: float, seed: int) -> Counter[str]:
     with tempfile.TemporaryDirectory() as folder:
         if kind == "corruptions":
             return corrupt.run(int(amount), seed, Path(folder))
+        if kind == "images":
+            return images.run(int(amount), seed, Path(folder))
         if kind == "kills":
             return kill.run(int(amount), seed, Path(folder))
         if kind == "interrupts":
