@@ -90,7 +90,9 @@ def _error(vectors: Tensor) -> float:
 def _largest_bounds(rows: MeasuredRows, queries: Tensor, limits: Tensor) -> Tensor:
     """(Q,): pairs of a larger bound are beyond the limit. 2 (1 - cos) <= 2 limit, of cosines."""
     q, error = _ready(rows, queries), _error(queries)
-    wide = limits.double() * (1 + 4 * torch.finfo(limits.dtype).eps)  # rounded to <= the limit
+    of_dtype = torch.finfo(limits.dtype)
+    least = 2 * of_dtype.smallest_normal * of_dtype.eps  # distances may be rounded to 0
+    wide = limits.double() * (1 + 4 * of_dtype.eps) + least
     if rows.distance == "cosine":
         return 2 * (wide + error - 1)
     wide = wide / rows.unit

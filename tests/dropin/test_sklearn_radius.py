@@ -1,5 +1,6 @@
 """All rows within a radius: those that kneighbors reports at or below it, exactly."""
 
+import warnings
 from unittest import mock
 
 import numpy as np
@@ -85,6 +86,22 @@ def test_of_many_rows(metric: str) -> None:
     estimator = ours.NearestNeighbors(metric=metric).fit(X)
     radius = float(np.median(estimator.kneighbors(queries, 40)[0][:, -1]))
     assert max(assert_within(estimator, queries, radius)) > 50
+
+
+@pytest.mark.parametrize("metric", METRICS[:2])
+@pytest.mark.parametrize("of_rows", [1e-200, 1e-160, 1e-24, 1.0, 1e20, 1e150])
+@pytest.mark.parametrize("of_queries", [1e-300, 1e-162, 1.0, 1e150])
+def test_rows_and_queries_of_any_size(metric: str, of_rows: float, of_queries: float) -> None:
+    """Squares may be below fp64's range, or beyond it."""
+    X, queries = rows(50, 3) * of_rows, rows(6, 3, 1) * of_queries
+    queries[:2] = X[:2]
+    X[40:] = X[:1] * (1 + 2.0**-40 * rows(10, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        estimator = ours.NearestNeighbors(metric=metric).fit(X)
+        distances = estimator.kneighbors(queries, 50)[0]
+        for radius in (0, *np.quantile(distances, [0.01, 0.1, 0.5, 1], method="nearest")):
+            assert_within(estimator, queries, radius)
 
 
 def test_iris_at_a_radius_that_its_rows_have() -> None:
