@@ -39,8 +39,9 @@ class Codec(ABC):
     def sa_encode(self, x: object, codes: Array | None = None):
         """The codes of vectors (n, d), as they would be kept."""
         vectors = self._transformed(matrix("x", x, self.d))
-        require_out("codes", codes, (len(vectors), self.sa_code_size()), "uint8")
-        return returned(vectors.view(torch.uint8), x, codes)
+        shape = len(vectors), self.sa_code_size()
+        require_out("codes", codes, shape, "uint8")
+        return returned(vectors.flatten().view(torch.uint8).view(shape), x, codes)
 
     def sa_decode(self, codes: object, x: Array | None = None):
         """The vectors (n, d) float32 of codes."""
@@ -65,4 +66,4 @@ class Codec(ABC):
             raise ValueError(
                 f"codes must have shape (n, {self.sa_code_size()}); got {tuple(given.shape)}"
             )
-        return given.clone(memory_format=torch.contiguous_format).view(torch.float32)
+        return given.flatten().clone().view(torch.float32).view(len(given), self.d)

@@ -23,6 +23,8 @@ def key(name: str, value: object) -> int:
 def int64(name: str, values: object) -> np.ndarray:
     """1-D int64, from whole numbers of any type; uint64 keeps its bits."""
     given = _array(name, values)
+    if given.ndim == 0 and given.dtype == object:
+        raise TypeError(f"{name} must be an array of whole numbers; got {type(values).__name__}")
     if given.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional; got shape {given.shape}")
     if given.dtype == object:
@@ -56,4 +58,7 @@ def _element(name: str, value: object) -> int:
         if not float(value).is_integer():
             raise ValueError(f"{name} must be whole numbers of 64 bits; got {value}")
         return key(name, int(value))
-    return key(name, value)
+    try:
+        return key(name, value)
+    except TypeError:
+        raise TypeError(f"{name} must be whole numbers of 64 bits; got {value!r}") from None

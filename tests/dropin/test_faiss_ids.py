@@ -169,6 +169,9 @@ def test_codes() -> None:
         assert flat.sa_encode(X[:2], np.empty((2, 16), np.uint8)).tolist() == codes.tolist()
         flat.add_sa_codes(codes)
         assert flat.ntotal == 8
+        one = library.IndexFlatIP(1)
+        assert one.sa_encode(X[:0, :1]).shape == (0, 4)
+        assert one.sa_decode(codes[:0, :4]).shape == (0, 1)
     np.testing.assert_array_equal(flats[1].codes, faiss.vector_to_array(flats[0].codes))
     with pytest.raises(RuntimeError, match="IndexIDMap"):
         flats[1].add_sa_codes(codes, np.arange(2))

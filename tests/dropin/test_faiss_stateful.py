@@ -178,6 +178,7 @@ class Machine(RuleBasedStateMachine):
                 assert np.array_equal(library.vector_to_array(index.id_map), self.ids)
                 assert [index.id_map.at(i) for i in range(len(self.ids))] == self.ids.tolist()
             if self.kind == "IndexIDMap2":
+                index.construct_rev_map()  # which FAISS leaves as it is in ``reset``
                 index.check_consistency()
             codes = library.vector_to_array(flat.codes)
             assert codes.tobytes() == self.rows.numpy().tobytes()
