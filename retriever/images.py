@@ -21,6 +21,7 @@ from .names import printable, quoted
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 KINDS = "a path, a PIL image, an array (H, W) or (H, W, 1 to 4), a tensor (C, H, W)"
 LONGEST_REASON = 200  # characters; some decoders quote what they were given
+BLOCK_PIXELS = 1 << 18  # spread at a time
 GDAL_NODATA = 42113  # the TIFF tag with the value, as text, of pixels that hold no measurement
 
 
@@ -185,24 +186,37 @@ def _no_data(image: Image.Image) -> float:
 
 
 def _spread(values: np.ndarray, is_absent: np.ndarray | None = None) -> np.ndarray:
-    """Numbers as uint8: the least is 0, the greatest 255, of those finite and not absent."""
-    values = values.astype(np.float64)
-    present = np.isfinite(values)
-    if is_absent is not None:
-        present &= ~is_absent
-    if not present.any():
-        return np.zeros(values.shape, np.uint8)
-    limits = values[present]
-    limits = np.array([limits.min(), limits.max()])
-    np.clip(values, *limits, out=values)
-    exponent = -np.frexp(np.abs(limits).max())[1]  # so that no difference leaves float64's range
-    low, high = np.ldexp(limits, exponent)
-    if low == high:
-        return np.zeros(values.shape, np.uint8)
-    np.ldexp(values, exponent, out=values)
+    """(H, W) as uint8: the least is 0, the greatest 255, of those finite and not absent."""
+    rows = max(1, BLOCK_PIXELS // max(1, values.shape[1]))  # float64 of all would take much memory
+    blocks = [slice(start, start + rows) for start in range(0, len(values), rows)]
+    limits = [_limits(values[b], None if is_absent is None else is_absent[b]) for b in blocks]
+    low = min((low for low, _ in limits), default=np.inf)
+    high = max((high for _, high in limits), default=-np.inf)
+    shown = np.zeros(values.shape, np.uint8)
+    if low < high:
+        for block in blocks:
+            shown[block] = _scaled(values[block], low, high)
+    return shown
+
+
+def _limits(values: np.ndarray, is_absent: np.ndarray | None) -> tuple[float, float]:
+    """The least and the greatest that are there; infinity and minus infinity where none are."""
+    if values.dtype.kind == "f" or is_absent is not None:
+        values = values.astype(np.float64)
+        present = np.isfinite(values)
+        values = values[present if is_absent is None else present & ~is_absent]
+    return (float(values.min()), float(values.max())) if values.size else (np.inf, -np.inf)
+
+
+def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    exponent = -np.frexp(max(abs(low), abs(high)))[
+        1
+    ]  # so that no difference leaves float64's range
+    values = np.ldexp(values.astype(np.float64).clip(low, high), exponent)
+    low, high = np.ldexp((low, high), exponent)
     values -= low
     values *= 255 / (high - low)
-    return np.nan_to_num(values.round(out=values), copy=False, nan=0.0).astype(np.uint8)
+    return np.nan_to_num(values.round(out=values), copy=False, nan=0.0)
 
 
 def _array_pixels(array: np.ndarray, argument: str) -> np.ndarray:

@@ -120,6 +120,13 @@ def test_sixteen_bits_a_colour_lose_their_lower_byte(tmp_path: Path) -> None:
         assert encoded(array)[0, :, 0].T.tolist() == expected
 
 
+def test_a_large_grey_is_spread_as_a_whole() -> None:
+    """It is done in blocks, of which neither knows the least and the greatest of all."""
+    values = np.arange(1000 * 1500, dtype=np.int32).reshape(1000, 1500)
+    expected = (values * (255 / values.max())).round().astype(np.uint8)
+    assert np.array_equal(np.asarray(read_image(Image.fromarray(values)))[..., 0], expected)
+
+
 # Transparency
 
 

@@ -95,6 +95,6 @@ def test_each_defect_is_seen(
         monkeypatch.setattr(images, "_peak", lambda: next(peaks))
     if fault == "time":
         times = iter((0.0, 99.0, 99.0))
-        monkeypatch.setattr(images.time, "monotonic", lambda: next(times))
+        monkeypatch.setattr(images.time, "process_time", lambda: next(times))
     assert images.outcome(path) == said
     assert defects({said: 1})
