@@ -77,6 +77,8 @@ class WatchedLoader:
             what, by = "batch_sampler", type(loader.batch_sampler)
         elif loader.drop_last and len(self.positions or ()) < _length_of(loader.sampler):
             return "drop_last=True leaves out the others; make it with drop_last=False"
+        if self._twin is None:
+            return f"the __iter__ of {type(loader).__name__} leaves out the others"
         return (
             f"its {what}, a {by.__name__}, leaves out the others; "
             "torch.utils.data.Subset takes a part of a dataset"

@@ -195,6 +195,20 @@ def test_who_left_samples_out() -> None:
             prepared(loader(batch_size=2, sampler=again))
 
 
+def test_loaders_that_iterate_in_a_way_of_their_own() -> None:
+    class Own(DataLoader):
+        def __iter__(self) -> Any:
+            return iter(list(super().__iter__())[:2])
+
+    with pytest.raises(ValueError, match=r"8 distinct .* the __iter__ of Own leaves out the other"):
+        prepared(Own(IMAGES, 4))  # pyright: ignore
+    with pytest.raises(ValueError, match=r"drop_last=True leaves out the others"):
+        prepared(Own(IMAGES, 4, drop_last=True))  # pyright: ignore
+    assert_prepared(Own(IMAGES, 5), range(ROWS))  # pyright: ignore
+    with pytest.warns(UserWarning, match=r"2 of 10 samples, .*missing sample_idx \[8, 9\]"):
+        prepared(Own(Keyed(), 4, collate_fn=collate))
+
+
 def test_positions_of_any_kind() -> None:
     order = torch.randperm(ROWS)
     for positions in (order, order.numpy(), [int(i) - ROWS for i in order]):
