@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from ._naming import EXCLUDE
 from ._order import MAX_ROWS
@@ -72,7 +71,7 @@ def require_dense(name: str, value: Tensor, meta_too: bool = False) -> None:
         what = str(value.layout)
     elif value.is_meta and not meta_too:
         what = "a tensor on meta"
-    elif is_lazy(value):
+    elif isinstance(value, (nn.UninitializedParameter, nn.UninitializedBuffer)):
         what = type(value).__name__
     elif _is_freed(value):
         what = "a tensor whose storage was resized"
