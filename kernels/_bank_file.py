@@ -84,8 +84,8 @@ def load(path: str | os.PathLike, device: torch.device, checks_few: bool) -> Pre
     version = file.metadata.get("format")
     if version not in (FORMAT, FORMAT_WITHOUT_CHECKSUMS):
         raise ValueError(
-            f"path must be a file that PrototypeBank.save wrote ({FORMAT!r}); {file.path!r} "
-            f"says {version!r}"
+            f"path must be a file that PrototypeBank.save wrote ({FORMAT!r}); got {file.path!r}, "
+            f"of format {version!r}"
         )
     if version == FORMAT and not file.checksums:
         file.refuse("its checksums are gone")

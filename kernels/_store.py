@@ -77,7 +77,7 @@ class TensorFile:
             self.refuse(f"it was cut from {before.st_size} bytes to {now.st_size}")
 
     def refuse(self, what: str) -> NoReturn:
-        raise ValueError(f"path must be an undamaged file; {self.path!r}: {what}")
+        raise ValueError(f"path must be an undamaged file; got {self.path!r}: {what}")
 
 
 def open_mapped(path: str | os.PathLike) -> TensorFile:
@@ -101,7 +101,7 @@ def open_mapped(path: str | os.PathLike) -> TensorFile:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # of a dtype, say, that only the file knows
-        raise ValueError(f"path must be a safetensors file; {str(path)!r}: {error}") from error
+        raise ValueError(f"path must be a safetensors file; got {str(path)!r}: {error}") from error
     found = TensorFile(str(path), tensors, metadata, status=status)
     sums = tensors.pop(_CHECKSUMS, None)
     if sums is not None or _CHECKSUMS in metadata:  # either says that the other has to be there

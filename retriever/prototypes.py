@@ -98,7 +98,7 @@ def obtain_prototypes(
     if isinstance(prototype, DataLoader):
         vectors, ids = encode_loader(prototype, encode, progress)
     elif isinstance(prototype, Path):
-        vectors, ids = load_prototypes(prototype)
+        vectors, ids = read_prototypes(prototype)
     else:
         vectors = prototype
     require_matrix(vectors)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels import _store
+from ..kernels._naming import named
 from .untrusted import is_plain, require_no_bomb, require_sizes
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -101,13 +102,11 @@ def is_bank(path: Path) -> bool:
 
 
 def _read_safetensors(path: Path, argument: str) -> dict[str, Tensor]:
-    try:
+    with named(path=argument):
         file = _store.open_mapped(path)
         if file.checksums:
             file.check()
         return file.tensors
-    except ValueError as error:
-        raise ValueError(f"{argument}: {str(path)!r} is not a safetensors file: {error}") from error
 
 
 def _reason(error: Exception) -> str:

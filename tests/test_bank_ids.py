@@ -64,7 +64,10 @@ def test_default_ids_are_the_positions(screen: str) -> None:
         lambda ids: [np.uint64(i) for i in ids],
         lambda ids: [torch.tensor(i) for i in ids],
     ],
-    ids="list tuple deque array tensor int32 uint64 foreign scalars tensors".split(),
+    ids=[
+        *("list", "tuple", "deque", "array", "tensor"),
+        *("int32", "uint64", "foreign", "scalars", "tensors"),
+    ],
 )
 def test_ids_may_be_given_in_any_form_and_order(make: Callable, screen: str) -> None:
     rows, ids = rows_of(5), [7, 3, 100, 0, 2**31 - 1]

@@ -120,11 +120,11 @@ def test_results_in_other_dtypes(dtype: torch.dtype, vectors, queries, made) -> 
 
 def test_nonfinite_features_and_vectors_are_refused(vectors, queries) -> None:
     retriever = retriever_of(vectors)
-    with pytest.raises(ValueError, match="queries must be finite"):
+    with pytest.raises(ValueError, match="features must be finite"):
         retriever.matching(queries * torch.inf)
     vectors[4000, 3] = torch.nan
     for _ in range(3):
-        with pytest.raises(ValueError, match="prototypes must be finite"):
+        with pytest.raises(ValueError, match="prototype must be finite"):
             retriever.matching(queries)
 
 
