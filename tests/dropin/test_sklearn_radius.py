@@ -17,6 +17,7 @@ from sklearn_pairs import OF_RADIUS, both, rows
 
 from flashmatch.adapters import _within
 from flashmatch.adapters import sklearn as ours
+from flashmatch.adapters._measured import MeasuredRows
 
 
 def assert_within(estimator, queries: np.ndarray | None, radius: object) -> list[int]:
@@ -102,6 +103,30 @@ def test_rows_and_queries_of_any_size(metric: str, of_rows: float, of_queries: f
         distances = estimator.kneighbors(queries, 50)[0]
         for radius in (0, *np.quantile(distances, [0.01, 0.1, 0.5, 1], method="nearest")):
             assert_within(estimator, queries, radius)
+
+
+def test_squares_that_round_to_nothing_on_one_side_only() -> None:
+    """1.6^2 is one step of fp64's least and 1.5^2 none, in units of 1e-324; their difference is."""
+    X = np.array([[1.6e-162], [1.0], [2.0], [3.0]])
+    estimator = ours.NearestNeighbors().fit(X)
+    assert assert_within(estimator, np.array([[1.5e-162]]), 0) == [1]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_pair_alone_has_the_distance_that_it_has_among_others(metric: str) -> None:
+    """torch shares a single sum among threads, in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for seed in range(4):
+            pairs = torch.from_numpy(rows(4, 200_000, seed))
+            measured = MeasuredRows(pairs[2:], metric)
+            both_at_once = torch.arange(2)
+            together = measured.to_pairs(pairs[:2], both_at_once, both_at_once)
+            for one in both_at_once.split(1):
+                assert measured.to_pairs(pairs[:2], one, one) == together[one]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_iris_at_a_radius_that_its_rows_have() -> None:
