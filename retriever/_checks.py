@@ -18,6 +18,14 @@ def require_features(features: object, channels: int | None = None) -> None:
         )
 
 
+def require_row_each(features: Tensor, inputs: int, where: str = "") -> None:
+    if len(features) != inputs:
+        raise ValueError(
+            f"{where}image_encoder must give one row for each input; got {len(features)} for "
+            f"{inputs} inputs"
+        )
+
+
 def require_topk(topk: object) -> int:
     k = require_int("topk", topk)
     if k != -1 and k < 1:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels._naming import named
-from ._checks import require_features, require_options
+from ._checks import require_features, require_options, require_row_each
 from .batches import as_batch, as_images
 from .encoders import EncoderSpec, build_encoder, last_features
 from .heads import build_head
@@ -123,13 +123,20 @@ class ImageToImageRetriever(RetrieverSettings):
             ValueError: a shape that no image has, or an image that cannot be read.
             FileNotFoundError: a path without a file.
         """
+        return self._encoded(self._images(inputs))
+
+    def _images(self, inputs: Any) -> Any:
+        """What the encoder takes."""
         if isinstance(inputs, Tensor):
             inputs = as_stack(inputs)
-        if not isinstance(inputs, Tensor) or inputs.dtype == torch.uint8:
-            images = as_images(inputs)
-            if not isinstance(images, Tensor):  # a preprocessor of the caller's opens no paths
-                images = read_each(images, inputs)
-            inputs = self._preprocess({"inputs": images})["inputs"]
+        if isinstance(inputs, Tensor) and inputs.dtype != torch.uint8:
+            return inputs
+        images = as_images(inputs)
+        if not isinstance(images, Tensor):  # a preprocessor of the caller's opens no paths
+            images = read_each(images, inputs)
+        return self._preprocess({"inputs": images})["inputs"]
+
+    def _encoded(self, inputs: Any) -> Any:
         if self.channels_last and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         fast = torch.autocast(inputs.device.type, self.autocast) if self.autocast else nullcontext()
@@ -223,7 +230,10 @@ class ImageToImageRetriever(RetrieverSettings):
             self.prepare_prototype()
         with evaluating(self):
             with torch.inference_mode():
-                features = last_features(self.extract_feat(inputs))
+                images = self._images(inputs)
+                features = last_features(self._encoded(images))
+            require_features(features)
+            require_row_each(features, len(images))
             # Outside inference mode, whose tensors (as labels, say) no later graph could use.
             result = self.matching(features)
         labels, scores = result["pred_label"], result["score"]

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ..kernels._checks import require_dense
 from .names import printable, quoted
 
 # Pillow knows many more, and asks the content, not the name: an EPS file would reach Ghostscript.
@@ -78,6 +79,7 @@ def open_image(path: str | os.PathLike) -> Image.Image:
 
 def as_stack(inputs: Tensor) -> Tensor:
     """One image (C, H, W) as a stack of it; images (N, C, H, W) and rows (N, C) as they are."""
+    require_dense("inputs", inputs)
     if inputs.ndim == 0:
         raise ValueError(
             "inputs must be (N, C, H, W) or (C, H, W) where it is a tensor; got shape ()"

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 from tqdm import tqdm
 
+from ._checks import require_row_each
 from .batches import Batch, gives_columns, read_batch
 from .configs import build_from_config, resolve_type
 from .numbering import (
@@ -218,11 +219,7 @@ def _encoded(batch: Batch, part: Part, encode: Encode) -> Tensor:
     except Exception as error:
         name_samples(error, "encoding", part.positions)
         raise
-    if len(features) != part.rows:
-        raise ValueError(
-            f"prototype: image_encoder must give one row for each input; got {len(features)} for "
-            f"{part.rows} inputs"
-        )
+    require_row_each(features, part.rows, "prototype: ")
     return features
 
 

@@ -112,6 +112,11 @@ class ImagePreprocessor(nn.Module):
         images = images.float()
         if self.mean is None:
             return images
+        if images.ndim < 3:
+            raise ValueError(
+                "inputs must be images (C, H, W) or (N, C, H, W) where there are a mean and std; "
+                f"got shape {tuple(images.shape)}"
+            )
         mean, std = (images.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
         return (images - mean) / std
 

@@ -63,6 +63,8 @@ DOORS: dict[str, tuple[Callable[[Tensor], object], str]] = {
     "knn_predict": (lambda p: knn_predict(p, P.T, Y, 4, 5), "feature"),
     "KNN": (lambda p: KNN()(Q, 3, p), "reference"),
     "KNN.train": (lambda p: KNN().train(p), "embeddings"),
+    "extract_feat": (ImageToImageRetriever(lambda x: x, prototype=P).extract_feat, "inputs"),
+    "predict": (ImageToImageRetriever(lambda x: x, prototype=P).predict, "inputs"),
     "matching": (
         lambda p: ImageToImageRetriever(lambda x: x, prototype=P).matching(p),
         "features",

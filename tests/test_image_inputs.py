@@ -9,6 +9,7 @@ import pytest
 import torch
 from pictures import encoded, picture
 from PIL import Image
+from torch import Tensor
 
 from flashmatch import ImageToImageRetriever
 
@@ -151,3 +152,12 @@ def test_a_closed_image_is_named(tmp_path: Path) -> None:
         pass
     with pytest.raises(ValueError, match=r"inputs\[1\] must be a readable image; got a PIL image"):
         encoded([picture("RGB"), closed])
+
+
+def test_an_encoder_that_gives_other_rows_than_images() -> None:
+    def patches(images: Tensor) -> Tensor:
+        return images.unfold(2, 4, 4).permute(0, 2, 1, 3, 4).flatten(0, 1).mean((2, 3))
+
+    retriever = ImageToImageRetriever(patches, prototype=torch.rand(5, 3), topk=1)
+    with pytest.raises(ValueError, match=r"image_encoder must give one row .*; got 4 for 2 inputs"):
+        retriever.predict(torch.rand(2, 3, 8, 8))

@@ -218,3 +218,8 @@ def test_collate_keeps_lists() -> None:
     }
     assert collate([(1, 2), (3, 4)]) == ([1, 3], [2, 4])
     assert collate([5, 6]) == ([5, 6],)
+
+
+def test_a_mean_is_of_images() -> None:
+    with pytest.raises(ValueError, match=r"inputs must be images .*; got shape \(4, 3\)"):
+        ImagePreprocessor(**STATISTICS)(torch.rand(4, 3))
