@@ -66,7 +66,7 @@ class MeasuredRows:
         """
         out = torch.empty(len(owners), dtype=torch.float64, device=owners.device)
         measure = _cosine_distance if self.distance == "cosine" else _squares
-        step = max(1, _PAIR_ELEMENTS // queries.shape[1])
+        step = max(2, _PAIR_ELEMENTS // queries.shape[1])
         for start in range(0, len(owners), step):
             left, right = owners[start : start + step], indices[start : start + step]
             if len(left) == 1:

@@ -119,12 +119,11 @@ def test_a_pair_alone_has_the_distance_that_it_has_among_others(metric: str) -> 
     torch.set_num_threads(2)
     try:
         for seed in range(4):
-            pairs = torch.from_numpy(rows(4, 200_000, seed))
-            measured = MeasuredRows(pairs[2:], metric)
-            both_at_once = torch.arange(2)
-            together = measured.to_pairs(pairs[:2], both_at_once, both_at_once)
-            for one in both_at_once.split(1):
-                assert measured.to_pairs(pairs[:2], one, one) == together[one]
+            vectors = torch.from_numpy(rows(6, 200_000, seed))
+            measured, three = MeasuredRows(vectors[3:], metric), torch.arange(3)
+            together = measured.to_pairs(vectors[:3], three, three)
+            for one in three.split(1):
+                assert measured.to_pairs(vectors[:3], one, one) == together[one]
     finally:
         torch.set_num_threads(threads)
 
