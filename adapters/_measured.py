@@ -111,8 +111,8 @@ def _require_norms(vectors: Tensor) -> None:
     if beyond.any():
         row = int(beyond.nonzero()[0])
         raise ValueError(
-            "X must have rows whose squares add up to a number that float64 can hold; "
-            f"got one beyond it in row {row}"
+            "X must be finite, with squares that add up to what float64 can hold; "
+            f"got NaN, inf or a norm beyond fp64 in row {row}"
         )
 
 

@@ -191,10 +191,12 @@ class _Distances:
     """A corpus (M, C) searched by minus the Euclidean distance."""
 
     def __init__(self, corpus: Tensor) -> None:
-        self._rows = NearestRows(_at_least_single(corpus), "euclidean")
+        with named(X="prototypes"):
+            self._rows = NearestRows(_at_least_single(corpus), "euclidean")
 
     def topk(self, queries: Tensor, k: int) -> Matches:
-        distances, indices = self._rows.search(_at_least_single(queries), k, torch.float32)
+        with named(X="queries"):
+            distances, indices = self._rows.search(_at_least_single(queries), k, torch.float32)
         return Matches(0 - distances, indices)
 
 

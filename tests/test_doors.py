@@ -184,7 +184,11 @@ RENAMED: dict[str, tuple[Callable[[], object], str]] = {
     "queries": (lambda: semantic_search(BAD, P), "query_embeddings must be finite; got NaN"),
     "distances": (
         lambda: semantic_search(Q, BAD, score_function="euclidean"),
-        "corpus_embeddings must be finite; got NaN",
+        "corpus_embeddings must be finite, with squares that add up to what float64 can hold; got",
+    ),
+    "from queries": (
+        lambda: semantic_search(BAD, P, score_function="euclidean"),
+        "query_embeddings must be finite, with squares",
     ),
     "of a bank": (
         lambda: semantic_search(BAD, PrototypeBank(P)),
