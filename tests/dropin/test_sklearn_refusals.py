@@ -67,5 +67,5 @@ def test_rows_beyond_float64_are_refused_as_x(metric: str, side: str) -> None:
     fine, beyond = rows(5, 2), np.array([[1, 1], [1e300, 1e-300]])
     estimator = ours.NearestNeighbors(n_neighbors=1, metric=metric)
     call = estimator.fit if side == "rows" else estimator.fit(fine).kneighbors
-    with pytest.raises(ValueError, match=r"X must have rows whose squares .* row 1"):
+    with pytest.raises(ValueError, match=r"X must be finite, with squares .* row 1"):
         call(beyond)
