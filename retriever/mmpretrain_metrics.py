@@ -14,6 +14,7 @@ from mmengine.registry import Registry  # pyright: ignore[reportMissingImports]
 from mmpretrain.evaluation import metrics as theirs  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
+from ..kernels._naming import named
 from .ranking import average_precision_at_k, hit_rate_at_k
 from .relevance import Relevance, relevance_to_targets
 from .similarity import sort_scores
@@ -36,8 +37,9 @@ class RetrievalRecall(theirs.RetrievalRecall):
             ValueError: neither of two, or fewer labels than ``topk``.
         """
         for sample in data_samples:
-            relevant = _relevance(sample).relevant
-            self.results.append([100 * hit_rate_at_k(relevant, k) for k in self.topk])
+            relevant = _relevance(sample, max(self.topk)).relevant
+            with named(k="topk"):
+                self.results.append([100 * hit_rate_at_k(relevant, k) for k in self.topk])
 
 
 @METRICS.register_module()
@@ -50,14 +52,15 @@ class RetrievalAveragePrecision(theirs.RetrievalAveragePrecision):
     def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
         """As of ``RetrievalRecall``; a query with nothing to find counts 0."""
         for sample in data_samples:
-            relevant, total, _ = _relevance(sample)
-            precision = average_precision_at_k(relevant, total, self.topk, mode=self.mode)
+            relevant, total, _ = _relevance(sample, self.topk)
+            with named(k="topk"):
+                precision = average_precision_at_k(relevant, total, self.topk, mode=self.mode)
             self.results.append(100 * float(precision))
 
 
-def _relevance(sample: Any) -> Relevance:
-    """Of a DataSample or a dict of one."""
-    labels = _ranked(sample)[None].cpu()
+def _relevance(sample: Any, k: int) -> Relevance:
+    """Of the k best, of a DataSample or a dict of one."""
+    labels = _ranked(sample, k)[None].cpu()
     if (scores := sample.get("gt_score")) is not None:
         return relevance_to_targets(labels, torch.as_tensor(scores)[None].cpu())
     if (rows := sample.get("gt_label")) is not None:
@@ -65,10 +68,13 @@ def _relevance(sample: Any) -> Relevance:
     raise ValueError("data_samples must have gt_label or gt_score; got one with neither")
 
 
-def _ranked(sample: Any) -> Tensor:
-    """(k,) rows of the prototypes, best first: the sample's labels, or the order of its scores."""
-    if (labels := sample.get("pred_label")) is not None:
-        return torch.as_tensor(labels)
-    if (scores := sample.get("pred_score")) is not None:
+def _ranked(sample: Any, k: int) -> Tensor:
+    """Rows of the prototypes, best first: the sample's labels, or where these are fewer than k, the
+    order of its scores, if these are more."""
+    labels, scores = sample.get("pred_label"), sample.get("pred_score")
+    if labels is None and scores is None:
+        raise ValueError("data_samples must have pred_label or pred_score; got one with neither")
+    count = 0 if labels is None else len(labels)
+    if scores is not None and count < min(k, len(scores)):
         return sort_scores(torch.as_tensor(scores))[1]
-    raise ValueError("data_samples must have pred_label or pred_score; got one with neither")
+    return torch.as_tensor(labels)

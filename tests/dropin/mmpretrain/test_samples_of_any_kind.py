@@ -10,7 +10,7 @@ from mmpretrain.structures import DataSample
 from flashmatch.retriever.mmpretrain import RetrievalAveragePrecision, RetrievalRecall
 
 QUERIES, PROTOTYPES = 9, 20
-KINDS = ("scores", "labels", "both")
+KINDS = ("scores", "labels", "both", "few labels")
 
 
 def samples(kind: str, targets: str) -> list[DataSample]:
@@ -24,7 +24,8 @@ def samples(kind: str, targets: str) -> list[DataSample]:
         if kind != "labels":
             sample.set_pred_score(scores)
         if kind != "scores":
-            sample.set_pred_label(scores.argsort(descending=True))
+            ranked = scores.argsort(descending=True)
+            sample.set_pred_label(ranked[:3] if kind == "few labels" else ranked)
         if targets == "scores":
             sample.set_gt_score(relevant.float())
         else:
@@ -66,3 +67,11 @@ def test_what_says_too_little_is_refused(missing: str, message: str) -> None:
     for given in (sample, sample.to_dict()):
         with pytest.raises(ValueError, match=message):
             RetrievalRecall(topk=(1,)).process(None, [given])
+
+
+def test_fewer_matches_than_topk_are_refused() -> None:
+    for kind in KINDS:
+        with pytest.raises(
+            ValueError, match="^topk must be at most the number of ranked matches, 2"
+        ):
+            RetrievalRecall(topk=(1, 21)).process(None, samples(kind, "labels"))
