@@ -16,7 +16,7 @@ class Verdict:
     searched: int = 0
 
     def __str__(self) -> str:
-        count = f"{self.passed} of their tests pass, {self.searched} of them through a search"
+        count = f"{self.passed} of their tests pass, {self.searched} of them through topk"
         return "\n".join([count, *self.faults, *self.news])
 
 

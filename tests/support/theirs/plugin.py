@@ -20,7 +20,7 @@ NOT_THE_WORK = {"<module>", "__init__", "__getattr__"}
 
 
 class Reach:
-    """How far a test came: to no code of ours, into an adapter, as far as a search."""
+    """How far a test came: to no code of ours, into an adapter or retriever, as far as topk."""
 
     def __init__(self) -> None:
         import flashmatch.adapters
