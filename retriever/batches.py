@@ -104,12 +104,13 @@ def gives_columns(collate_fn: Callable[..., Any] | None) -> bool:
     return function in (default_collate, collate)
 
 
-def read_batch(data: Any, name: str = "data", columns: bool = False) -> Batch:
+def read_batch(data: Any, name: str = "data", columns: bool | None = None) -> Batch:
     """What ``as_batch`` takes, with the ``sample_idx`` that stand beside the samples.
 
     Args:
         name: what errors call ``data``.
-        columns: ``gives_columns`` of whatever made the batch, so that there is nothing to guess.
+        columns: ``gives_columns`` of whatever made the batch; None where it came from elsewhere: a
+            tuple of lists holds columns then, as ``collate`` has it.
 
     Raises:
         TypeError, ValueError: as ``as_batch``.
@@ -119,12 +120,12 @@ def read_batch(data: Any, name: str = "data", columns: bool = False) -> Batch:
     return batch
 
 
-def _read(data: Any, name: str, columns: bool) -> Batch:
+def _read(data: Any, name: str, columns: bool | None) -> Batch:
     fields = _fields(data)
     if fields is not None:
-        return _from_fields(fields, name, columns)
+        return _from_fields(fields, name, bool(columns))
     if isinstance(data, (list, tuple)):
-        return _from_columns(data, name) if columns else _from_sequence(data, name)
+        return _from_columns(data, name) if columns else _from_sequence(data, name, columns)
     if is_stack(data) or (columns and ndim_of(data)):
         return Batch(_stack(data, name), None, None)
     if is_image(data) and ndim_of(data) != 1:
@@ -173,7 +174,7 @@ def _from_columns(data: Sequence[Any], name: str) -> Batch:
     return Batch(_stack(data[0], name), data[1] if len(data) > 1 else None, None)
 
 
-def _from_sequence(data: Sequence[Any], name: str) -> Batch:
+def _from_sequence(data: Sequence[Any], name: str, columns: bool | None) -> Batch:
     refused = f"{name} must be {FORMS}; got {shown(data)}"
     if not data:
         raise ValueError(refused)
@@ -183,6 +184,8 @@ def _from_sequence(data: Sequence[Any], name: str) -> Batch:
     if are_images(data):
         return Batch(list(data), None, None)
     readings = list(_readings(data))
+    if columns is None and type(data) is tuple and all(type(part) is list for part in data):
+        readings = readings[:1]
     if len(readings) > 1 or are_alike_stacks(data):
         raise ValueError(f"{refused}: are these images, or samples one after another?")
     if readings:
@@ -196,13 +199,12 @@ def _from_sequence(data: Sequence[Any], name: str) -> Batch:
 
 
 def _readings(data: Sequence[Any]) -> Iterator[Batch]:
-    """As columns, and as pairs. A tuple of lists is what our ``collate`` gives: columns."""
+    """As columns, then as pairs."""
     first = data[0]
     many = is_stack(first) or is_list_of_images(first)
     if many and all(has_length(column, len(first)) for column in data[1:]):
         yield Batch(as_list(first), data[1] if len(data) > 1 else None, None)
-        columns = type(data) is tuple and all(type(column) is list for column in data)
-        if columns or len(data) == len(first) == 1:  # or there is no difference
+        if len(data) == len(first) == 1:  # there is no difference
             return
     if all(isinstance(item, (list, tuple)) and len(item) == len(first) > 0 for item in data):
         images = [item[0] for item in data]

@@ -53,14 +53,14 @@ def indices_of(batch: Batch, count: int) -> list[int] | None:
         column = samples.get("sample_idx")
     if column is None and isinstance(samples, Sequence):
         column = [_index_in(sample) for sample in samples]
-        if all(value is None for value in column):
-            return None
     if column is None:
         return None
     values = list(column) if hasattr(column, "__len__") else [column]
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
     if len(values) != count:
         raise ValueError(f"prototype: a batch of {count} inputs has {len(values)} sample_idxs")
-    known = [value for value in values if value is not None]
     if len(known) < count:
         raise ValueError(
             "prototype: all samples must have a sample_idx, or none; "

@@ -38,10 +38,11 @@ def require_shared_work(features: Tensor, parts: Sequence[Part], length: int | N
     shares = [features[(workers == name).to(features.device)] for name in names]
     if len({len(share) for share in shares}) > 1:
         return
-    if not all(_is_among(share, shares[0]) for share in shares[1:]):
+    first, *others = shares
+    if not all(_is_among(share, first) and _is_among(first, share) for share in others):
         return
-    found = f"prototype: each of {len(names)} workers gave the same {len(shares[0])} samples"
-    if same_rows(shares[0], shares[0][:1].expand_as(shares[0])).all():  # as black images might be
+    found = f"prototype: each of {len(names)} workers gave the same {len(first)} samples"
+    if same_rows(first, first[:1].expand_as(first)).all():  # as black images might be
         warnings.warn(
             f"{found} of an IterableDataset: if these are too many, {_REMEDY}", stacklevel=2
         )

@@ -401,6 +401,17 @@ def test_images_that_are_all_alike_tell_nothing() -> None:
     assert len(sized.prototype_vecs) == ROWS
 
 
+def test_shares_of_few_images_of_which_one_has_others_raise_no_alarm() -> None:
+    stream = Stream(lambda i: IMAGES[[0, 0, 1, 0][i]], shared=True, rows=4)
+    retriever = prepared(from_workers(stream, batch_size=1))
+    assert torch.equal(retriever.prototype_vecs, encode(IMAGES[[0, 0, 1, 0]]))
+
+
+def test_a_column_of_no_ids_is_none() -> None:
+    items = [{"inputs": image(i), "sample_idx": None} for i in range(3)]
+    assert_prepared(DataLoader(items, 2, collate_fn=collate), range(3))
+
+
 def test_a_length_says_that_samples_are_meant_to_be_there_twice() -> None:
     twice = Stream(lambda i: IMAGES[i // 2], shared=True)
     with pytest.raises(ValueError, match="give it a __len__ that says how many there are in all"):
@@ -553,3 +564,12 @@ def test_two_processes_drop_and_refuse_together(tmp_path: Any) -> None:
     assert "left out 1 of 10 samples" in both[0]["dropped, warned"][0]
     assert not both[1]["dropped, warned"]
     assert any("process" in found["failing"] for found in both)
+
+
+@pytest.mark.parametrize("shown", [2, 3])
+@pytest.mark.parametrize("collate_fn", [tuple, list, lambda items: tuple(items[1:])])
+def test_lists_of_views_are_not_taken_for_columns(shown: int, collate_fn: Callable) -> None:
+    views = [[image + view for view in range(shown)] for image in torch.rand(3, 3, 4, 4)]
+    loader = DataLoader(views, 3, collate_fn=collate_fn)
+    with pytest.raises(ValueError, match=r"prototype: a batch .* one after another"):
+        ImageToImageRetriever(torch.nn.Flatten(), loader, progress=False).prepare_prototype()

@@ -351,13 +351,13 @@ def _can_collate(problem: Problem) -> bool:
     """Whether the function takes such items, however many; ``ours`` has messages of its own."""
     make, function = FORMS[problem.form], COLLATES[problem.collate]
     rows = len(problem.images)
-    for size in range(1, problem.options["batch_size"] + 1):
-        try:
-            function(
-                [make(problem.images[i % rows], i, problem.ids[i % rows]) for i in range(size)]
-            )
-        except Exception:
-            return False
+    for first in range(rows):
+        for size in range(1, problem.options["batch_size"] + 1):
+            places = [i % rows for i in range(first, first + size)]
+            try:
+                function([make(problem.images[i], i, problem.ids[i]) for i in places])
+            except Exception:
+                return False
     return True
 
 

@@ -71,7 +71,5 @@ def test_what_says_too_little_is_refused(missing: str, message: str) -> None:
 
 def test_fewer_matches_than_topk_are_refused() -> None:
     for kind in KINDS:
-        with pytest.raises(
-            ValueError, match="^topk must be at most the number of ranked matches, 2"
-        ):
+        with pytest.raises(ValueError, match=r"^topk must be at most the number of .*, 20 "):
             RetrievalRecall(topk=(1, 21)).process(None, samples(kind, "labels"))
