@@ -51,6 +51,10 @@ class UInt8Vector:
     def clear(self) -> None:
         self._bytes = np.empty(0, dtype=np.uint8)
 
+    def swap(self, other: "UInt8Vector") -> None:
+        """Exchange the bytes, as in ``reader.data.swap(writer.data)``."""
+        self._bytes, other._bytes = other._bytes, self._bytes
+
 
 def vector_to_array(v: object) -> np.ndarray:
     """A copy, as in ``vector_to_array(index.id_map)``."""

@@ -55,11 +55,20 @@ def pipes(library, tmp_path: Path) -> Iterator[tuple[Callable, Callable]]:
         return reader
 
     yield vector, from_vector
+    other = library.VectorIOWriter()
+
+    def from_swapped():
+        reader = library.VectorIOReader()
+        reader.data.swap(other.data)
+        assert other.data.size() == 0
+        return reader
+
+    yield other, from_swapped
     path = str(tmp_path / library.__name__)
     yield library.FileIOWriter(path), lambda: library.FileIOReader(path)
 
 
-@pytest.mark.parametrize("pipe", range(4))
+@pytest.mark.parametrize("pipe", range(5))
 @pytest.mark.parametrize("flags", [(), (0,), (ours.IO_FLAG_MMAP,), (ours.IO_FLAG_READ_ONLY,)])
 def test_readers_and_writers(pipe: int, flags: tuple, tmp_path: Path, index) -> None:
     for library, mine in ((faiss, made(faiss)), (ours, index)):
