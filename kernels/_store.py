@@ -134,8 +134,8 @@ def open_matrix(path: str | os.PathLike) -> Tensor:
     file = open_mapped(path)
     if is_bank(file):
         raise ValueError(
-            f"prototypes must be vectors alone; {str(path)!r} is the file of a PrototypeBank, with "
-            "ids and a metric: PrototypeBank.load opens it"
+            f"path must be a file of vectors alone; got {str(path)!r} of a PrototypeBank, with ids "
+            "and a metric: PrototypeBank.load opens it"
         )
     tensors = file.tensors
     matrices = {name: t for name, t in tensors.items() if t.ndim == 2 and t.is_floating_point()}
@@ -143,8 +143,8 @@ def open_matrix(path: str | os.PathLike) -> Tensor:
         return matrices["prototypes"]
     if len(matrices) != 1:
         raise ValueError(
-            f"{str(path)!r} must hold a floating matrix called 'prototypes', or just one; "
-            f"got {sorted(tensors)[:10]}"
+            "path must be a file of a floating matrix called 'prototypes', or of just one; "
+            f"got {str(path)!r} of {sorted(tensors)[:10]}"
         )
     return next(iter(matrices.values()))
 

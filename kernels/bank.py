@@ -11,6 +11,7 @@ from . import _bank_file, _checks, _coding, _store, _transforms
 from ._collection import Collection
 from ._counts import BankStats as BankStats
 from ._fit_threads import in_fit_thread
+from ._naming import named
 from ._prepared import Prepared, prepared
 from ._succession import Succession
 from .topk import Matches
@@ -70,7 +71,9 @@ class PrototypeBank:
         _checks.require_choice("nonfinite", nonfinite, _checks.NONFINITE)
         file = None
         if isinstance(prototypes, (str, os.PathLike)):
-            path, prototypes = os.fspath(prototypes), _store.open_matrix(prototypes)
+            path = os.fspath(prototypes)
+            with named(path="prototypes"):
+                prototypes = _store.open_matrix(path)
             file = _store.TensorFile(str(path), {"prototypes": prototypes}, {})
         chunks = [chunk.detach() for chunk in _checks.require_prototypes(prototypes)]
         place = chunks[0].device if device is None else _checks.require_device("device", device)

@@ -1,6 +1,7 @@
 """Banks in files: what comes back is what was saved, and a failure leaves no trace."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -217,7 +218,9 @@ def test_safetensors_reads_what_save_wrote(path: Path) -> None:
     tensors = load_file(path)
     assert torch.equal(tensors["prototypes"], rows)
     assert torch.equal(tensors["ids"], bank.ids)
-    with pytest.raises(ValueError, match=r"prototypes must be vectors alone.*PrototypeBank\.load"):
+    with pytest.raises(
+        ValueError, match=r"prototypes must be a file of vectors alone.*PrototypeBank"
+    ):
         PrototypeBank(path)  # its ids and its metric would be lost
 
 
@@ -259,14 +262,17 @@ def test_the_matrix_called_prototypes_is_preferred(path: Path) -> None:
 )
 def test_files_without_one_matrix_are_refused(tensors: dict[str, Tensor], path: Path) -> None:
     save_file(tensors, path)
-    with pytest.raises(ValueError, match=r"must hold a floating matrix .* got \['a', 'b'\]"):
+    with pytest.raises(
+        ValueError, match=r"prototypes must be a file of a floating .* of \['a', 'b'\]"
+    ):
         PrototypeBank(path)
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    for make in (PrototypeBank, PrototypeBank.load):
-        for missing in (tmp_path / "nowhere", tmp_path):
-            with pytest.raises(FileNotFoundError, match="path must be an existing file; got"):
+    for make, name in ((PrototypeBank, "prototypes"), (PrototypeBank.load, "path")):
+        for missing, got in ((tmp_path / "nowhere", ""), (tmp_path, "the folder ")):
+            message = f"{name} must be an existing file; got {got}'{missing}'"
+            with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
                 make(missing)
 
 
@@ -275,15 +281,15 @@ def test_truncated_files_are_refused(kept: float, path: Path) -> None:
     PrototypeBank(rows_of(300)).save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content)) if kept == 0.5 else kept])
-    for make in (PrototypeBank, PrototypeBank.load):
-        with pytest.raises(ValueError, match="path must be a safetensors file"):
+    for make, name in ((PrototypeBank, "prototypes"), (PrototypeBank.load, "path")):
+        with pytest.raises(ValueError, match=f"^{name} must be a safetensors file; got '{path}'"):
             make(path)
 
 
 def test_other_files_are_refused(path: Path) -> None:
     path.write_bytes(b"Never a safetensors file. " * 100)
-    for make in (PrototypeBank, PrototypeBank.load):
-        with pytest.raises(ValueError, match="path must be a safetensors file"):
+    for make, name in ((PrototypeBank, "prototypes"), (PrototypeBank.load, "path")):
+        with pytest.raises(ValueError, match=f"^{name} must be a safetensors file; got '{path}'"):
             make(path)
     for metadata in (None, {"format": "pt"}, {"format": _bank_file.FORMAT + "0"}):
         save_file({"prototypes": torch.ones(3, 2)}, path, metadata)

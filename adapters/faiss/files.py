@@ -75,7 +75,8 @@ def read_index(
         return _read(fname, "fname", device)
     path = _path(fname, "PyCallbackIOReader(file.read) reads an open file")
     if not path.is_file():
-        raise MissingIndexError(f"fname must be the file of an index; got {str(path)!r}")
+        what = "the folder " if path.is_dir() else ""
+        raise MissingIndexError(f"fname must be an existing file; got {what}{str(path)!r}")
     reader = FileIOReader(path)
     if _is_faiss(begin := reader.read_bytes(4)):
         return wire.read(reader, begin, "fname", device)

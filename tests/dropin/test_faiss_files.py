@@ -111,7 +111,7 @@ def test_files_that_are_not_there_or_cannot_be(tmp_path: Path) -> None:
     index, folder = made(ours, "IndexFlatL2"), tmp_path / "no" / "index"
     for path in (tmp_path / "nowhere", tmp_path):
         for kind in (FileNotFoundError, RuntimeError):
-            with pytest.raises(kind, match=r"fname must be the file .* got '/"):
+            with pytest.raises(kind, match=r"fname must be an existing file; got (the folder )?'/"):
                 ours.read_index(path)
     for call in (
         lambda: ours.write_index(index, folder),
