@@ -23,8 +23,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flashmatch import PrototypeBank
+from flashmatch.retriever import read_image
 from flashmatch.retriever.gallery import fit, photographs_in, shipped_photographs
-from flashmatch.retriever.images import open_image, read_image
+from flashmatch.retriever.images import open_image
 from flashmatch.retriever.names import print_line, printable, quoted
 
 SIDE = 24  # of a thumbnail in pixels

@@ -3,6 +3,7 @@
 from .encoders import EFFICIENTNET_LITE0_PREPROCESS, build_encoder
 from .heads import LossHead
 from .image_to_image import ImageToImageRetriever
+from .images import UnreadableImage, read_image
 from .metrics import KnnAccuracy, RetrievalMetrics
 from .preprocess import ImagePreprocessor
 from .prototypes import load_prototypes
@@ -16,7 +17,9 @@ __all__ = [
     "KnnAccuracy",
     "LossHead",
     "RetrievalMetrics",
+    "UnreadableImage",
     "build_encoder",
     "collate",
     "load_prototypes",
+    "read_image",
 ]
