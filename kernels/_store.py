@@ -87,14 +87,37 @@ def open_mapped(path: str | os.PathLike) -> TensorFile:
         FileNotFoundError, ValueError: no such file, not a safetensors file, or one whose header
             has changed since it was written.
     """
-    from safetensors import safe_open  # a search of tensors needs none of it
-
     path = Path(path)
     if not path.is_file():
         what = "the folder " if path.is_dir() else ""
         raise FileNotFoundError(f"path must be an existing file; got {what}{str(path)!r}")
+    found = _opened(path)
+    sums = found.tensors.pop(_CHECKSUMS, None)
+    if sums is not None or _CHECKSUMS in found.metadata:  # either asks for the other
+        counts = {name: block_count(x.shape, x.dtype) for name, x in found.tensors.items()}
+        if sums is None or sums.dtype != torch.int64 or sums.shape != (2 + sum(counts.values()),):
+            found.refuse("its checksums are not those of its tensors")
+        found.checksums.update(_read(found, sums.tolist(), counts))
+    return found
+
+
+def _opened(path: Path, attempts: int = 100) -> TensorFile:
+    """safetensors opens a path twice, for its header and for its bytes: in between, whoever saves
+    may have put another file there. Then it is opened again."""
+    status = os.stat(path)
     try:
-        status = os.stat(path)
+        found = _mapped(path, status)
+    except ValueError:
+        if attempts and _is_another(path, status):
+            return _opened(path, attempts - 1)
+        raise
+    return _opened(path, attempts - 1) if attempts and _is_another(path, status) else found
+
+
+def _mapped(path: Path, status: os.stat_result) -> TensorFile:
+    from safetensors import safe_open  # a search of tensors needs none of it
+
+    try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = dict(file.metadata() or {})
@@ -102,14 +125,14 @@ def open_mapped(path: str | os.PathLike) -> TensorFile:
         raise
     except Exception as error:  # of a dtype, say, that only the file knows
         raise ValueError(f"path must be a safetensors file; got {str(path)!r}: {error}") from error
-    found = TensorFile(str(path), tensors, metadata, status=status)
-    sums = tensors.pop(_CHECKSUMS, None)
-    if sums is not None or _CHECKSUMS in metadata:  # either says that the other has to be there
-        counts = {name: block_count(x.shape, x.dtype) for name, x in tensors.items()}
-        if sums is None or sums.dtype != torch.int64 or sums.shape != (2 + sum(counts.values()),):
-            found.refuse("its checksums are not those of its tensors")
-        found.checksums.update(_read(found, sums.tolist(), counts))
-    return found
+    return TensorFile(str(path), tensors, metadata, status=status)
+
+
+def _is_another(path: Path, status: os.stat_result) -> bool:
+    """Whether the file there is not the one that had ``status``. A new one may have its number."""
+    now = os.stat(path)
+    then = status.st_dev, status.st_ino, status.st_mtime_ns
+    return (now.st_dev, now.st_ino, now.st_mtime_ns) != then
 
 
 def _read(file: TensorFile, sums: list[int], counts: dict[str, int]) -> dict[str, list[int]]:

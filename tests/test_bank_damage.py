@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
 from faults.banks import is_consistent
 from safetensors import safe_open
@@ -284,6 +285,27 @@ def test_vectors_changed_in_memory_are_found(path: Path) -> None:
 
 
 # Several writers, and what comes back
+
+
+@pytest.mark.parametrize("rows", [500, 700])
+def test_a_save_while_a_file_is_opened(
+    rows: int, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """safetensors opens it twice; what comes between belongs to another bank."""
+    old, new = (PrototypeBank(torch.full((n, 8), x)) for n, x in ((500, 1.0), (rows, 2.0)))
+    old.save(path)
+    real, opened = safetensors.safe_open, []
+
+    def slow(*arguments: object):
+        opened.append(real(*arguments))
+        if len(opened) == 1:
+            new.save(path)
+        return opened[-1]
+
+    monkeypatch.setattr(safetensors, "safe_open", slow)
+    found = PrototypeBank.load(path, check=True)
+    assert len(opened) == 2
+    assert torch.equal(found.vectors(), new.vectors())
 
 
 def test_two_saves_to_one_path(path: Path) -> None:
