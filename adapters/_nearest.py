@@ -9,9 +9,8 @@ query whose bound does not exclude is searched again, for four times as many.
 import torch
 from torch import Tensor
 
-from flashmatch.kernels import PrototypeBank
-from flashmatch.kernels._fit_threads import in_fit_thread
-
+from ..kernels import PrototypeBank
+from ..kernels._fit_threads import in_fit_thread
 from ._measured import MeasuredRows
 
 SPARE = 8

@@ -9,8 +9,7 @@ bound is off by some 2^-43 of the vectors' squares.
 import torch
 from torch import Tensor
 
-from flashmatch.kernels._fit_threads import in_fit_thread
-
+from ..kernels._fit_threads import in_fit_thread
 from ._measured import COSINE_EPS, MeasuredRows
 
 _ROWS = 1 << 12

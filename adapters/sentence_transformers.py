@@ -22,8 +22,8 @@ FUNCTIONS = {
     "euclidean_sim": "euclidean",
 }
 """What sentence_transformers.util's functions compute, by their names."""
-MODELS = {"cosine": "cosine", "dot": "dot", "euclidean": "euclidean"}
-"""And those of its models, by ``similarity_fn_name``."""
+MODELS = ("cosine", "dot", "euclidean")
+"""And its models, by ``similarity_fn_name``."""
 CHOICES = (*METRICS, "euclidean")
 
 
@@ -174,7 +174,7 @@ def metric_of(score_function: ScoreFunction) -> str:
         return str(score_function)
     of_model = getattr(getattr(score_function, "__self__", None), "similarity_fn_name", None)
     if of_model in MODELS and getattr(score_function, "__name__", "") == "similarity":
-        return MODELS[of_model]
+        return of_model
     package = (getattr(score_function, "__module__", None) or "").partition(".")[0]
     name = getattr(score_function, "__name__", "")
     if package == "sentence_transformers" and name in FUNCTIONS:

@@ -90,15 +90,6 @@ def _is_freed(value: Tensor) -> bool:
     return bool(value.untyped_storage().nbytes() < (last + 1) * value.element_size())
 
 
-def require_data(queries: Tensor, chunks: Sequence[Tensor]) -> None:
-    """Numbers of all, or of none: where everything lies on meta, shapes alone are asked for."""
-    if queries.is_meta and all(chunk.is_meta for chunk in chunks):
-        return
-    require_dense("queries", queries)
-    for i, chunk in enumerate(chunks):
-        require_dense(f"prototypes[{i}]" if len(chunks) > 1 else "prototypes", chunk)
-
-
 def require_vectors(name: str, value: object, meta_too: bool = False) -> None:
     """A 2-D dense floating tensor of at least one channel."""
     if not isinstance(value, Tensor):

@@ -64,8 +64,9 @@ def topk(
     ``flashmatch.kernels.WORKSPACE_BYTES``, whatever Q, M and k.
     """
     _checks.require_vectors("queries", queries, meta_too=True)
-    chunks = _checks.require_prototypes(prototypes, meta_too=True)
-    _checks.require_data(queries, chunks)
+    chunks = _checks.require_prototypes(prototypes, meta_too=queries.is_meta)
+    if queries.is_meta and not all(chunk.is_meta for chunk in chunks):  # else shapes are asked for
+        _checks.require_dense("queries", queries)
     _checks.require_same_channels(queries, chunks)
     count, rows = queries.shape[0], sum(chunk.shape[0] for chunk in chunks)  # len() is no symbol
     k = _checks.require_k(k, rows)

@@ -211,11 +211,9 @@ def _limits(values: np.ndarray, is_absent: np.ndarray | None) -> tuple[float, fl
 
 
 def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    exponent = -np.frexp(max(abs(low), abs(high)))[
-        1
-    ]  # so that no difference leaves float64's range
-    values = np.ldexp(values.astype(np.float64).clip(low, high), exponent)
-    low, high = np.ldexp((low, high), exponent)
+    _, exponent = np.frexp(max(abs(low), abs(high)))  # no difference may leave float64's range
+    values = np.ldexp(values.astype(np.float64).clip(low, high), -exponent)
+    low, high = np.ldexp((low, high), -exponent)
     values -= low
     values *= 255 / (high - low)
     return np.nan_to_num(values.round(out=values), copy=False, nan=0.0)

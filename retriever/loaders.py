@@ -160,7 +160,7 @@ def _encode_batches(
     features: list[Tensor] = []
     parts: list[Part] = []
     columns = gives_columns(source.loader.collate_fn)
-    bar = {"total": _batches_of(source), "disable": not progress, "leave": False}
+    bar = {"total": source.batches, "disable": not progress, "leave": False}
     for data, positions, items, worker in tqdm(source, "encoding prototypes", **bar):
         batch = _read(data, columns)
         count = _count(batch)
@@ -177,13 +177,6 @@ def _encode_batches(
     if rows.kind == "turn" and source.is_stream:
         require_shared_work(rows.features, parts, source.length)
     return rows, lost
-
-
-def _batches_of(source: WatchedLoader) -> int | None:
-    try:
-        return len(source.loader)
-    except TypeError:
-        return None
 
 
 def _read(data: Any, columns: bool) -> Batch:

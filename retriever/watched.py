@@ -7,7 +7,6 @@ collate function that counts.
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from math import inf
 from operator import index
 from typing import Any, NamedTuple
 
@@ -50,8 +49,12 @@ class WatchedLoader:
     @property
     def length(self) -> int | None:
         """How many items the dataset has; None where it does not say."""
-        length = _length_of(self.loader.dataset)
-        return None if length == inf else int(length)
+        return _length_of(self.loader.dataset)
+
+    @property
+    def batches(self) -> int | None:
+        """How many batches are to come; None where nobody says."""
+        return _length_of(self.loader)
 
     @property
     def positions(self) -> list[int] | None:
@@ -75,8 +78,10 @@ class WatchedLoader:
         what, by = "sampler", type(loader.sampler)
         if self.is_batched and type(loader.batch_sampler) is not BatchSampler:
             what, by = "batch_sampler", type(loader.batch_sampler)
-        elif loader.drop_last and len(self.positions or ()) < _length_of(loader.sampler):
-            return "drop_last=True leaves out the others; make it with drop_last=False"
+        elif loader.drop_last:
+            drawn = _length_of(loader.sampler)
+            if drawn is None or len(self.positions or ()) < drawn:
+                return "drop_last=True leaves out the others; make it with drop_last=False"
         if self._twin is None:
             return f"the __iter__ of {type(loader).__name__} leaves out the others"
         return (
@@ -146,12 +151,12 @@ def name_samples(error: Exception, doing: str, positions: list[int] | None) -> N
         error.add_note(f"prototype: while {doing} the samples {positions} of the dataset")
 
 
-def _length_of(sized: Any) -> float:
-    """inf where it does not say; some raise what they like."""
+def _length_of(sized: Any) -> int | None:
+    """None where it does not say; some raise what they like."""
     try:
         return len(sized)
     except (TypeError, NotImplementedError, AttributeError):
-        return inf
+        return None
 
 
 class _Recorder(Sampler):

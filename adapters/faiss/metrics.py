@@ -1,7 +1,8 @@
 """FAISS's metrics by number: two are searched by, the others are known by name."""
 
-import numpy as np
 from torch import Tensor
+
+from ...kernels._checks import require_int
 
 METRIC_INNER_PRODUCT = 0
 METRIC_L2 = 1
@@ -23,14 +24,12 @@ _NAMES = {number: name for name, number in list(globals().items()) if name.start
 
 def metric_name(metric: object) -> str:
     """What ``flashmatch.topk`` calls it."""
-    if not isinstance(metric, (int, np.integer)) or isinstance(metric, bool):
-        raise TypeError(f"metric must be an int; got {type(metric).__name__}")
-    if metric not in METRICS:
+    number = require_int("metric", metric)
+    if number not in METRICS:
         raise NotImplementedError(
-            "metric must be METRIC_INNER_PRODUCT (0) or METRIC_L2 (1); "
-            f"got {metric_title(int(metric))}"
+            f"metric must be METRIC_INNER_PRODUCT (0) or METRIC_L2 (1); got {metric_title(number)}"
         )
-    return METRICS[int(metric)]
+    return METRICS[number]
 
 
 def metric_title(metric: int) -> str:
