@@ -1,14 +1,22 @@
 """Which chips the kernels run on: those that the compile matrix stands for."""
 
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import cache
 
 import torch
 
-from ._chips import H100, Chip, chip_of
 from ._triton_tiles import HIP, RDNA
 
 _AMD = {"gfx942": HIP, "gfx1100": RDNA, "gfx1101": RDNA, "gfx1102": RDNA}
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What plans and launches ask of a chip."""
+
+    arch: int
+    """As the tiles name it."""
+    multiprocessors: int
 
 
 def is_supported(device: torch.device) -> bool:
@@ -22,10 +30,10 @@ def is_supported(device: torch.device) -> bool:
 
 @cache
 def chip(device: torch.device) -> Chip:
-    """Without a device, as interpreted, an H100 of few multiprocessors, so that programs loop."""
+    """Without a device, as interpreted, an H100 of two multiprocessors, so that programs loop."""
     if device.type != "cuda":
-        return replace(H100, multiprocessors=2)
-    return replace(chip_of(torch.cuda.get_device_properties(device)), arch=arch(device))
+        return Chip(90, multiprocessors=2)
+    return Chip(arch(device), torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def arch(device: torch.device) -> int:

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ._chips import Chip
-from ._triton_scan_model import Screen, scan_seconds
+from ._triton_chip import Chip
 from ._triton_tiles import (
     GROUP,
     RAW_QUERIES,
     RDNA,
     WIDTH,
+    Screen,
     Tile,
     few_tile,
     fp16_tiles,
@@ -95,7 +95,7 @@ def choose_plan(
         tile = raw_tile(half, chip.arch)
     else:
         tiles = fp16_tiles(chip.arch)
-        tile = best_tile("fp16", tiles, queries, rows, channels, chip, pairs, tuned)
+        tile = tile_of("fp16", tiles, queries, channels, pairs, tuned)
     query_rows = min(pad(queries, tile.block_q), MOST_QUERIES)
 
     def held(query_rows: int, rows: int) -> int:
@@ -136,7 +136,7 @@ def choose_codes_plan(
         tile = few_tile(chip.arch)
     else:
         tiles = int8_tiles(width, chip.arch)
-        tile = best_tile("int8", tiles, queries, pages * span, channels, chip, pairs, tuned)
+        tile = tile_of("int8", tiles, queries, channels, pairs, tuned)
     first = k + max(8, k // 4)
     kept = first + max(494 if queries <= 256 else 238, k)
 
@@ -173,28 +173,19 @@ def choose_codes_plan(
     )
 
 
-def best_tile(
+def tile_of(
     screen: Screen,
     tiles: tuple[Tile, ...],
     queries: int,
-    rows: int,
     channels: int,
-    chip: Chip,
     pairs: bool,
-    tuned: Tuned | None = None,
+    tuned: Tuned | None,
 ) -> Tile:
-    """The tile that was found to be fastest, or else the one that should be.
-
-    The latter is of those that need no proof on the user's own card.
-    """
+    """The tile that was found to be fastest on the user's own card, or else the plainest."""
     if pairs:
         return masked(tiles)
-    queries = min(queries, MOST_QUERIES)
-    found = tuned.tile(screen, queries, channels, tiles) if tuned else None
-    if found:
-        return found
-    plain = [tile for tile in tiles if not tile.persistent]
-    return min(plain, key=lambda tile: scan_seconds(tile, screen, queries, rows, channels, chip))
+    found = tuned.tile(screen, min(queries, MOST_QUERIES), channels, tiles) if tuned else None
+    return found or tiles[0]
 
 
 def _shrunk(

@@ -20,8 +20,7 @@ from ._codes import Codes, fitted_frame
 from ._taming import screen_norms
 from ._triton_exact import Originals
 from ._triton_plan import choose_codes_plan, choose_plan, pad
-from ._triton_scan_model import Screen
-from ._triton_tiles import WIDTH, Tile, fp16_tiles, int8_tiles
+from ._triton_tiles import WIDTH, Screen, Tile, fp16_tiles, int8_tiles
 from ._triton_tuned import Row
 
 Scan = Callable[[Tile], Tensor]
@@ -29,7 +28,7 @@ METRIC, K = "cosine", 10
 SCREENS: tuple[Screen, ...] = ("fp16", "int8")
 ROUNDS = 9
 FLUSH_BYTES = 2**28  # as the largest cache; clearing them also hides launches from the clock
-MARGIN = 0.02  # by which a tile must beat the model's choice
+MARGIN = 0.02  # by which a tile must beat the one of untuned plans
 
 
 @dataclass(frozen=True)
@@ -43,24 +42,20 @@ class Trial:
 
 @dataclass(frozen=True)
 class Case:
-    """All tiles on one shape, the plainest first."""
+    """All tiles on one shape, first the one that untuned plans take."""
 
     screen: Screen
     channels: int
     queries: int  # of the search
     launched: tuple[int, int]  # queries and prototypes of the launch that was timed
     trials: tuple[Trial, ...]
-    predicted: Tile  # the model's choice
 
     @property
     def best(self) -> Trial:
-        """The fastest, if that is by more than MARGIN faster than the model's choice."""
+        """The fastest, if that is by more than MARGIN faster than the first."""
         timed = [(trial.seconds, trial) for trial in self.trials if trial.seconds is not None]
-        least, fastest = min(timed, key=lambda pair: pair[0])
-        for seconds, trial in timed:
-            if trial.tile == self.predicted and least >= (1 - MARGIN) * seconds:
-                return trial
-        return fastest
+        (seconds, first), (least, fastest) = timed[0], min(timed, key=lambda pair: pair[0])
+        return first if least >= (1 - MARGIN) * seconds else fastest
 
     @property
     def row(self) -> Row:
@@ -100,7 +95,7 @@ def _fp16(queries: int, rows: int, channels: int, device: torch.device) -> Case:
     # The products of either tile lie within delta of the real ones.
     slack = 2 * _bounds_fp16.prepared_delta(pad(channels, WIDTH)) * _bounds_fp16.WIDEN
     trials = _trials(scan, fp16_tiles(chip.arch), slack, device)
-    return Case("fp16", channels, queries, (count, rows), trials, plan.tile)
+    return Case("fp16", channels, queries, (count, rows), trials)
 
 
 def _int8(queries: int, rows: int, channels: int, device: torch.device) -> Case:
@@ -126,7 +121,7 @@ def _int8(queries: int, rows: int, channels: int, device: torch.device) -> Case:
         return _triton_int8._scan(block, codes, run, originals, 0, replace(plan, tile=tile))
 
     trials = _trials(scan, int8_tiles(width, chip.arch), 0.0, device)
-    return Case("int8", channels, queries, (count, rows), trials, plan.tile)
+    return Case("int8", channels, queries, (count, rows), trials)
 
 
 def _unit_vectors(count: int, channels: int, device: torch.device) -> Tensor:

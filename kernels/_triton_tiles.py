@@ -1,6 +1,9 @@
 """How a scan is cut into programs: the tiles that each chip may run, and which of them it does."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
+
+Screen = Literal["int8", "fp16", "tf32"]
 
 # Architectures: 80, 86, 90 ... for compute capability 8.0, 8.6, 9.0 ...; and of AMD:
 HIP = 0  # gfx942
@@ -31,7 +34,7 @@ class Tile:
 
 
 def fp16_tiles(arch: int) -> tuple[Tile, ...]:
-    """For many queries against the prepared fp16 copy, the plainest first."""
+    """For many queries against the prepared fp16 copy. Untuned plans take the first."""
     if is_amd(arch):
         return (Tile(128, 128, 64, 8, 2),)
     if arch == 90:
@@ -50,7 +53,7 @@ def fp16_tiles(arch: int) -> tuple[Tile, ...]:
 
 
 def int8_tiles(width: int, arch: int) -> tuple[Tile, ...]:
-    """For many queries against codes of ``width`` bytes, the plainest first."""
+    """For many queries against codes of ``width`` bytes. Untuned plans take the first."""
     if is_amd(arch):
         return (Tile(128, 128, 64, 8, 2),)
     if arch != 90 and not _keeps_sums_apart(arch):

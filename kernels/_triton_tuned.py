@@ -13,8 +13,7 @@ from typing import Any, get_args
 
 import torch
 
-from ._triton_scan_model import Screen
-from ._triton_tiles import Tile
+from ._triton_tiles import Screen, Tile
 from ._whole_file import whole_file
 
 FORMAT = "flashmatch.tiles 1"

@@ -29,7 +29,7 @@ def tune(
     queries: from then on, and in every later process with the same version of Triton. The results
     of a search stay the same: a tile counts only where its bounds are those of the plainest tile,
     bit for bit in the int8 screen, to within twice the screen's own slack in the fp16 screen. A
-    tile that fails that is left out, with a warning. The model's choice stays unless another is
+    tile that fails that is left out, with a warning. The plainest tile stays unless another is
     more than 2 % faster.
 
     Each tile is compiled, and scans every shape some ten times; how long that takes is not

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from flashmatch.kernels import _triton_tuned, tune
-from flashmatch.kernels._chips import A100, H100
+from flashmatch.kernels._triton_chip import Chip
 from flashmatch.kernels._triton_plan import choose_codes_plan, choose_plan
 from flashmatch.kernels._triton_tiles import fp16_tiles, int8_tiles, masked
 from flashmatch.kernels._triton_tuned import Row, Tuned, path_for, read, write
@@ -19,6 +19,7 @@ from flashmatch.kernels._triton_tuned import Row, Tuned, path_for, read, write
 FP16, INT8 = fp16_tiles(90), int8_tiles(128, 90)
 ROWS = (Row("fp16", 128, 1024, FP16[2]), Row("int8", 512, 128, INT8[1]))
 WORKSPACE = 2**28
+A100, H100 = Chip(80, 108), Chip(90, 132)
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from flashmatch.kernels import _triton, _triton_chip, _triton_int8
-from flashmatch.kernels._chips import H100
 from flashmatch.kernels._codes import Codes, Frame
 from flashmatch.kernels._rows import Rows
 from flashmatch.kernels._taming import screen_norms
+from flashmatch.kernels._triton_chip import Chip
 from flashmatch.kernels._triton_tiles import HIP, RDNA, Tile, fp16_tiles, int8_tiles
 
 
@@ -108,7 +108,7 @@ def cut_searches(arch: int) -> Iterator[tuple[Search, ModuleType, Tile]]:
 def launches(arch: int) -> set[aot.Launch]:
     found: set[aot.Launch] = set()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_triton_chip, "chip", lambda device: replace(H100, arch=arch))
+        patch.setattr(_triton_chip, "chip", lambda device: Chip(arch, 132))
         for search in (*searches(), *coded_searches()):
             found |= aot.record(search)
         for search, module, tile in cut_searches(arch):

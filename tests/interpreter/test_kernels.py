@@ -11,8 +11,8 @@ from problems import KINDS, METRICS, vectors
 from torch import Tensor
 
 from flashmatch.kernels import _bounds_fp16, _order, _triton, _triton_exact, _triton_kernels
-from flashmatch.kernels._chips import H100
 from flashmatch.kernels._reference import scores as exact_scores
+from flashmatch.kernels._triton_chip import Chip
 from flashmatch.kernels._triton_plan import TritonPlan, choose_plan
 from flashmatch.kernels._triton_tiles import TILE_P
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
 def plan(raw: bool, **changes: object) -> TritonPlan:
     chosen = choose_plan(
-        4 if raw else 40, 300, 64, 3, half=False, raw=raw, chip=H100, workspace=2**28
+        4 if raw else 40, 300, 64, 3, half=False, raw=raw, chip=Chip(90, 132), workspace=2**28
     )
     return dataclasses.replace(chosen, **changes)
 

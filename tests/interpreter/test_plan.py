@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from flashmatch.kernels._chips import A100, H100, MI300X
+from flashmatch.kernels._triton_chip import Chip
 from flashmatch.kernels._triton_plan import (
     MAX_K,
     CodesPlan,
@@ -13,9 +13,10 @@ from flashmatch.kernels._triton_plan import (
     choose_plan,
     pad,
 )
-from flashmatch.kernels._triton_tiles import RDNA, fp16_tiles, int8_tiles
+from flashmatch.kernels._triton_tiles import HIP, RDNA, fp16_tiles, int8_tiles
 
 MIB = 2**20
+H100 = Chip(90, 132)
 
 
 def plan(queries: int, prototypes: int, channels: int, k: int, **changes: object) -> TritonPlan:
@@ -49,11 +50,11 @@ def test_few_queries_read_prototypes_raw_where_they_may_be() -> None:
     assert plan(16, 1000, 64, 5).raw
     assert not plan(17, 1000, 64, 5).raw
     assert not plan(16, 1000, 64, 5, raw=False).raw
-    assert not plan(16, 1000, 64, 5, chip=replace(H100, arch=RDNA)).raw  # it multiplies no TF32
+    assert not plan(16, 1000, 64, 5, chip=Chip(RDNA, 96)).raw  # it multiplies no TF32
 
 
 def test_amd_takes_no_register_limit() -> None:
-    assert plan(100, 1000, 64, 5, chip=MI300X).row_options == {"num_warps": 4}
+    assert plan(100, 1000, 64, 5, chip=Chip(HIP, 304)).row_options == {"num_warps": 4}
     assert plan(100, 1000, 64, 5).row_options == {"num_warps": 4, "maxnreg": 255}
 
 
@@ -88,12 +89,11 @@ def test_a_bank_that_fits_is_read_once() -> None:
     assert not codes_plan(17, 1000, 128, 10).few
 
 
-def test_tiles_follow_the_model() -> None:
-    """Wide ones pay where they lower the traffic between cache and multiprocessors."""
-    wide = codes_plan(8192, 10**4, 1536, 10).tile
-    assert wide.block_p == 256
-    assert codes_plan(128, 1, 64, 10).tile.block_p == 128
-    assert plan(8192, 10**6, 1536, 10, chip=A100).tile in fp16_tiles(80)
+@pytest.mark.parametrize("arch", [80, 89, 90, 100, 120, HIP, RDNA])
+def test_untuned_plans_take_the_first_tile(arch: int) -> None:
+    chip = Chip(arch, 132)
+    assert plan(8192, 10**6, 1536, 10, chip=chip).tile == fp16_tiles(arch)[0]
+    assert codes_plan(8192, 10**4, 1536, 10, chip=chip).tile == int8_tiles(1536, arch)[0]
 
 
 def test_no_plan_is_persistent_unless_tuned() -> None:
