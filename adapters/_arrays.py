@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..kernels._checks import require_dense
+from ..kernels.contract.arguments import require_dense
 
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import PrototypeBank
-from ..kernels._fit_threads import in_fit_thread
+from ..kernels.concurrency.fit_thread import in_fit_thread
 from ._measured import MeasuredRows
 
 SPARE = 8

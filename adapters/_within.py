@@ -9,7 +9,7 @@ bound is off by some 2^-43 of the vectors' squares.
 import torch
 from torch import Tensor
 
-from ..kernels._fit_threads import in_fit_thread
+from ..kernels.concurrency.fit_thread import in_fit_thread
 from ._measured import COSINE_EPS, MeasuredRows
 
 _ROWS = 1 << 12

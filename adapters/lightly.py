@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..kernels import Matches, PrototypeBank, topk
-from ..kernels._checks import require_int
-from ..kernels._naming import named
+from ..kernels.contract.arguments import require_int
+from ..kernels.contract.naming import named
 from ..retriever import knn
 from ..retriever.metrics import KnnAccuracy
 from ..retriever.relevance import Labels, as_labels

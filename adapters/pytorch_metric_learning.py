@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from ..kernels import Matches, PrototypeBank, topk
-from ..kernels._checks import METRICS, NONFINITE, require_choice, require_device, require_int
-from ..kernels._naming import named
+from ..kernels.contract.arguments import require_choice, require_device, require_int
+from ..kernels.contract.finite import NONFINITE
+from ..kernels.contract.metrics import METRICS
+from ..kernels.contract.naming import named
 from ..retriever.relevance import ranks_of_others
 from ._arrays import as_vectors
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from ..kernels import Matches, PrototypeBank, topk
-from ..kernels._checks import METRICS, require_int
-from ..kernels._naming import named
+from ..kernels.contract.arguments import require_int
+from ..kernels.contract.metrics import METRICS
+from ..kernels.contract.naming import named
 from ..retriever.relevance import ranks_of_others
 from ._arrays import as_vectors
 from ._nearest import NearestRows

@@ -1,8 +1,8 @@
 """The gate: what the right answer is, and how much of a provider's answer agrees with it.
 
 Every checked query is searched in full in fp64, block by block, keeping k + MARGIN candidates.
-The oracle (kernels/_reference.py) then scores those candidates by its own definition, and the
-order is its own: fp32-rounded score descending, index ascending. What was not kept scored less
+The oracle (kernels/contract/reference.py) then scores those candidates by its own definition, and
+the order is its own: fp32-rounded score descending, index ascending. What was not kept scored less
 than the k-th by more than any rounding of the fp64 blocks could explain; where that fails (mass
 ties), and for a sample of queries in any case, the oracle scores every prototype.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flashmatch.kernels import _reference
+from flashmatch.kernels.contract import reference
 
 MARGIN = 32
 MAX_CHECKED = 1024  # of more queries, this many evenly spaced ones
@@ -70,7 +70,7 @@ def _candidates(queries: Tensor, prototypes: Tensor, kept: int, metric: str) -> 
 
 def _block(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
     if metric == "cosine":
-        eps = _reference.COSINE_EPS
+        eps = reference.COSINE_EPS
         queries = queries / queries.norm(dim=1, keepdim=True).clamp(min=eps)
         prototypes = prototypes / prototypes.norm(dim=1, keepdim=True).clamp(min=eps)
     products = queries @ prototypes.T
@@ -83,7 +83,7 @@ def _block(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
 def _order(query: Tensor, prototypes: Tensor, rows: Tensor, metric: str) -> tuple[Tensor, Tensor]:
     """Oracle scores of the given rows, best first, and those rows."""
     rows = rows.sort().values  # ascending, and the sort below is stable
-    scores = _reference.scores(query[None], prototypes[rows], metric)[0]
+    scores = reference.scores(query[None], prototypes[rows], metric)[0]
     best = scores.sort(descending=True, stable=True)
     return best.values, rows[best.indices]
 
@@ -91,5 +91,5 @@ def _order(query: Tensor, prototypes: Tensor, rows: Tensor, metric: str) -> tupl
 def _in_full(query: Tensor, prototypes: Tensor, k: int, metric: str) -> Tensor:
     """The oracle's answer over every prototype, in blocks: its scores are row by row."""
     rows = max(1, BLOCK_BYTES // (8 * prototypes.shape[1]))
-    scores = [_reference.scores(query[None], part, metric)[0] for part in prototypes.split(rows)]
+    scores = [reference.scores(query[None], part, metric)[0] for part in prototypes.split(rows)]
     return torch.cat(scores).sort(descending=True, stable=True).indices[:k]

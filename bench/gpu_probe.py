@@ -66,7 +66,7 @@ def run(device: torch.device, tiny: bool = False) -> int:
 
 
 def _verdict(case: Case, device: torch.device) -> str:
-    from flashmatch.kernels import _reference
+    from flashmatch.kernels.contract import reference
 
     shape, metric = case.shape, case.shape.metric
     if metric == "ties":
@@ -78,7 +78,7 @@ def _verdict(case: Case, device: torch.device) -> str:
     search = _bank if case.body == "bank" else _topk
     scores, indices = (x.cpu() for x in search(queries, prototypes, shape.k, metric, mask))
     on_host = None if mask is None else mask.cpu()
-    expected = _reference.topk(queries.cpu(), prototypes.cpu(), shape.k, metric, on_host)
+    expected = reference.topk(queries.cpu(), prototypes.cpu(), shape.k, metric, on_host)
     ulps = (scores.view(torch.int32).long() - expected[0].view(torch.int32).long()).abs().max()
     if torch.equal(indices, expected[1]) and ulps <= 1:  # fp64's last bit may round to either
         return "right"
@@ -95,22 +95,23 @@ def _mask(case: Case, device: torch.device) -> Tensor | None:
 def _topk(
     queries: Tensor, prototypes: Tensor, k: int, metric: str, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    from flashmatch.kernels import _triton
+    from flashmatch.kernels.triton_backend import float_search
 
     chunk_rows = len(prototypes) * 2 // 3  # a second chunk, and ragged
-    return _triton.search(queries, [prototypes], k, metric, mask, chunk_rows, True)
+    return float_search.search(queries, [prototypes], k, metric, mask, chunk_rows, True)
 
 
 def _bank(
     queries: Tensor, prototypes: Tensor, k: int, metric: str, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """As a bank would, whose own thresholds would send searches this small elsewhere."""
-    from flashmatch.kernels import _triton_int8
-    from flashmatch.kernels._codes import Codes, fitted_frame
-    from flashmatch.kernels._rows import Rows
-    from flashmatch.kernels._taming import screen_norms
+    from flashmatch.kernels.codes.frame import fitted_frame
+    from flashmatch.kernels.codes.pages import Codes
+    from flashmatch.kernels.contract.chunks import Rows
+    from flashmatch.kernels.storage.clean_rows import screen_norms
+    from flashmatch.kernels.triton_backend import int8_search
 
     frame = fitted_frame(prototypes.float(), metric)
-    codes = Codes(frame, _triton_int8.LAYOUT, *prototypes.shape)
+    codes = Codes(frame, int8_search.LAYOUT, *prototypes.shape)
     codes.write(0, prototypes, screen_norms(prototypes))
-    return _triton_int8.search(queries, Rows([prototypes]), codes, k, mask, True)[:2]
+    return int8_search.search(queries, Rows([prototypes]), codes, k, mask, True)[:2]

@@ -15,8 +15,8 @@ from figures import described, figure, write
 from shapes import Shape
 
 if TYPE_CHECKING:
-    from flashmatch.kernels._triton_sweep import Case
-    from flashmatch.kernels._triton_tuned import Tuned
+    from flashmatch.kernels.triton_backend.tile_sweep import Case
+    from flashmatch.kernels.triton_backend.tuned_tiles import Tuned
 
 PART = "tiles"
 SIZES = (64, 128, 256, 512, 768, 1024, 1536), (128, 1024, 8192), 262_144  # as tune has them
@@ -29,15 +29,15 @@ def run(device: torch.device, folder: Path, tiny: bool = False, sweep: Sweep | N
     """A figure per shape, screen and tile, and the table; 1 if a tile is wrong or fails."""
     failed, best = 0, []
     try:
-        from flashmatch.kernels import _triton_tuned
+        from flashmatch.kernels.triton_backend import tuned_tiles
 
         if sweep is None:
-            from flashmatch.kernels._triton_sweep import sweep
-        path = folder / _triton_tuned.default_path(device).name
+            from flashmatch.kernels.triton_backend.tile_sweep import sweep
+        path = folder / tuned_tiles.default_path(device).name
         for case in sweep(device, *(TINY if tiny else SIZES)):
             failed += _written(case, device, folder)
             best.append(case.row)
-            _triton_tuned.write(path, best)  # each time: a part that takes too long is ended
+            tuned_tiles.write(path, best)  # each time: a part that takes too long is ended
     except Exception as error:
         what = "the rest, tile any: scan"
         write([figure(device, PART, what, "", None, "ms", described(error))], folder)
@@ -59,9 +59,9 @@ def _written(case: "Case", device: torch.device, folder: Path) -> int:
 @contextmanager
 def tile(i: int) -> Iterator[None]:
     """Plans follow a table that names the ``i``-th tile of each kind, or the last there is."""
-    from flashmatch.kernels import _triton_tuned
+    from flashmatch.kernels.triton_backend import tuned_tiles
 
-    tuned: Any = _triton_tuned
+    tuned: Any = tuned_tiles
     kept = tuned.of_device
     tuned.of_device = lambda device: _table(device, i)
     try:
@@ -76,7 +76,7 @@ def count(device: torch.device) -> int:
 
 
 def _table(device: torch.device, i: int) -> "Tuned":
-    from flashmatch.kernels._triton_tuned import Row, Tuned
+    from flashmatch.kernels.triton_backend.tuned_tiles import Row, Tuned
 
     kinds = _tiles(device).items()
     return Tuned(tuple(Row(kind, 128, 128, tiles[min(i, len(tiles) - 1)]) for kind, tiles in kinds))
@@ -84,7 +84,7 @@ def _table(device: torch.device, i: int) -> "Tuned":
 
 def _tiles(device: torch.device) -> dict:
     """By screen, the plainest first."""
-    from flashmatch.kernels import _triton_chip, _triton_tiles
+    from flashmatch.kernels.triton_backend import chips, tiles
 
-    arch = _triton_chip.chip(device).arch
-    return {"fp16": _triton_tiles.fp16_tiles(arch), "int8": _triton_tiles.int8_tiles(128, arch)}
+    arch = chips.chip(device).arch
+    return {"fp16": tiles.fp16_tiles(arch), "int8": tiles.int8_tiles(128, arch)}

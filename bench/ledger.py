@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from flashmatch.kernels._machine import cpu_name
+from flashmatch.kernels.machine import cpu_name
 from links import ROOT
 
 RESULTS = ROOT / "bench" / "results"

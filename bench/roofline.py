@@ -14,17 +14,19 @@ import torch
 from torch import Tensor
 
 from flashmatch import kernels
-from flashmatch.kernels import _bounds_fp16, _bounds_int8, _plan, _triton_model
+from flashmatch.kernels import _triton_model
 from flashmatch.kernels._chips import Chip, chip_of
 from flashmatch.kernels._triton_model import Stages
-from flashmatch.kernels._triton_plan import (
+from flashmatch.kernels.proofs import fp16, int8
+from flashmatch.kernels.torch_backend import plan
+from flashmatch.kernels.triton_backend.plan import (
     MAX_K,
     CodesPlan,
     TritonPlan,
     choose_codes_plan,
     choose_plan,
 )
-from flashmatch.kernels._triton_tiles import GROUP, WIDTH
+from flashmatch.kernels.triton_backend.tiles import GROUP, WIDTH
 from measure import seconds_of
 from shapes import Shape
 
@@ -51,9 +53,9 @@ def _plan_of(shape: Shape, chip: Chip, provider: str) -> TritonPlan | CodesPlan 
     """What the Triton body would choose; None for searches that it does not take."""
     Q, M, C, k = shape.Q, shape.M, shape.C, shape.k
     workspace = kernels.WORKSPACE_BYTES
-    if provider not in (TOPK, BANK) or k > MAX_K or C > _bounds_fp16.MAX_CHANNELS:
+    if provider not in (TOPK, BANK) or k > MAX_K or C > fp16.MAX_CHANNELS:
         return None
-    pays = _plan.plan(Q, M, C, k, workspace, None).codes_pay and C <= _bounds_int8.MAX_CHANNELS
+    pays = plan.plan(Q, M, C, k, workspace, None).codes_pay and C <= int8.MAX_CHANNELS
     if provider == BANK and pays:
         return choose_codes_plan(
             Q, -(-M // _triton_model.PAGE), C, k, span=_triton_model.PAGE, group=GROUP,

@@ -7,13 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _bank_file, _checks, _coding, _store, _transforms
-from ._collection import Collection
-from ._counts import BankStats as BankStats
-from ._fit_threads import in_fit_thread
-from ._naming import named
-from ._prepared import Prepared, prepared
-from ._succession import Succession
+from . import transforms
+from .concurrency.fit_thread import in_fit_thread
+from .concurrency.succession import Succession
+from .contract import arguments, finite, metrics
+from .contract.naming import named
+from .files import tensor_file
+from .storage import bank_file, coder
+from .storage.collection import Collection
+from .storage.counts import BankStats as BankStats
+from .storage.prepared import Prepared, prepared
 from .topk import Matches
 
 _ANY_MODE = torch.inference_mode(False)  # what is made in inference mode never changes outside it
@@ -66,17 +69,17 @@ class PrototypeBank:
         nonfinite: str = "raise",
         progress: bool | None = None,
     ) -> None:
-        _checks.require_choice("metric", metric, _checks.METRICS)
-        _checks.require_choice("screen", screen, _coding.SCREENS)
-        _checks.require_choice("nonfinite", nonfinite, _checks.NONFINITE)
+        arguments.require_choice("metric", metric, metrics.METRICS)
+        arguments.require_choice("screen", screen, coder.SCREENS)
+        arguments.require_choice("nonfinite", nonfinite, finite.NONFINITE)
         file = None
         if isinstance(prototypes, (str, os.PathLike)):
             path = os.fspath(prototypes)
             with named(path="prototypes"):
-                prototypes = _store.open_matrix(path)
-            file = _store.TensorFile(str(path), {"prototypes": prototypes}, {})
-        chunks = [chunk.detach() for chunk in _checks.require_prototypes(prototypes)]
-        place = chunks[0].device if device is None else _checks.require_device("device", device)
+                prototypes = tensor_file.open_matrix(path)
+            file = tensor_file.TensorFile(str(path), {"prototypes": prototypes}, {})
+        chunks = [chunk.detach() for chunk in arguments.require_prototypes(prototypes)]
+        place = chunks[0].device if device is None else arguments.require_device("device", device)
         options = metric, screen, nonfinite, progress
         self._begin(in_fit_thread(chunks, prepared, chunks, ids, place, *options, file))
 
@@ -100,11 +103,11 @@ class PrototypeBank:
         """
         state = self._state  # this one, whatever others make of the bank meanwhile
         rows = state.collection
-        _checks.require_vectors("queries", queries)
+        arguments.require_vectors("queries", queries)
         _require_channels("queries", queries, rows)
-        k = _checks.require_k(k, len(rows))
+        k = arguments.require_k(k, len(rows))
         count = queries.shape[0]  # len() is no symbol
-        _checks.require_mask(mask, count, len(rows), queries.device)
+        arguments.require_mask(mask, count, len(rows), queries.device)
         if count == 0 or k == 0:
             empty = queries.new_empty(count, k, dtype=torch.float32)
             return Matches(empty, empty.long())
@@ -112,7 +115,7 @@ class PrototypeBank:
         if torch.compiler.is_exporting():  # the program outlives this bank: it keeps the vectors
             handle, mask = None, rows.mask_by_row(mask)
             mask = mask if mask is None else mask.to(place)
-        scores, found = _transforms.search(
+        scores, found = transforms.search(
             queries, rows.rows.chunks, k, state.coder.metric, mask, None,
             state.nonfinite == "exclude", handle,
         )  # fmt: skip
@@ -129,7 +132,7 @@ class PrototypeBank:
             TypeError, ValueError: wrong dtype or width, ids that repeat or are in the bank already,
                 and, unless ``nonfinite="exclude"``, vectors that are not finite.
         """
-        chunks = [chunk.detach() for chunk in _checks.require_prototypes(prototypes)]
+        chunks = [chunk.detach() for chunk in arguments.require_prototypes(prototypes)]
         for chunk in chunks:
             _require_channels("prototypes", chunk, self._rows)
         return self._states.change(
@@ -160,7 +163,7 @@ class PrototypeBank:
         """
         rows = self._rows
         if positions is not None:
-            _checks.require_positions("positions", positions, len(rows))
+            arguments.require_positions("positions", positions, len(rows))
         return in_fit_thread(rows.rows.chunks, rows.take, positions)
 
     def save(self, path: str | os.PathLike) -> None:
@@ -174,7 +177,7 @@ class PrototypeBank:
             ValueError, OSError: ``path`` is no file, or cannot be written.
         """
         state = self._state
-        in_fit_thread(state.collection.rows.chunks, _bank_file.save, path, state)
+        in_fit_thread(state.collection.rows.chunks, bank_file.save, path, state)
 
     @classmethod
     @_ANY_MODE
@@ -199,8 +202,8 @@ class PrototypeBank:
                 and what is wrong with it.
         """
         bank = cls.__new__(cls)
-        place = _checks.require_device("device", "cpu" if device is None else device)
-        bank._begin(in_fit_thread((), _bank_file.load, path, place, check is None))
+        place = arguments.require_device("device", "cpu" if device is None else device)
+        bank._begin(in_fit_thread((), bank_file.load, path, place, check is None))
         if check:
             bank.check()
         return bank
@@ -246,10 +249,10 @@ class PrototypeBank:
         return len(self._rows)
 
     def __repr__(self) -> str:
-        rows, coder = self._state.collection, self._state.coder
+        rows = self._rows
         return (
-            f"PrototypeBank({len(rows)} x {rows.rows.channels}, metric={coder.metric!r}, "
-            f"screen={coder.screen!r}, dtype={rows.rows.dtype}, device='{rows.device}')"
+            f"PrototypeBank({len(rows)} x {rows.rows.channels}, metric={self.metric!r}, "
+            f"screen={self.screen!r}, dtype={rows.rows.dtype}, device='{rows.device}')"
         )
 
     @property
@@ -297,7 +300,7 @@ class PrototypeBank:
         return self._state.collection
 
     @property
-    def _coder(self) -> _coding.Coder:
+    def _coder(self) -> coder.Coder:
         return self._state.coder
 
 

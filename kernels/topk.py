@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
-from . import _checks, _transforms
+from . import transforms
+from .contract import arguments, finite, metrics
 
 
 class Matches(NamedTuple):
@@ -63,24 +64,24 @@ def topk(
     Time is O(Q M C). Memory beyond inputs and outputs is at most
     ``flashmatch.kernels.WORKSPACE_BYTES``, whatever Q, M and k.
     """
-    _checks.require_vectors("queries", queries, meta_too=True)
-    chunks = _checks.require_prototypes(prototypes, meta_too=queries.is_meta)
+    arguments.require_vectors("queries", queries, meta_too=True)
+    chunks = arguments.require_prototypes(prototypes, meta_too=queries.is_meta)
     if queries.is_meta and not all(chunk.is_meta for chunk in chunks):  # else shapes are asked for
-        _checks.require_dense("queries", queries)
-    _checks.require_same_channels(queries, chunks)
+        arguments.require_dense("queries", queries)
+    arguments.require_same_channels(queries, chunks)
     count, rows = queries.shape[0], sum(chunk.shape[0] for chunk in chunks)  # len() is no symbol
-    k = _checks.require_k(k, rows)
-    _checks.require_choice("metric", metric, _checks.METRICS)
-    _checks.require_choice("nonfinite", nonfinite, _checks.NONFINITE)
-    _checks.require_mask(mask, count, rows, queries.device)
+    k = arguments.require_k(k, rows)
+    arguments.require_choice("metric", metric, metrics.METRICS)
+    arguments.require_choice("nonfinite", nonfinite, finite.NONFINITE)
+    arguments.require_mask(mask, count, rows, queries.device)
     if chunk_rows is not None:
-        chunk_rows = _checks.require_int("chunk_rows", chunk_rows, least=1)
+        chunk_rows = arguments.require_int("chunk_rows", chunk_rows, least=1)
     if count == 0 or k == 0:
         return Matches(
             queries.new_empty(count, k, dtype=torch.float32),
             queries.new_empty(count, k, dtype=torch.int64),
         )
-    scores, indices = _transforms.search(
+    scores, indices = transforms.search(
         queries, chunks, k, metric, mask, chunk_rows, nonfinite == "exclude"
     )
     return Matches(scores, indices)

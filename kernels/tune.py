@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
-from . import _bounds_fp16, _bounds_int8, _checks
-from ._triton_tiles import RAW_QUERIES
+from .contract import arguments
+from .proofs import fp16, int8
+from .triton_backend.tiles import RAW_QUERIES
 
-MAX_CHANNELS = min(_bounds_fp16.MAX_CHANNELS, _bounds_int8.MAX_CHANNELS)
+MAX_CHANNELS = min(fp16.MAX_CHANNELS, int8.MAX_CHANNELS)
 
 
 @torch.no_grad()
@@ -59,14 +60,14 @@ def tune(
     widths = _require_sizes("channels", channels, 1, MAX_CHANNELS)
     counts = _require_sizes("queries", queries, RAW_QUERIES + 1, 2**31)
     _require_sizes("rows", [rows], 1, 2**31)
-    from . import _triton_sweep, _triton_tuned
+    from .triton_backend import tile_sweep, tuned_tiles
 
-    target = _triton_tuned.default_path(found) if path is None else Path(path)
+    target = tuned_tiles.default_path(found) if path is None else Path(path)
     if target.is_dir():
         raise ValueError(f"path must be a file to write; got the folder {str(target)!r}")
     target.parent.mkdir(parents=True, exist_ok=True)  # rather fail now than after the sweep
     best = []
-    for case in _triton_sweep.sweep(found, widths, counts, rows):
+    for case in tile_sweep.sweep(found, widths, counts, rows):
         for trial in case.trials:
             if trial.seconds is None:
                 warnings.warn(
@@ -77,22 +78,22 @@ def tune(
         best.append(case.row)
         if verbose:
             print(f"{case.screen} {case.channels} channels, {case.queries} queries: {case.best}")
-    _triton_tuned.write(target, best)
-    _triton_tuned.of_device.cache_clear()
+    tuned_tiles.write(target, best)
+    tuned_tiles.of_device.cache_clear()
     return target
 
 
 def _require_device(device: torch.device | str | int | None) -> torch.device:
-    from . import _triton_chip
+    from .triton_backend import chips
 
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if device is None:
         found = torch.device("cpu" if interpreted or not torch.cuda.is_available() else "cuda")
     else:
-        found = _checks.require_device("device", device)
+        found = arguments.require_device("device", device)
     if found.type == "cuda" and torch.cuda.is_available():
         found = torch.device("cuda", torch.cuda.current_device()) if found.index is None else found
-        runs = found.index < torch.cuda.device_count() and _triton_chip.is_supported(found)
+        runs = found.index < torch.cuda.device_count() and chips.is_supported(found)
     else:
         runs = found.type == "cpu" and interpreted
     if not runs:
@@ -109,7 +110,7 @@ def _require_sizes(name: str, sizes: Sequence[int], least: int, most: int) -> li
         raise TypeError(f"{name} must be a sequence of ints; got {type(sizes).__name__}")
     if not sizes:
         raise ValueError(f"{name} must name at least one size; got {sizes!r}")
-    sizes = [_checks.require_int(name, size) for size in sizes]
+    sizes = [arguments.require_int(name, size) for size in sizes]
     for size in sizes:
         if not least <= size <= most:
             raise ValueError(f"{name} must lie between {least} and {most}; got {size}")

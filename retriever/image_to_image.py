@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..kernels._naming import named
+from ..kernels.contract.naming import named
 from ._checks import require_features, require_options, require_row_each
 from .batches import as_batch, as_images
 from .encoders import EncoderSpec, build_encoder, last_features

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..kernels._checks import require_dense
+from ..kernels.contract.arguments import require_dense
 from .names import printable, quoted
 
 # Pillow knows many more, and asks the content, not the name: an EPS file would reach Ghostscript.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels import Matches, PrototypeBank, topk
-from ..kernels._turn import Turn
+from ..kernels.concurrency.turn import Turn
 
 # From here on (16 MiB in fp32) a bank searches 1.2 to 2.5 times as fast as raw vectors, and more
 # with more of them; with a quarter of it no faster. Measured on one core with VNNI, 1 to 256

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..kernels._checks import require_int
+from ..kernels.contract.arguments import require_int
 from .relevance import (
     Labels,
     labels_at,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..kernels._checks import require_choice, require_int
+from ..kernels.contract.arguments import require_choice, require_int
 from .knn import Weights, class_ranks, knn_accuracy, knn_predict
 from .metric_sums import MetricSums
 from .ranking import (

@@ -18,7 +18,7 @@ from mmpretrain.models import BaseRetriever  # pyright: ignore[reportMissingImpo
 from mmpretrain.structures import DataSample  # pyright: ignore[reportMissingImports]
 from torch import Tensor, nn
 
-from ..kernels._naming import named
+from ..kernels.contract.naming import named
 from ._checks import require_features
 from .encoders import EncoderSpec, last_features
 from .kept_bank import KeptBank

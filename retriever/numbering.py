@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..kernels._checks import require_int
-from ..kernels._ids import LIMIT
+from ..kernels.contract.arguments import require_int
+from ..kernels.storage.ids import LIMIT
 from .batches import Batch
 from .processes import world_size
 from .watched import WatchedLoader

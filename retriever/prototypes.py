@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..kernels import _store
-from ..kernels._checks import require_dense
-from ..kernels._whole_file import whole_file
+from ..kernels.contract.arguments import require_dense
+from ..kernels.files import tensor_file
+from ..kernels.files.whole_file import whole_file
 from .loaders import Encode, build_loader, encode_loader, require_loader_config
 from .weights import is_bank, read_file, require_file, require_suffix
 
@@ -191,7 +191,7 @@ def write_prototypes(path: Path, vectors: Tensor, ids: Tensor) -> None:
     vectors = vectors.detach().cpu().contiguous()
     if path.suffix == ".safetensors":
         tensors = {_KEYS[0]: vectors, _IDS_KEY: ids.cpu()}
-        _store.write(
+        tensor_file.write(
             path, {name: (x.dtype, tuple(x.shape), [x]) for name, x in tensors.items()}, {}
         )
         return

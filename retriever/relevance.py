@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..kernels._checks import require_dense
+from ..kernels.contract.arguments import require_dense
 
 MAX_ROWS = 2**32  # of a gallery; so that a query and a row fit into one integer
 Labels = Tensor | np.ndarray | Sequence[int]

@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 
 from PIL import Image
 
-from ..kernels._whole_file import whole_file
+from ..kernels.files.whole_file import whole_file
 from .compare import Comparison
 from .gallery import Gallery
 from .table import comparison_cells

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..kernels import _store
-from ..kernels._naming import named
+from ..kernels.contract.naming import named
+from ..kernels.files import tensor_file
 from .untrusted import is_plain, require_no_bomb, require_sizes
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -98,12 +98,12 @@ def read_file(path: Path, argument: str) -> Any:
 
 def is_bank(path: Path) -> bool:
     """Whether a ``PrototypeBank`` wrote this file."""
-    return path.suffix == ".safetensors" and _store.is_bank(_store.open_mapped(path))
+    return path.suffix == ".safetensors" and tensor_file.is_bank(tensor_file.open_mapped(path))
 
 
 def _read_safetensors(path: Path, argument: str) -> dict[str, Tensor]:
     with named(path=argument):
-        file = _store.open_mapped(path)
+        file = tensor_file.open_mapped(path)
         if file.checksums:
             file.check()
         return file.tensors

@@ -70,7 +70,7 @@ def _poisoning(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
 @pytest.fixture
 def coded_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each call of Codes.write was given."""
-    from flashmatch.kernels._codes import Codes
+    from flashmatch.kernels.codes.pages import Codes
 
     counts: list[int] = []
     write = Codes.write

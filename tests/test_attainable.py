@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems import KINDS, METRICS, vectors
 
-from flashmatch.kernels._attainable import _gamma, attainable
+from flashmatch.kernels.verify.intervals import _gamma, attainable
 
 
 @given(st.integers(0, 2**32), st.sampled_from(KINDS), st.sampled_from(METRICS), st.integers(1, 40))

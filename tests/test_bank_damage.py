@@ -17,10 +17,13 @@ from screens import CODED, INT8, needs_int8, screen_small
 from torch import Tensor
 
 from flashmatch import topk
-from flashmatch.kernels import PrototypeBank, _bank_file, _coding, _products, _store
+from flashmatch.kernels import PrototypeBank
+from flashmatch.kernels.files import tensor_file
+from flashmatch.kernels.storage import bank_file, coder
+from flashmatch.kernels.torch_backend import int8_products
 
 CHANNELS = 12
-CHECKSUMS = _store._CHECKSUMS
+CHECKSUMS = tensor_file._CHECKSUMS
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +55,7 @@ def contents(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def rewritten(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """With checksums that are right again."""
     parts = {n: (x.dtype, tuple(x.shape), [x]) for n, x in tensors.items() if n != CHECKSUMS}
-    _store.write(path, parts, {n: text for n, text in metadata.items() if n != CHECKSUMS})
+    tensor_file.write(path, parts, {n: text for n, text in metadata.items() if n != CHECKSUMS})
 
 
 # Checksums
@@ -88,7 +91,7 @@ def test_a_vector_that_changed_is_found_by_check_always(
 ) -> None:
     count = 60_000  # three blocks of a megabyte
     saved(path, count)
-    monkeypatch.setattr(_bank_file, "CHECKED_BYTES", 0)  # as of a file that is larger
+    monkeypatch.setattr(bank_file, "CHECKED_BYTES", 0)  # as of a file that is larger
     for row, block in ((0, 0), (30_000, 1), (count - 1, 2)):
         bank = PrototypeBank.load(path)
         bank.check()
@@ -147,7 +150,7 @@ def test_files_of_others_need_no_checksums(path: Path) -> None:
     rows = rows_of(30)
     save_file({"anything": rows, "checksums": torch.arange(3)}, path)
     assert torch.equal(PrototypeBank(path).vectors(), rows)
-    save_file({"prototypes": rows}, path, {"format": _bank_file.FORMAT, "bank": "{}"})
+    save_file({"prototypes": rows}, path, {"format": bank_file.FORMAT, "bank": "{}"})
     with pytest.raises(ValueError, match="its checksums are gone"):
         PrototypeBank.load(path)
 
@@ -339,13 +342,13 @@ def test_a_file_keeps_what_was_asked_for(path: Path, monkeypatch: pytest.MonkeyP
     """And what "auto" stands for is found out anew."""
     for asked in ("auto", "float", *{CODED}):
         for is_fast in (True, False):
-            monkeypatch.setattr(_products, "is_fast", lambda device, fast=is_fast: fast)
+            monkeypatch.setattr(int8_products, "is_fast", lambda device, fast=is_fast: fast)
             if not INT8 and is_fast:
                 continue
             bank = PrototypeBank(rows_of(1100), metric="dot", screen=asked)
             bank.save(path)
             for there in (True, False):
-                monkeypatch.setattr(_products, "is_fast", lambda device, fast=there: fast)
+                monkeypatch.setattr(int8_products, "is_fast", lambda device, fast=there: fast)
                 if not INT8 and there:
                     continue
                 loaded = PrototypeBank.load(path)
@@ -361,7 +364,7 @@ def test_codes_serve_whatever_the_processor(
 ) -> None:
     saved(path, 2100)
     del coded_rows[:]
-    monkeypatch.setattr(_products, "is_fast", lambda device: False)
+    monkeypatch.setattr(int8_products, "is_fast", lambda device: False)
     assert PrototypeBank.load(path).screen == "int8"
     assert coded_rows == []
 
@@ -371,13 +374,13 @@ def test_what_was_asked_for_and_cannot_be_had(path: Path, monkeypatch: pytest.Mo
     """The answers are the same in float; asked for it stays."""
     bank = saved(path, 2100, "int8")
     with monkeypatch.context() as patch:
-        patch.setattr(_products, "is_exact", lambda device: False)
-        patch.setattr(_products, "is_fast", lambda device: False)
+        patch.setattr(int8_products, "is_exact", lambda device: False)
+        patch.setattr(int8_products, "is_fast", lambda device: False)
         loaded = PrototypeBank.load(path)
         assert loaded.screen == "float"
         assert all(map(torch.equal, loaded.topk(rows_of(3), 5), bank.topk(rows_of(3), 5)))
         loaded.save(path)
-        assert not _coding.can_code(torch.device("cpu"), CHANNELS)
+        assert not coder.can_code(torch.device("cpu"), CHANNELS)
     assert PrototypeBank.load(path).screen == "int8"
 
 

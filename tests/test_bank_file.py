@@ -15,8 +15,11 @@ from screens import SCREENS, needs_int8, screen_in_pieces
 from torch import Tensor
 
 from flashmatch import topk
-from flashmatch.kernels import PrototypeBank, _bank_file, _int8, _store
-from flashmatch.kernels._codes import Layout
+from flashmatch.kernels import PrototypeBank
+from flashmatch.kernels.codes.layout import Layout
+from flashmatch.kernels.files import tensor_file
+from flashmatch.kernels.storage import bank_file
+from flashmatch.kernels.torch_backend import int8_screen
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
@@ -91,7 +94,7 @@ def test_codes_laid_out_otherwise_are_made_again(
     bank = PrototypeBank(rows_of(), screen="int8")
     bank.save(path)
     del coded_rows[:]
-    monkeypatch.setattr(_int8, "LAYOUT", Layout(span=1024, group=32, width_multiple=4))
+    monkeypatch.setattr(int8_screen, "LAYOUT", Layout(span=1024, group=32, width_multiple=4))
     assert_equal_banks(PrototypeBank.load(path), bank)
     assert sum(coded_rows) == 2500
 
@@ -190,7 +193,7 @@ def test_a_failed_save_leaves_no_trace(
         PrototypeBank(rows_of(10)).save(path)
     before = path.read_bytes() if exists else None
     calls = 0
-    original = getattr(_store, stage)
+    original = getattr(tensor_file, stage)
 
     def failing(*arguments: object) -> object:
         nonlocal calls
@@ -199,7 +202,7 @@ def test_a_failed_save_leaves_no_trace(
             raise OSError("no space left on device")
         return original(*arguments)
 
-    monkeypatch.setattr(_store, stage, failing)
+    monkeypatch.setattr(tensor_file, stage, failing)
     with pytest.raises(OSError, match="no space left"):
         PrototypeBank(rows_of()).save(path)
     assert [p.name for p in path.parent.iterdir()] == ([path.name] if exists else [])
@@ -291,7 +294,7 @@ def test_other_files_are_refused(path: Path) -> None:
     for make, name in ((PrototypeBank, "prototypes"), (PrototypeBank.load, "path")):
         with pytest.raises(ValueError, match=f"^{name} must be a safetensors file; got '{path}'"):
             make(path)
-    for metadata in (None, {"format": "pt"}, {"format": _bank_file.FORMAT + "0"}):
+    for metadata in (None, {"format": "pt"}, {"format": bank_file.FORMAT + "0"}):
         save_file({"prototypes": torch.ones(3, 2)}, path, metadata)
         with pytest.raises(ValueError, match=r"path must be a file that PrototypeBank\.save wrote"):
             PrototypeBank.load(path)
@@ -306,14 +309,14 @@ def test_made_ids_go_on_above_those_that_were_removed(path: Path) -> None:
 
 def test_large_sets_are_written_in_pieces(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     largest = 0
-    original = _store.as_bytes
+    original = tensor_file.as_bytes
 
     def spy(tensor: Tensor) -> memoryview:
         nonlocal largest
         largest = max(largest, tensor.nbytes)
         return original(tensor)
 
-    monkeypatch.setattr(_store, "as_bytes", spy)
+    monkeypatch.setattr(tensor_file, "as_bytes", spy)
     rows = torch.zeros(1, 64).expand(300_000, 64)  # 77 MB, if ever made
     PrototypeBank(rows, screen="float").save(path)
     assert 1 << 20 < largest <= 16 << 20

@@ -12,7 +12,9 @@ from allocations import peak_bytes
 from features import features
 
 from flashmatch import kernels
-from flashmatch.kernels import PrototypeBank, _plan, _products, _store
+from flashmatch.kernels import PrototypeBank
+from flashmatch.kernels.files import tensor_file
+from flashmatch.kernels.torch_backend import int8_products, plan
 
 ROWS, CHANNELS, QUERIES, K = 400_000, 128, 2000, 100
 ROOT = Path(__file__).parents[1]
@@ -20,7 +22,7 @@ MIB = 2**20
 SMALL = "small workspace"
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="nobody counts memory here"),
-    pytest.mark.skipif(not _products.is_fast("cpu"), reason="no codes here"),
+    pytest.mark.skipif(not int8_products.is_fast("cpu"), reason="no codes here"),
 ]
 
 
@@ -31,7 +33,7 @@ def peaks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
     step = ROWS // 20
     pieces = (torch.randn(step, CHANNELS, generator=generator) for _ in range(20))
-    _store.write(path, {"prototypes": (torch.float32, (ROWS, CHANNELS), pieces)}, {})
+    tensor_file.write(path, {"prototypes": (torch.float32, (ROWS, CHANNELS), pieces)}, {})
     program = ROOT / "tests" / "support" / "build_and_search.py"
     run = subprocess.run(
         [sys.executable, program, path, str(QUERIES), str(K)],
@@ -85,7 +87,7 @@ def test_what_torch_holds_stays_within_the_workspace(
 ) -> None:
     workspace = 16 * MIB
     monkeypatch.setattr(kernels, "WORKSPACE_BYTES", workspace)
-    monkeypatch.setattr(_plan, "CODES_ELEMENTS", 0)
+    monkeypatch.setattr(plan, "CODES_ELEMENTS", 0)
     generator = torch.Generator().manual_seed(1)
     q, p = (features(kind, n, channels, generator).float() for n in (queries, rows))
     bank = PrototypeBank(p)

@@ -16,7 +16,9 @@ from stopped import stopped_at
 from torch import Tensor
 
 from flashmatch import topk
-from flashmatch.kernels import PrototypeBank, _codes, _coding, _collection, _ids
+from flashmatch.kernels import PrototypeBank
+from flashmatch.kernels.codes import pages
+from flashmatch.kernels.storage import coder, collection, ids
 
 CHANNELS = 12
 
@@ -84,21 +86,21 @@ def test_stopped_at_any_line(bank: PrototypeBank, change: Callable) -> None:
 
 
 STEPS = [
-    (_ids.Ids, "appended"),
-    (_ids.Ids, "removed"),
-    (_ids.Ids, "compacted"),
-    (_ids.Ids, "required"),
-    (_collection.Collection, "appended"),
-    (_collection.Collection, "removed"),
-    (_collection.Collection, "compacted"),
-    (_collection.Collection, "matchable"),
-    (_codes.Codes, "write"),
-    (_codes.Codes, "_write"),
-    (_codes.Codes, "close"),
-    (_codes.Codes, "closed"),
-    (_codes.Codes, "extended"),
-    (_codes.Codes, "_allocate"),
-    (_coding, "cleaned"),
+    (ids.Ids, "appended"),
+    (ids.Ids, "removed"),
+    (ids.Ids, "compacted"),
+    (ids.Ids, "required"),
+    (collection.Collection, "appended"),
+    (collection.Collection, "removed"),
+    (collection.Collection, "compacted"),
+    (collection.Collection, "matchable"),
+    (pages.Codes, "write"),
+    (pages.Codes, "_write"),
+    (pages.Codes, "close"),
+    (pages.Codes, "closed"),
+    (pages.Codes, "extended"),
+    (pages.Codes, "_allocate"),
+    (coder, "cleaned"),
 ]
 
 

@@ -18,8 +18,8 @@ import measure
 import predictions
 import roofline
 import shapes
-from flashmatch.kernels import _reference
 from flashmatch.kernels._chips import CHIPS, H100
+from flashmatch.kernels.contract import reference
 from providers import Provider, Unsupported
 from registry import PROVIDERS, select
 from run import Bench, run
@@ -48,13 +48,13 @@ def test_truth_is_the_oracle(metric: str, dtype: str) -> None:
     shape = shapes.Shape(5, 211, 17, 7, metric, dtype)
     queries, prototypes = shapes.make(shape, CPU)
     found = gate.truth(queries, prototypes, shape.k, metric)
-    assert torch.equal(found.indices, _reference.topk(queries, prototypes, shape.k, metric)[1])
+    assert torch.equal(found.indices, reference.topk(queries, prototypes, shape.k, metric)[1])
 
 
 def test_truth_orders_more_ties_than_it_keeps_candidates() -> None:
     queries, prototypes = torch.ones(2, 3), torch.ones(500, 3)
     prototypes[::7] *= -1
-    expected = _reference.topk(queries, prototypes, 9)[1]
+    expected = reference.topk(queries, prototypes, 9)[1]
     assert torch.equal(gate.truth(queries, prototypes, 9, "cosine").indices, expected)
 
 
@@ -248,7 +248,7 @@ def test_providers_find_the_oracles_neighbours(provider: Provider, metric: str) 
         scores, indices = provider.prepare(prototypes, shape)(queries)
     except Unsupported as reason:
         pytest.skip(str(reason))
-    expected = _reference.topk(queries, prototypes, shape.k, metric)
+    expected = reference.topk(queries, prototypes, shape.k, metric)
     assert torch.equal(indices, expected[1])
     torch.testing.assert_close(scores.float(), expected[0], atol=1e-5, rtol=1e-4)
 

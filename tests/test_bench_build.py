@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 import bank_build
 import flashmatch
 import memory
-from flashmatch.kernels import _products, _reference
+from flashmatch.kernels.contract import reference
+from flashmatch.kernels.torch_backend import int8_products
 from memory import MIB, reset_resident_peak
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -26,7 +27,7 @@ def test_planted_neighbours_are_the_oracles(tmp_path: Path, monkeypatch) -> None
     planted = np.load(bank_build._beside(path))
     assert prototypes.shape == (2000, 64)
     assert prototypes.std(dim=1).min() > 0.5  # every piece was written
-    found = _reference.topk(torch.from_numpy(planted["queries"]), prototypes, 10, "cosine")
+    found = reference.topk(torch.from_numpy(planted["queries"]), prototypes, 10, "cosine")
     assert np.array_equal(found[1].numpy(), planted["indices"])
 
 
@@ -83,7 +84,7 @@ def test_a_small_build_holds_and_finds_what_was_planted(tmp_path: Path) -> None:
     assert ledger.name.endswith("-build.csv")
     assert (line["rows"], line["channels"], line["agreement"]) == ("20000", "64", "1")
     assert line["held"] == "held"
-    least = 64 if _products.is_fast("cpu") else 0  # else there are ids alone
+    least = 64 if int8_products.is_fast("cpu") else 0  # else there are ids alone
     assert 20_000 * least <= float(line["codes_mib"]) * MIB < 4 * 20_000 * 64
     assert float(line["build_s"]) > 0
     assert list(tmp_path.iterdir()) == [results]  # the file is gone

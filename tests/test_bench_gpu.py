@@ -275,9 +275,9 @@ def test_stages_are_figures(tmp_path: Path) -> None:
 
 def test_every_tile_is_a_figure_and_the_fastest_are_a_table(monkeypatch, tmp_path: Path) -> None:
     pytest.importorskip("triton")
-    from flashmatch.kernels import _triton_tuned
-    from flashmatch.kernels._triton_sweep import Case, Trial
-    from flashmatch.kernels._triton_tiles import fp16_tiles
+    from flashmatch.kernels.triton_backend import tuned_tiles
+    from flashmatch.kernels.triton_backend.tile_sweep import Case, Trial
+    from flashmatch.kernels.triton_backend.tiles import fp16_tiles
 
     monkeypatch.setenv("FLASHMATCH_CACHE", str(tmp_path / "cache"))
     plain, wide, persistent, _ = fp16_tiles(90)
@@ -294,7 +294,7 @@ def test_every_tile_is_a_figure_and_the_fastest_are_a_table(monkeypatch, tmp_pat
     assert found[-1].status == "differs"
     line = "scan of topk, 20 queries 128x1024x64/10/cosine/float16: tile 0 2 ms, tile 1 1 ms"
     assert line in gpu_table.table(tmp_path).splitlines()
-    table = _triton_tuned.read(next(tmp_path.glob("tiles-cpu-triton-*.json")))
+    table = tuned_tiles.read(next(tmp_path.glob("tiles-cpu-triton-*.json")))
     assert table is not None
     assert [row.tile for row in table.rows] == [wide, wide]
     assert not (tmp_path / "cache").exists()
@@ -398,10 +398,10 @@ def test_first_calls_listen_to_the_compiler(monkeypatch, capsys) -> None:
 
 
 def test_the_probe_notices_a_wrong_answer(monkeypatch, capsys) -> None:
-    from flashmatch.kernels import _reference
+    from flashmatch.kernels.contract import reference
 
     def search(queries, prototypes, k, metric, mask):
-        return _reference.topk(queries, prototypes, k, metric, mask)
+        return reference.topk(queries, prototypes, k, metric, mask)
 
     few = list(gpu_probe.cases(tiny=True))[:4]
     monkeypatch.setattr(gpu_probe, "cases", lambda tiny, tiles: few)
@@ -564,11 +564,11 @@ def test_certex_by_its_signature(monkeypatch, metric: str) -> None:
 
 
 def _finds_the_right(prepare, shape: Shape) -> None:
-    from flashmatch.kernels import _reference
+    from flashmatch.kernels.contract import reference
 
     queries, prototypes = shapes.make(shape, CPU)
     scores, indices = prepare(prototypes, shape)(queries)
-    expected = _reference.topk(queries, prototypes, shape.k, shape.metric)
+    expected = reference.topk(queries, prototypes, shape.k, shape.metric)
     assert indices.dtype == torch.int64
     assert torch.equal(indices, expected[1])
     torch.testing.assert_close(scores, expected[0], atol=1e-5, rtol=1e-5)

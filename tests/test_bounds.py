@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from problems import KINDS, METRICS, vectors
 from torch import Tensor
 
-from flashmatch.kernels import _bounds, _order
-from flashmatch.kernels._exact import norms
+from flashmatch.kernels.contract import metrics, order
+from flashmatch.kernels.contract.finite import norms
+from flashmatch.kernels.proofs import fp32
 
 
 def screened(q: Tensor, p: Tensor, metric: str, roundoff: float) -> tuple[Tensor, Tensor]:
@@ -16,10 +17,10 @@ def screened(q: Tensor, p: Tensor, metric: str, roundoff: float) -> tuple[Tensor
     q_norms, p_norms = norms(q), norms(p)
     fp32_norms = torch.linalg.vector_norm(p, dim=1)
     if metric == "cosine":
-        clamped = q_norms.clamp(min=_bounds.COSINE_EPS)[:, None]
+        clamped = q_norms.clamp(min=metrics.COSINE_EPS)[:, None]
         a, b = (q.double() / clamped).float(), p
         exact = (q.double() / clamped) @ (
-            p.double() / p_norms.clamp(min=_bounds.COSINE_EPS)[:, None]
+            p.double() / p_norms.clamp(min=metrics.COSINE_EPS)[:, None]
         ).T
     else:
         a, b, exact = q, p, q.double() @ p.double().T
@@ -27,7 +28,7 @@ def screened(q: Tensor, p: Tensor, metric: str, roundoff: float) -> tuple[Tensor
         a, b = a.bfloat16().float(), b.bfloat16().float()
     value = a @ b.T
     if metric == "cosine":
-        value = value / fp32_norms.clamp(min=_bounds.COSINE_EPS)
+        value = value / fp32_norms.clamp(min=metrics.COSINE_EPS)
     if metric == "l2":
         value = torch.addmm(fp32_norms.square() * -0.5, a, b.T)
         exact = exact - p_norms.square() / 2
@@ -47,11 +48,11 @@ def test_no_pair_lies_farther_than_its_slack(
     generator = torch.Generator().manual_seed(seed)
     q, p = (vectors(kind, 100, channels, generator).float() for kind in kinds)
     value, exact = screened(q, p, metric, roundoff)
-    slack = _bounds.fp32_slack(metric, channels, roundoff)
+    slack = fp32.fp32_slack(metric, channels, roundoff)
     one = torch.ones(1, 1)
     q_bound = one if metric == "cosine" else (norms(q).float() * 1.0001)[:, None]
     fp32_norms = torch.linalg.vector_norm(p, dim=1)
-    p_bound = one if metric == "cosine" else _bounds.norm_bound(fp32_norms, channels)[None]
+    p_bound = one if metric == "cosine" else fp32.norm_bound(fp32_norms, channels)[None]
     tame = torch.isfinite(value)  # what is not tame is never screened
     error = (value.double() - exact).abs()
     assert (error <= slack.of(q_bound, p_bound).double().expand_as(error))[tame].all()
@@ -61,7 +62,7 @@ def test_no_pair_lies_farther_than_its_slack(
 def test_norm_bound_is_above_the_norm(seed: int, exponent: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     p = (vectors("gaussian", 50, 33, generator) * 2.0**exponent).float()
-    assert (_bounds.norm_bound(torch.linalg.vector_norm(p, dim=1), 33) >= norms(p)).all()
+    assert (fp32.norm_bound(torch.linalg.vector_norm(p, dim=1), 33) >= norms(p)).all()
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -79,8 +80,8 @@ def test_below_the_threshold_no_score_ties_with_the_kth(seed: int, metric: str) 
 
     kth = score(value).float()
     limits = (
-        _bounds.threshold(kth, query_norms, 100, metric),
-        _bounds.early_threshold(value.float(), query_norms, metric),
+        fp32.threshold(kth, query_norms, 100, metric),
+        fp32.early_threshold(value.float(), query_norms, metric),
     )
     for limit in limits:
         below = torch.nextafter(limit, torch.tensor(-torch.inf)).double()
@@ -89,7 +90,7 @@ def test_below_the_threshold_no_score_ties_with_the_kth(seed: int, metric: str) 
 
 def test_lowered_to_fp32_never_rises_and_stays_finite() -> None:
     values = torch.tensor([1 / 3, -1 / 3, 0.0, 1e-300, -1e-300, -torch.inf], dtype=torch.float64)
-    lowered = _bounds.lowered_to_fp32(values)
+    lowered = fp32.lowered_to_fp32(values)
     assert (lowered.double()[:-1] < values[:-1]).all()
     assert lowered.isfinite().all()
 
@@ -97,14 +98,14 @@ def test_lowered_to_fp32_never_rises_and_stays_finite() -> None:
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=30))
 def test_keys_order_by_score_then_index(values: list[float]) -> None:
     scores = torch.tensor(values) + 0.0
-    indices = torch.arange(len(values)) * 1000003 % (_order.MAX_ROWS - 1)
-    keys = _order.pack(scores, indices)
-    assert (keys > _order.EMPTY).all()
+    indices = torch.arange(len(values)) * 1000003 % (order.MAX_ROWS - 1)
+    keys = order.pack(scores, indices)
+    assert (keys > order.EMPTY).all()
     expected = sorted(zip((-scores).tolist(), indices.tolist(), strict=True))
-    unpacked = _order.unpack(keys.sort(descending=True).values)
+    unpacked = order.unpack(keys.sort(descending=True).values)
     assert list(zip((-unpacked[0]).tolist(), unpacked[1].tolist(), strict=True)) == expected
 
 
 def test_an_empty_key_is_no_match() -> None:
-    scores, indices = _order.unpack(torch.tensor([_order.EMPTY]))
+    scores, indices = order.unpack(torch.tensor([order.EMPTY]))
     assert (scores.item(), indices.item()) == (-torch.inf, -1)

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from flashmatch.kernels import _bounds_fp16 as bounds
+from flashmatch.kernels.proofs import fp16 as bounds
 
 PAIRS = 40_000  # per case; 48 cases
 

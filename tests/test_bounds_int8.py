@@ -11,12 +11,15 @@ from features import FEATURES, features
 from problems import KINDS, METRICS
 from torch import Tensor
 
-from flashmatch.kernels import _bounds_int8, _codes
-from flashmatch.kernels._bounds import COSINE_EPS, LARGEST_TAME_NORM, U32
-from flashmatch.kernels._codes import Codes, Frame, Layout, fitted_frame
-from flashmatch.kernels._exact import norms
-from flashmatch.kernels._rotation import Rotation
-from flashmatch.kernels._taming import screen_norms
+from flashmatch.kernels.codes.frame import ROTATION_PAYS, Frame, fitted_frame
+from flashmatch.kernels.codes.layout import Layout
+from flashmatch.kernels.codes.pages import Codes
+from flashmatch.kernels.codes.rotation import Rotation
+from flashmatch.kernels.contract.finite import norms
+from flashmatch.kernels.contract.metrics import COSINE_EPS
+from flashmatch.kernels.proofs import int8
+from flashmatch.kernels.proofs.fp32 import LARGEST_TAME_NORM, U32
+from flashmatch.kernels.storage.clean_rows import screen_norms
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
@@ -72,8 +75,8 @@ class Case(NamedTuple):
     x: Wide  # in the frame
     y: Wide
     scale: Tensor
-    rows: _bounds_int8.CodedRows
-    coded: _bounds_int8.CodedQueries
+    rows: int8.CodedRows
+    coded: int8.CodedQueries
 
     @property
     def values(self) -> Wide:
@@ -97,17 +100,15 @@ def tame(kind: str, rows: int, channels: int, generator: torch.Generator) -> Ten
     return (x * scale[:, None]).float()
 
 
-def coded(prototypes: Tensor, frame: Frame) -> tuple[Tensor, Tensor, _bounds_int8.CodedRows]:
+def coded(prototypes: Tensor, frame: Frame) -> tuple[Tensor, Tensor, int8.CodedRows]:
     """In the frame, in fp32; their scales; and their codes. As in banks, eight share a scale."""
     vectors = frame.prototypes(prototypes, screen_norms(prototypes))
     largest = torch.stack([group.abs().max() for group in vectors.split(8)])
-    scale = _bounds_int8.scale_of(largest).repeat_interleave(8)[: len(vectors)]
+    scale = int8.scale_of(largest).repeat_interleave(8)[: len(vectors)]
     return (
         vectors,
         scale,
-        _bounds_int8.code_prototypes(
-            vectors, scale, frame.origin_norm, frame.roundings, frame.metric
-        ),
+        int8.code_prototypes(vectors, scale, frame.origin_norm, frame.roundings, frame.metric),
     )
 
 
@@ -198,7 +199,7 @@ def test_no_pair_that_reaches_a_threshold_is_excluded(
         for nth in range(0, count, 41):
             at = torch.from_numpy(values[:, nth].astype(np.float32))
             for threshold in (at, at.nextafter(infinity), at.nextafter(-infinity)):
-                least = _bounds_int8.integer_thresholds(it.coded, codes.bounds, threshold)
+                least = int8.integer_thresholds(it.coded, codes.bounds, threshold)
                 reaches = values >= wide(threshold)[:, None]
                 assert (products >= least[:, group].numpy())[reaches].all()
 
@@ -207,16 +208,16 @@ def test_thresholds_exclude_what_they_can() -> None:
     """A bound that excluded nothing would pass every test above."""
     it = case("gaussian", "cosine", False, 64)
     likely = slice(0, 36)  # the queries behind were made to have large bounds
-    bounds = _bounds_int8.group_bounds(it.scale, *it.rows[1:])
+    bounds = int8.group_bounds(it.scale, *it.rows[1:])
     tenth = torch.from_numpy(np.sort(it.values, 1)[:, -10].astype(np.float32))
-    least = _bounds_int8.integer_thresholds(it.coded, bounds, tenth)
+    least = int8.integer_thresholds(it.coded, bounds, tenth)
     assert (it.products >= wide(least))[likely].mean() < 0.1
     out_of_reach = torch.full_like(tenth, torch.finfo(torch.float32).max)
-    least = _bounds_int8.integer_thresholds(it.coded, bounds, out_of_reach)
+    least = int8.integer_thresholds(it.coded, bounds, out_of_reach)
     assert not (it.products >= wide(least)).any()
-    least = _bounds_int8.integer_thresholds(it.coded, bounds, -out_of_reach)
+    least = int8.integer_thresholds(it.coded, bounds, -out_of_reach)
     assert (it.products >= wide(least)).all()
-    assert (least > _bounds_int8.LOWEST).all()
+    assert (least > int8.LOWEST).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -259,7 +260,7 @@ def along_the_errors(prototypes: Tensor, scale: float) -> Case:
     queries = (error * (127 / error.abs().amax(1, keepdim=True))).round().float()
     it = case_of(queries, prototypes, frame)
     scales = torch.full((len(prototypes),), scale)
-    rows = _bounds_int8.code_prototypes(prototypes.float(), scales, 0.0, 0, "dot")
+    rows = int8.code_prototypes(prototypes.float(), scales, 0.0, 0, "dot")
     return it._replace(scale=scales, rows=rows)
 
 
@@ -281,7 +282,7 @@ def test_without_the_terms_for_rounding_it_would_be_too_little(
     assert (it.values <= it.bounds()).all()
     assert torch.equal(it.rows.codes.double(), prototypes.round())
     for name, value in (("U32", 0.0), ("_RAISE", 1.0), ("_FLOOR", 0.0), ("_TINY", 2.0**-1000)):
-        monkeypatch.setattr(_bounds_int8, name, value)
+        monkeypatch.setattr(int8, name, value)
     mutant = along_the_errors(prototypes, 1.0)
     assert not (mutant.values <= mutant.bounds()).all()
 
@@ -293,13 +294,13 @@ def test_stored_bounds_round_upwards() -> None:
     )
     scale, error, size, bias = magnitudes[0].float(), magnitudes[1], magnitudes[2], -magnitudes[3]
     bias.clamp_(max=-(2.0**-126))  # a smaller one is off by far more than 2^-149 already
-    s, e, sy, b = _bounds_int8.group_bounds(scale, error, size, bias).double().T
+    s, e, sy, b = int8.group_bounds(scale, error, size, bias).double().T
     assert torch.equal(s, scale.double())
     assert (e >= error).all()
     assert (sy >= size).all()
     assert (b >= bias).all()
     largest = magnitudes[0].float()
-    assert (_bounds_int8.scale_of(largest).double() * 127 >= largest).all()
+    assert (int8.scale_of(largest).double() * 127 >= largest).all()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 64, 77, 512, 768])
@@ -336,7 +337,7 @@ def test_a_rotation_is_used_where_it_pays(kind: str, pays: bool, metric: str) ->
     if pays:
         plain = Frame(metric, frame.origin, None)
         errors = [case_of(prototypes[:1], prototypes, f).rows.error.mean() for f in (frame, plain)]
-        assert errors[0] < _codes._ROTATION_PAYS * errors[1]
+        assert errors[0] < ROTATION_PAYS * errors[1]
 
 
 def test_what_codes_hold_exactly_is_not_rotated(metric: str) -> None:

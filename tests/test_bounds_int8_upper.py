@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from problems import KINDS, METRICS, Problem, vectors
 from torch import Tensor
 
-from flashmatch.kernels import _bounds_int8, _exact
-from flashmatch.kernels._bounds_int8 import LOWEST
-from flashmatch.kernels._codes import Codes, Frame, Layout
-from flashmatch.kernels._taming import screen_norms
+from flashmatch.kernels.codes.frame import Frame
+from flashmatch.kernels.codes.layout import Layout
+from flashmatch.kernels.codes.pages import Codes
+from flashmatch.kernels.contract import finite
+from flashmatch.kernels.proofs import int8
+from flashmatch.kernels.proofs.int8 import LOWEST
+from flashmatch.kernels.storage.clean_rows import screen_norms
 
 LAYOUT = Layout(span=256, group=16, width_multiple=64, tile_span=128)
 
@@ -26,15 +29,15 @@ def bounds_and_best(
     queries: Tensor, prototypes: Tensor, codes: Codes, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """(Q, G) bounds, and the best score of each group in fp64; -inf where nothing may match."""
-    metric, norms = codes.frame.metric, _exact.norms(queries)
+    metric, norms = codes.frame.metric, finite.norms(queries)
     queries = queries.double().where(norms.isfinite()[:, None], 0)
     block = codes.frame.queries(queries, norms.where(norms.isfinite(), 0))
     slots = codes.slots(torch.arange(len(codes.codes))).clamp(max=len(prototypes) - 1)
     allowed = ~codes.dead[None] if mask is None else ~codes.dead & mask[:, slots]
     products = block.codes.long() @ codes.codes[:, : codes.channels].long().T
     maxima = grouped(products.int().masked_fill(~allowed, LOWEST))
-    terms = _bounds_int8.query_terms(block, norms, codes.frame.origin_norm, metric)
-    upper = _bounds_int8.group_upper_bounds(terms, codes.bounds, maxima, metric)
+    terms = int8.query_terms(block, norms, codes.frame.origin_norm, metric)
+    upper = int8.group_upper_bounds(terms, codes.bounds, maxima, metric)
     scores = in_fp64(queries, prototypes.double().nan_to_num(0, 0, 0), metric)[:, slots]
     alive = allowed & norms.isfinite()[:, None]
     return upper, grouped(scores.masked_fill(~alive, -torch.inf))
@@ -44,8 +47,8 @@ def in_fp64(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
     if metric == "l2":
         return -(queries[:, None] - prototypes).square().sum(2)
     if metric == "cosine":
-        queries = queries / _exact.norms(queries).clamp(min=1e-8)[:, None]
-        prototypes = prototypes / _exact.norms(prototypes).clamp(min=1e-8)[:, None]
+        queries = queries / finite.norms(queries).clamp(min=1e-8)[:, None]
+        prototypes = prototypes / finite.norms(prototypes).clamp(min=1e-8)[:, None]
     return queries @ prototypes.T
 
 
@@ -63,7 +66,7 @@ def test_no_score_lies_above(problem: Problem, seed: int) -> None:
         return
     codes = coded(problem.prototypes, problem.metric, LAYOUT)
     kept = torch.rand(len(prototypes), generator=torch.Generator().manual_seed(seed)) < 0.9
-    close(codes, kept & _exact.norms(prototypes).isfinite())
+    close(codes, kept & finite.norms(prototypes).isfinite())
     mask = problem.mask if problem.mask is None or problem.mask.ndim == 2 else problem.mask[None]
     assert_bounded(*bounds_and_best(problem.queries, prototypes, codes, mask))
 
@@ -100,7 +103,7 @@ def test_norms_at_the_ends_of_the_range(exponent: int, metric: str) -> None:
 
 def test_every_product_of_codes_is_reached() -> None:
     """The largest sums that int32 has to hold, of the most channels."""
-    channels = _bounds_int8.MAX_CHANNELS
+    channels = int8.MAX_CHANNELS
     p = torch.ones(2, channels)
     p[1] = -1
     codes = Codes(coded([p], "dot", LAYOUT).frame, LAYOUT, 2, channels)
@@ -117,7 +120,7 @@ def test_bounds_are_close(metric: str) -> None:
     generator = torch.Generator().manual_seed(7)
     q, p = (vectors("gaussian", n, 128, generator) for n in (20, 2000))
     upper, best = bounds_and_best(q, p, coded([p], metric, LAYOUT))
-    reach = 1.0 if metric == "cosine" else float(_exact.norms(q).max() * _exact.norms(p).max())
+    reach = 1.0 if metric == "cosine" else float(finite.norms(q).max() * finite.norms(p).max())
     slack = (upper - best)[best > -torch.inf] / reach
     assert slack.max() <= (0.3 if metric == "l2" else 0.025)
     assert slack.median() <= (0.07 if metric == "l2" else 0.015)

@@ -171,7 +171,7 @@ def test_an_error_while_writing_leaves_nothing(
     if is_there:
         out.mkdir(parents=True)
         (out / "index.html").write_text("before")
-    monkeypatch.setattr("flashmatch.kernels._whole_file.os.fsync", sync)
+    monkeypatch.setattr("flashmatch.kernels.files.whole_file.os.fsync", sync)
     expected = DemoError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected) as raised:
         run(options(folder, out=out), Means(), quiet)

@@ -17,7 +17,7 @@ from flashmatch.adapters.sentence_transformers import (
     semantic_search,
 )
 from flashmatch.kernels import tune
-from flashmatch.kernels._naming import named
+from flashmatch.kernels.contract.naming import named
 from flashmatch.retriever.metrics import KnnAccuracy, RetrievalMetrics, hit_rate_at_k
 
 Q, P = torch.randn(3, 8), torch.randn(50, 8)

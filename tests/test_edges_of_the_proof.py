@@ -11,22 +11,16 @@ from screens import SCREENS, needs_int8, screen_small
 from torch import Tensor
 
 from flashmatch import PrototypeBank, topk
-from flashmatch.kernels import (
-    _bounds,
-    _bounds_fp16,
-    _bounds_int8,
-    _exact,
-    _int8,
-    _int8_search,
-    _plan,
-    _products,
-)
-from flashmatch.kernels._rows import Rows, require_rows
+from flashmatch.kernels.contract import finite
+from flashmatch.kernels.contract.chunks import Rows, require_rows
+from flashmatch.kernels.proofs import fp16, fp32, int8
+from flashmatch.kernels.torch_backend import int8_products, int8_screen, int8_search, rescore
+from flashmatch.kernels.torch_backend.plan import plan as plan_for
 
 EXTREMES = [
     sign * x
     for sign in (1.0, -1.0)
-    for x in (0.0, 2.0**-149, 2.0**-126, 1.0, 1 + 2.0**-23, 1e18, _bounds.LARGEST, math.inf)
+    for x in (0.0, 2.0**-149, 2.0**-126, 1.0, 1 + 2.0**-23, 1e18, fp32.LARGEST, math.inf)
 ]
 NORMS = [0.0, 2.0**-1074, 2.0**-480, 1.0, 1e18, 1e150, 1e200]
 
@@ -44,23 +38,23 @@ def rounded_below(values: Tensor) -> Tensor:
 def test_thresholds_are_finite_and_exclude_only_what_rounds_to_less(metric: str) -> None:
     kth = torch.tensor(EXTREMES).repeat_interleave(len(NORMS))
     norms = torch.tensor(NORMS, dtype=torch.float64).repeat(len(EXTREMES))
-    found = _bounds.threshold(kth, norms, 64, metric)
+    found = fp32.threshold(kth, norms, 64, metric)
     assert found.isfinite().all()
-    early = _bounds.early_threshold(kth, norms, metric)
+    early = fp32.early_threshold(kth, norms, metric)
     assert early.isfinite().all()
     if metric == "l2":
         return  # what |q|^2 adds is tried on pairs, in test_bounds.py
-    some = kth > -_bounds.LARGEST  # below, fp32 has no value that could be excluded
+    some = kth > -fp32.LARGEST  # below, fp32 has no value that could be excluded
     assert (found.double() <= rounded_below(kth))[some].all()
-    assert (found == -_bounds.LARGEST)[~some].all()
+    assert (found == -fp32.LARGEST)[~some].all()
     assert (early.double() <= rounded_below(kth))[some & (kth < math.inf)].all()
 
 
 def test_lowered_numbers_are_finite_and_never_above() -> None:
     values = torch.tensor([*EXTREMES, math.nan, 1e300, -1e300, 1e-320], dtype=torch.float64)
-    lowered = _bounds.lowered_to_fp32(values)
+    lowered = fp32.lowered_to_fp32(values)
     assert lowered.isfinite().all()
-    known = ~values.isnan() & (values > -_bounds.LARGEST)
+    known = ~values.isnan() & (values > -fp32.LARGEST)
     assert (lowered.double() <= values)[known].all()
 
 
@@ -69,14 +63,12 @@ def test_lowered_numbers_are_finite_and_never_above() -> None:
 def test_integer_thresholds_let_no_padding_pass(metric: str, kind: float) -> None:
     generator = torch.Generator().manual_seed(0)
     prototypes = torch.randn(40, 8, generator=generator) * kind
-    codes = coded([prototypes], metric, _int8.LAYOUT)
+    codes = coded([prototypes], metric, int8_screen.LAYOUT)
     queries = torch.randn(3, 8, generator=generator) * kind
-    of_queries = codes.frame.queries(queries, _exact.norms(queries))
+    of_queries = codes.frame.queries(queries, finite.norms(queries))
     for threshold in (*EXTREMES, math.nan):
-        found = _bounds_int8.integer_thresholds(
-            of_queries, codes.bounds, torch.full((3,), threshold)
-        )
-        assert (found > _bounds_int8.LOWEST).all(), threshold
+        found = int8.integer_thresholds(of_queries, codes.bounds, torch.full((3,), threshold))
+        assert (found > int8.LOWEST).all(), threshold
 
 
 def beyond(rows: int, channels: int, generator: torch.Generator) -> Tensor:
@@ -109,9 +101,9 @@ def test_infinite_scores_of_rows_coded_in_passing(metric: str, k: int) -> None:
     p, q = beyond(2100, 24, generator), torch.randn(30, 24, generator=generator).abs()
     q[7] *= 1e12
     plan = dataclasses.replace(
-        _plan.plan(30, 2100, 24, k, 1 << 28, None), screened=True, coded_rows=1024
+        plan_for(30, 2100, 24, k, 1 << 28, None), screened=True, coded_rows=1024
     )
-    found = _int8_search.search_raw(q, [p], k, metric, None, False, plan)
+    found = int8_search.search_raw(q, [p], k, metric, None, False, plan)
     assert_exact(found, Problem(q, [p], k, metric, None, "raise", None))
 
 
@@ -121,7 +113,7 @@ def test_no_row_is_read_that_is_not_there(columns: list[int]) -> None:
     with pytest.raises(RuntimeError, match="a defect"):
         require_rows(at, 5)
     with pytest.raises(RuntimeError, match="a defect"):
-        _products.chosen_dots(torch.ones(2, 3), torch.ones(5, 3), torch.tensor([0, 1]), at)
+        int8_products.chosen_dots(torch.ones(2, 3), torch.ones(5, 3), torch.tensor([0, 1]), at)
     for chunks in ([torch.ones(5, 3)], [torch.ones(2, 3), torch.ones(3, 3)]):
         with pytest.raises((IndexError, RuntimeError)):
             Rows(chunks).take(at, torch.empty(2, 3))
@@ -143,12 +135,12 @@ def nearly_equal(channels: int, seed: int) -> tuple[Tensor, Tensor]:
 def test_queries_whose_squares_underflow(channels: int) -> None:
     for seed in range(20):
         q, p = nearly_equal(channels, seed)
-        assert torch.allclose(_exact.norms(q) * 2.0**540, torch.tensor(channels**0.5).double())
-        definition = _exact._definition(q[:1].expand(64, -1).clone(), p.clone(), "dot")
-        assert torch.equal(_exact.dense(q, p, "dot")[0], definition)
+        assert torch.allclose(finite.norms(q) * 2.0**540, torch.tensor(channels**0.5).double())
+        definition = rescore._definition(q[:1].expand(64, -1).clone(), p.clone(), "dot")
+        assert torch.equal(rescore.dense(q, p, "dot")[0], definition)
         pair = torch.zeros(64, dtype=torch.int64), torch.arange(64)
-        assert torch.equal(_exact.pairs(q, Rows([p]), *pair, "dot"), definition)
-        assert torch.equal(_exact.dense(p, q, "dot")[:, 0], definition)
+        assert torch.equal(rescore.pairs(q, Rows([p]), *pair, "dot"), definition)
+        assert torch.equal(rescore.dense(p, q, "dot")[:, 0], definition)
         expected = topk(q[:1], p, 5, metric="dot")
         for chunk_rows in (1, 7, 33, None):
             found = topk(q, p, 5, metric="dot", chunk_rows=chunk_rows)
@@ -158,35 +150,35 @@ def test_queries_whose_squares_underflow(channels: int) -> None:
 @pytest.mark.parametrize("exponent", [-1074, -1022, -600, -540, -511, -481, -479, -300, 0, 500])
 def test_norms_of_any_size(exponent: int) -> None:
     x = torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, -1.0]], dtype=torch.float64)
-    norms = _exact.norms(x * math.ldexp(1.0, exponent))
+    norms = finite.norms(x * math.ldexp(1.0, exponent))
     assert torch.equal(norms, torch.tensor([5.0, 0.0, 1.0]).double() * math.ldexp(1.0, exponent))
 
 
 @pytest.mark.parametrize("channels", [1 << 21, (1 << 21) + 1, 11_184_805, 12_000_000])
 def test_no_bound_beyond_its_domain(channels: int) -> None:
-    within = channels <= _bounds.MAX_CHANNELS
-    slack = _bounds.fp32_slack("cosine", channels, 0.0)
+    within = channels <= fp32.MAX_CHANNELS
+    slack = fp32.fp32_slack("cosine", channels, 0.0)
     assert 0 < slack.linear < 0.3 if within else slack.linear == math.inf
-    assert _bounds.norm_bound(torch.ones(1), channels).isfinite().all() == within
-    assert _bounds_fp16.prepared_delta(channels) == math.inf
-    assert _bounds_fp16.raw_delta(channels, True) == math.inf
-    assert 0 < _bounds.fp64_slack(channels) < 1
-    assert _bounds.fp64_slack(1 << 41) == math.inf
+    assert fp32.norm_bound(torch.ones(1), channels).isfinite().all() == within
+    assert fp16.prepared_delta(channels) == math.inf
+    assert fp16.raw_delta(channels, True) == math.inf
+    assert 0 < fp32.fp64_slack(channels) < 1
+    assert fp32.fp64_slack(1 << 41) == math.inf
     for workspace in (1 << 28, 1 << 40):
-        plan = _plan.plan(256, 1 << 20, channels, 1, workspace, None)
+        plan = plan_for(256, 1 << 20, channels, 1, workspace, None)
         assert plan.screened == within
         assert not plan.coded
         assert not plan.codes_pay
 
 
 def test_codes_are_never_too_wide() -> None:
-    for channels, fits in ((_bounds_int8.MAX_CHANNELS, True), (133_200, False)):
-        plan = _plan.plan(256, 1 << 20, channels, 1, 1 << 40, None)
+    for channels, fits in ((int8.MAX_CHANNELS, True), (133_200, False)):
+        plan = plan_for(256, 1 << 20, channels, 1, 1 << 40, None)
         assert plan.coded == plan.codes_pay == fits
         wide = torch.ones(1, channels)
         for code in (
-            lambda x: _bounds_int8.code_prototypes(x, torch.ones(1), 0.0, 0, "dot"),
-            lambda x: _bounds_int8.code_queries(x.double(), 0.0, torch.zeros(1).double()),
+            lambda x: int8.code_prototypes(x, torch.ones(1), 0.0, 0, "dot"),
+            lambda x: int8.code_queries(x.double(), 0.0, torch.zeros(1).double()),
         ):
             if fits:
                 code(wide)
@@ -199,10 +191,10 @@ def test_codes_are_never_too_wide() -> None:
 def test_vectors_too_wide_for_a_screen_are_scored_in_fp64(
     metric: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_bounds, "MAX_CHANNELS", 16)
+    monkeypatch.setattr(fp32, "MAX_CHANNELS", 16)
     generator = torch.Generator().manual_seed(0)
     q, p = torch.randn(9, 17, generator=generator), torch.randn(5000, 17, generator=generator)
-    assert not _plan.plan(9, 5000, 17, 3, 1 << 28, None).screened
+    assert not plan_for(9, 5000, 17, 3, 1 << 28, None).screened
     assert_exact(topk(q, p, 3, metric=metric), Problem(q, [p], 3, metric, None, "raise", None))
 
 

@@ -12,7 +12,9 @@ from faults.__main__ import KINDS, in_a_process
 from screens import needs_int8, screen_small
 
 from flashmatch import PrototypeBank
-from flashmatch.kernels import _bank_check, _bank_file, _prepared, _room, _store
+from flashmatch.kernels.concurrency import room
+from flashmatch.kernels.files import tensor_file
+from flashmatch.kernels.storage import audit, bank_file, prepared
 
 AMOUNTS = {
     "corruptions": 1500,
@@ -68,7 +70,7 @@ def test_every_kind_of_bank_is_sound(kind: str, tmp_path: Path) -> None:
 def test_damage_is_counted_where_nothing_checks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_store.TensorFile, "check", lambda *_: None)
+    monkeypatch.setattr(tensor_file.TensorFile, "check", lambda *_: None)
     counts = corrupt.run(300, 1, tmp_path)
     assert any(what.startswith("WRONG without a word") for what in defects(counts))
 
@@ -77,8 +79,8 @@ def test_damage_is_counted_where_nothing_checks(
 def test_values_are_counted_where_nobody_measures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_prepared, "find_mismatch", lambda *_: None)
-    monkeypatch.setattr(_bank_file._Reader, "_require", lambda *_: None)
+    monkeypatch.setattr(prepared, "find_mismatch", lambda *_: None)
+    monkeypatch.setattr(bank_file._Reader, "_require", lambda *_: None)
     saved, chosen = corrupt.Saved(tmp_path), random.Random(2)
     outcomes = {corrupt.of_values("int8", chosen, saved) for _ in range(300)}
     assert "WRONG, and check says nothing" in outcomes
@@ -88,9 +90,9 @@ def test_values_are_counted_where_nobody_measures(
 def test_a_race_is_counted_where_states_share_what_they_write(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_room.Room, "claim", lambda *_: True)
-    monkeypatch.setattr(_bank_check, "find_mismatch", lambda *_: None)
-    monkeypatch.setattr(_prepared, "find_mismatch", lambda *_: None)
+    monkeypatch.setattr(room.Room, "claim", lambda *_: True)
+    monkeypatch.setattr(audit, "find_mismatch", lambda *_: None)
+    monkeypatch.setattr(prepared, "find_mismatch", lambda *_: None)
     counts = race.run(8, 1, screen="int8")
     assert defects(counts)
 

@@ -8,7 +8,7 @@ import torch
 from problems import METRICS
 
 from flashmatch import PrototypeBank, topk, verify
-from flashmatch.kernels._fit_threads import in_fit_thread
+from flashmatch.kernels.concurrency.fit_thread import in_fit_thread
 
 pytestmark = pytest.mark.skipif(
     not torch.set_flush_denormal(False), reason="denormals cannot be flushed here"
@@ -158,7 +158,7 @@ def test_nothing_is_searched_where_denormals_cannot_be_had(
     flushing: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "set_flush_denormal", lambda mode: False)
-    monkeypatch.setattr("flashmatch.kernels._fit_threads._flushes", lambda: True)
+    monkeypatch.setattr("flashmatch.kernels.concurrency.fit_thread._flushes", lambda: True)
     with pytest.raises(RuntimeError, match="flushed to zero here"):
         topk(torch.ones(1, 2), torch.ones(3, 2), 1)
     monkeypatch.undo()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import flashmatch
 from flashmatch.kernels import PrototypeBank
-from flashmatch.kernels._turn import Turn
+from flashmatch.kernels.concurrency.turn import Turn
 from flashmatch.retriever import ImageToImageRetriever, kept_bank
 from flashmatch.retriever.similarity import METRICS
 

@@ -11,7 +11,7 @@ from problems import METRICS
 from torch import Tensor
 
 from flashmatch import PrototypeBank, topk
-from flashmatch.kernels import _bounds, _exact, _products, _roundoff
+from flashmatch.kernels.torch_backend import int8_products, precision, rescore
 
 CPU = torch.device("cpu")
 
@@ -22,9 +22,9 @@ def truncated(bits: int) -> Callable[[Tensor], Tensor]:
 
 
 FORMATS = {
-    "bf16": (lambda x: x.bfloat16().float(), _roundoff.BF16),
-    "bf16, truncated": (truncated(16), _roundoff.BF16),
-    "tf32, truncated": (truncated(13), _roundoff.TF32),
+    "bf16": (lambda x: x.bfloat16().float(), precision.BF16),
+    "bf16, truncated": (truncated(16), precision.BF16),
+    "tf32, truncated": (truncated(13), precision.TF32),
     "fp16": (lambda x: x.half().float(), math.inf),  # another range
     "fp8": (lambda x: x.to(torch.float8_e4m3fn).float(), math.inf),
     "nothing": (lambda x: x * 0, math.inf),
@@ -43,17 +43,17 @@ def emulate(patch: pytest.MonkeyPatch, name: str) -> None:
 
 
 def test_ieee_products_show_no_error() -> None:
-    assert _bounds.operand_roundoff(CPU) == 0.0
-    assert _exact.multiplies_in_fp64(CPU)
+    assert precision.operand_roundoff(CPU) == 0.0
+    assert rescore.multiplies_in_fp64(CPU)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_products_are_measured_anew_where_they_are_others(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert _bounds.operand_roundoff(CPU) == 0.0
+    assert precision.operand_roundoff(CPU) == 0.0
     emulate(monkeypatch, name)
-    assert _bounds.operand_roundoff(CPU) == FORMATS[name][1]
+    assert precision.operand_roundoff(CPU) == FORMATS[name][1]
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -69,17 +69,17 @@ def test_the_answer_is_the_same(name: str, metric: str, monkeypatch: pytest.Monk
 
 
 def test_products_of_chosen_pairs_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = _products.chosen_dots
+    original = int8_products.chosen_dots
 
     def rounded(q: Tensor, p: Tensor, *pairs: Tensor) -> Tensor:
         return original(q.bfloat16().float(), p.bfloat16().float(), *pairs)
 
-    monkeypatch.setattr(_products, "chosen_dots", rounded)
-    _roundoff._measured.cache_clear()
-    assert _bounds.operand_roundoff(CPU) == _roundoff.BF16
+    monkeypatch.setattr(int8_products, "chosen_dots", rounded)
+    precision._measured.cache_clear()
+    assert precision.operand_roundoff(CPU) == precision.BF16
     monkeypatch.undo()
-    _roundoff._measured.cache_clear()
-    assert _bounds.operand_roundoff(CPU) == 0.0
+    precision._measured.cache_clear()
+    assert precision.operand_roundoff(CPU) == 0.0
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -89,7 +89,7 @@ def test_fp64_products_are_not_believed_either(
     generator = torch.Generator().manual_seed(0)
     q, p = torch.randn(5, 9, generator=generator), torch.randn(50, 9, generator=generator)
     expected = topk(q, p, 50, metric=metric)
-    monkeypatch.setattr(_exact, "multiplies_in_fp64", lambda device: False)
+    monkeypatch.setattr(rescore, "multiplies_in_fp64", lambda device: False)
     assert all(map(torch.equal, topk(q, p, 50, metric=metric), expected))
 
 
@@ -110,11 +110,11 @@ def test_the_environment_is_taken_at_its_word(
     name: str, value: str, expected: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
-    assert _roundoff._allowed_by_environment.__wrapped__("cpu") == expected
+    assert precision._allowed_by_environment.__wrapped__("cpu") == expected
 
 
 def test_the_environment_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    allowed = _roundoff._allowed_by_environment.__wrapped__
+    allowed = precision._allowed_by_environment.__wrapped__
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     assert allowed("cuda") == 0.0
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
@@ -126,8 +126,8 @@ def test_searches_in_an_environment_that_allows_bf16() -> None:
     program = """
 import torch
 from flashmatch import topk
-from flashmatch.kernels import _bounds
-print(_bounds.operand_roundoff(torch.device("cpu")))
+from flashmatch.kernels.torch_backend import precision
+print(precision.operand_roundoff(torch.device("cpu")))
 g = torch.Generator().manual_seed(0)
 p, q = torch.randn(20000, 48, generator=g), torch.randn(8, 48, generator=g)
 print(topk(q, p, 5).indices.tolist())

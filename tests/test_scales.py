@@ -11,9 +11,12 @@ from screens import SCREENS, screen_small
 from torch import Tensor
 
 from flashmatch import PrototypeBank, topk
-from flashmatch.kernels import _bounds, _candidates, _exact, _torch
-from flashmatch.kernels._float_screen import FloatScreen, power_of_two, screen_for
-from flashmatch.kernels._rows import Rows
+from flashmatch.kernels.contract import finite, order
+from flashmatch.kernels.contract.chunks import Rows
+from flashmatch.kernels.proofs import fp32
+from flashmatch.kernels.torch_backend import rescore
+from flashmatch.kernels.torch_backend.candidates import Candidates
+from flashmatch.kernels.torch_backend.float_screen import FloatScreen, power_of_two, screen_for
 
 SCALES = [1.0, 1e10, 1e15, 1e17, 1e18, 1e19, 1e20, 1e30, 1e36]
 SCALES += [1 / scale for scale in SCALES[1:]] + [1e-41]
@@ -80,7 +83,7 @@ def test_a_few_ordinary_rows_among_tiny_ones(metric: str) -> None:
 def scored_in_fp64(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pairs were, in each call."""
     counts: list[int] = []
-    pairs, dense = _exact.pairs, _exact.dense
+    pairs, dense = rescore.pairs, rescore.dense
 
     def counted_pairs(q: Tensor, p: Rows, rows: Tensor, *rest: object) -> Tensor:
         counts.append(len(rows))
@@ -90,8 +93,8 @@ def scored_in_fp64(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(q) * len(p))
         return dense(q, p, metric)
 
-    monkeypatch.setattr(_exact, "pairs", counted_pairs)
-    monkeypatch.setattr(_exact, "dense", counted_dense)
+    monkeypatch.setattr(rescore, "pairs", counted_pairs)
+    monkeypatch.setattr(rescore, "dense", counted_dense)
     return counts
 
 
@@ -131,21 +134,21 @@ def test_thresholds_hold_in_any_units(seed: int, metric: str, exponent: int) -> 
         scores = (2 * values - norms.square()[:, None]) * units[:, None]
     about = norms, 16, metric, units
     rounded, held = scores.float(), values.abs() <= 1e37  # what a screen can hold
-    below = values < _bounds.threshold(kth, *about).double()[:, None]
+    below = values < fp32.threshold(kth, *about).double()[:, None]
     assert (rounded < kth[:, None])[below & held].all()
-    behind = values < _bounds.threshold_ahead(kth, *about).double()[:, None]
+    behind = values < fp32.threshold_ahead(kth, *about).double()[:, None]
     assert (rounded <= kth[:, None])[behind & held].all()
 
 
 def test_ahead_means_behind_rows_that_are_there() -> None:
     queries = torch.ones(2, 3)
-    candidates = _candidates.Candidates(queries, 2, "dot")
-    keys = _torch._order.pack(torch.full((2, 1), math.inf), torch.tensor([[3], [4]]))
+    candidates = Candidates(queries, 2, "dot")
+    keys = order.pack(torch.full((2, 1), math.inf), torch.tensor([[3], [4]]))
     candidates.add_keys(keys)
-    assert (candidates.ahead == -_bounds.LARGEST).all()  # one of two is still to be found
+    assert (candidates.ahead == -fp32.LARGEST).all()  # one of two is still to be found
     candidates.add_keys(keys - 1)
-    assert (candidates.ahead == _bounds.LARGEST).all()
-    assert (candidates.least() == _bounds.LARGEST).all()
+    assert (candidates.ahead == fp32.LARGEST).all()
+    assert (candidates.least() == fp32.LARGEST).all()
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -153,7 +156,7 @@ def test_usual_vectors_keep_their_units(metric: str) -> None:
     """And their dtype: nothing is widened for them."""
     p, q = drawn(500, 8, 1.0, torch.float32), drawn(5, 8, 1.0, torch.float32)
     q[2] = 0
-    screen = screen_for(q, _exact.norms(q), Rows([p]), metric)
+    screen = screen_for(q, finite.norms(q), Rows([p]), metric)
     assert screen.scale == 1.0
     assert not screen.normalises
     assert (screen.units == 1).all()
@@ -167,12 +170,12 @@ def test_powers_of_two_are_exact(exponent: int) -> None:
 def test_a_value_stands_for_itself_times_the_unit() -> None:
     for metric, scale in (("dot", 1e30), ("l2", 1e30), ("dot", 1e-30), ("cosine", 1e-30)):
         p, q = drawn(400, 8, scale, torch.float64), drawn(5, 8, scale, torch.float64, 1)
-        screen = screen_for(q, _exact.norms(q), Rows([p]), metric)
+        screen = screen_for(q, finite.norms(q), Rows([p]), metric)
         assert isinstance(screen, FloatScreen)
         assert screen.units[0] != 1
         norms, out = torch.empty(400), torch.empty(5, 400)
         screen.multiply(p, norms, out)
-        q_norms, p_norms = _exact.norms(q), _exact.norms(p)
+        q_norms, p_norms = finite.norms(q), finite.norms(p)
         exact = q @ p.T
         if metric == "l2":
             exact -= p_norms.square() / 2

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 from stopped import stopped_at
 
-from flashmatch.kernels._room import Room
-from flashmatch.kernels._succession import Succession
-from flashmatch.kernels._turn import Turn
+from flashmatch.kernels.concurrency.room import Room
+from flashmatch.kernels.concurrency.succession import Succession
+from flashmatch.kernels.concurrency.turn import Turn
 
 Numbers = tuple[int, ...]
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
 
 from flashmatch import topk
-from flashmatch.kernels import _int8_search, _plan
-from flashmatch.kernels._codes import Layout
+from flashmatch.kernels.codes.layout import Layout
+from flashmatch.kernels.torch_backend import int8_search, plan
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
@@ -18,11 +18,11 @@ pytestmark = pytest.mark.usefixtures("poisoned_empty")
 def _every_route(request: pytest.FixtureRequest) -> None:
     """Small problems are scored as a whole unless told otherwise; every route must be exact."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(_plan, "WHOLE_ELEMENTS", 1 << 40 if request.param == "whole" else 0)
+    patch.setattr(plan, "WHOLE_ELEMENTS", 1 << 40 if request.param == "whole" else 0)
     if request.param == "coded":
-        patch.setattr(_plan, "coding_pays", lambda queries, rows, channels: True)
-        patch.setattr(_plan, "CODED_SPAN", 32)
-        patch.setattr(_int8_search, "LAYOUT", Layout(32, 4, width_multiple=4))
+        patch.setattr(plan, "coding_pays", lambda queries, rows, channels: True)
+        patch.setattr(plan, "CODED_SPAN", 32)
+        patch.setattr(int8_search, "LAYOUT", Layout(32, 4, width_multiple=4))
     yield
     patch.undo()
 

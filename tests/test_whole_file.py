@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from flashmatch.kernels import _triton_tuned
-from flashmatch.kernels._whole_file import whole_file
+from flashmatch.kernels.files.whole_file import whole_file
+from flashmatch.kernels.triton_backend import tuned_tiles
 from flashmatch.retriever.prototypes import dump_prototypes
 
 posix = pytest.mark.skipif(os.name != "posix", reason="modes and links of POSIX")
@@ -195,7 +195,7 @@ def test_every_writer_keeps_to_it(name: str, tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     tiles = tmp_path / "tiles.json"
     tiles.touch(0o600)
-    _triton_tuned.write(tiles, [])
+    tuned_tiles.write(tiles, [])
     assert stat.S_IMODE(tiles.stat().st_mode) == 0o600
     assert sorted(os.listdir(tmp_path)) == sorted([name, "tiles.json"])
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from ...kernels import PrototypeBank, _bank_file
-from ...kernels._succession import Succession
+from ...kernels import PrototypeBank
+from ...kernels.concurrency.succession import Succession
+from ...kernels.storage import bank_file
 from .contents import Contents
 from .errors import InvalidIndexError
 from .id_map import IndexIDMap, IndexIDMap2
@@ -35,7 +36,7 @@ def write(index: Index, path: str | os.PathLike) -> None:
         (ids,) = contents.with_one_id_map().ids
         more[_ID_MAP] = torch.from_numpy(ids)
     metadata = {_INDEX: ",".join(around)} if around else {}
-    _bank_file.save(path, contents.bank._state, more, metadata)
+    bank_file.save(path, contents.bank._state, more, metadata)
 
 
 def read(path: str | os.PathLike, argument: str, device: torch.device) -> Index:

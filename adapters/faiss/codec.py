@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...kernels._checks import require_dense
+from ...kernels.contract.arguments import require_dense
 from .arrays import Array, require_out, returned
 from .integers import int64
 from .tensors import matrix

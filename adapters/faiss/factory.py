@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from ...kernels._checks import require_int
+from ...kernels.contract.arguments import require_int
 from .flat import IndexFlat
 from .id_map import IndexIDMap, IndexIDMap2
 from .index import Index

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...kernels._checks import require_device, require_int
+from ...kernels.contract.arguments import require_device, require_int
 from . import bank_file, streamed, wire
 from .errors import InvalidIndexError, MissingIndexError, as_faiss_raises
 from .index import Index

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ...kernels import Matches, PrototypeBank
-from ...kernels._checks import require_device, require_int
-from ...kernels._succession import Succession
+from ...kernels.concurrency.succession import Succession
+from ...kernels.contract.arguments import require_device, require_int
 from .contents import Contents
 from .index import Index
 from .metrics import METRIC_INNER_PRODUCT, METRIC_L2, distances, metric_name

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ...kernels._checks import require_int
+from ...kernels.contract.arguments import require_int
 from .arrays import Array, require_out, returned
 from .flat import IndexFlatIP, IndexFlatL2
 from .index import Index

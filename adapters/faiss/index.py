@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...kernels._checks import require_int
+from ...kernels.contract.arguments import require_int
 from .arrays import Array, matches, require_out, returned
 from .codec import Codec
 from .contents import Contents

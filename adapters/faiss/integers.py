@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...kernels._checks import require_dense, require_int
+from ...kernels.contract.arguments import require_dense, require_int
 
 INT64 = torch.iinfo(torch.int64)
 _TURN = 1 << 64

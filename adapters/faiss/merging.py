@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ...kernels._checks import require_int
+from ...kernels.contract.arguments import require_int
 from .arrays import WORST
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ...kernels._checks import require_int
+from ...kernels.contract.arguments import require_int
 
 METRIC_INNER_PRODUCT = 0
 METRIC_L2 = 1

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...kernels._checks import require_dense
+from ...kernels.contract.arguments import require_dense
 
 _BLOCK_ELEMENTS = 1 << 18
 

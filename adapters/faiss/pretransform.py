@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...kernels._checks import require_int
+from ...kernels.contract.arguments import require_int
 from .arrays import Array, returned
 from .contents import Contents
 from .flat import IndexFlat

@@ -4,7 +4,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from ...kernels._checks import require_int
+from ...kernels.contract.arguments import require_int
 from .errors import InvalidIndexError, as_faiss_raises
 from .vectors import UInt8Vector
 

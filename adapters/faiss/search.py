@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from ...kernels import _exact, topk
-from ...kernels._checks import require_int
+from ...kernels import topk
+from ...kernels.contract.arguments import require_int
+from ...kernels.torch_backend import rescore
 from .arrays import Array, matches, returned
 from .metrics import METRIC_L2, distances, metric_name
 from .tensors import matrix
@@ -47,7 +48,7 @@ def pairwise_distances(
 
 def _scores(queries: Tensor, rows: Tensor, metric: str) -> Tensor:
     strange = ~queries.isfinite().all(1), ~rows.isfinite().all(1)
-    scores = _exact.dense(queries.nan_to_num(0, 0, 0), rows.nan_to_num(0, 0, 0), metric)
+    scores = rescore.dense(queries.nan_to_num(0, 0, 0), rows.nan_to_num(0, 0, 0), metric)
     for row in strange[0].nonzero()[:, 0].tolist():
         scores[row] = _arithmetic(queries[row], rows, metric)
     for row in strange[1].nonzero()[:, 0].tolist():

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ...kernels._checks import require_int
+from ...kernels.contract.arguments import require_int
 from .errors import OutOfRangeError
 
 

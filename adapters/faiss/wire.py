@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...kernels._succession import Succession
+from ...kernels.concurrency.succession import Succession
 from .contents import Contents
 from .flat import IndexFlat, IndexFlatIP, IndexFlatL2
 from .id_map import IndexIDMap, IndexIDMap2

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...kernels._checks import require_int
+from ...kernels.contract.arguments import require_int
 from .errors import as_faiss_raises
 from .readers import MEGABYTE
 from .vectors import UInt8Vector

@@ -12,7 +12,7 @@ from sklearn.neighbors import BallTree, KDTree
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from ...kernels._checks import require_device
+from ...kernels.contract.arguments import require_device
 from .._measured import MeasuredRows
 
 _DISTANCES = {

@@ -8,7 +8,7 @@ from sklearn import config_context
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from ...kernels._checks import require_int
+from ...kernels.contract.arguments import require_int
 from .._nearest import NearestRows
 from .._within import within
 from .fitted import SearchesBank, tensor_of

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from flashmatch import __version__
-from flashmatch.kernels._machine import report
+from flashmatch.kernels.machine import report
 from flashmatch.retriever.demo import DemoError, Options, run
 
 

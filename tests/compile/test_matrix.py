@@ -13,12 +13,13 @@ import aot
 import pytest
 import torch
 
-from flashmatch.kernels import _triton, _triton_chip, _triton_int8
-from flashmatch.kernels._codes import Codes, Frame
-from flashmatch.kernels._rows import Rows
-from flashmatch.kernels._taming import screen_norms
-from flashmatch.kernels._triton_chip import Chip
-from flashmatch.kernels._triton_tiles import HIP, RDNA, Tile, fp16_tiles, int8_tiles
+from flashmatch.kernels.codes.frame import Frame
+from flashmatch.kernels.codes.pages import Codes
+from flashmatch.kernels.contract.chunks import Rows
+from flashmatch.kernels.storage.clean_rows import screen_norms
+from flashmatch.kernels.triton_backend import chips, float_search, int8_search
+from flashmatch.kernels.triton_backend.chips import Chip
+from flashmatch.kernels.triton_backend.tiles import HIP, RDNA, Tile, fp16_tiles, int8_tiles
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def searches() -> Iterator[Search]:
         rows = 20 * k + 320  # as many groups as are kept, or more
         q, p = torch.zeros(queries, 64, dtype=dtype), torch.zeros(rows, 64, dtype=dtype)
         mask = torch.ones(queries, rows, dtype=torch.bool) if mask_ndim else None
-        yield partial(_triton.search_with_flags, q, [p], k, metric, mask, None)
+        yield partial(float_search.search_with_flags, q, [p], k, metric, mask, None)
 
 
 def coded_searches() -> Iterator[Search]:
@@ -75,7 +76,7 @@ def coded_searches() -> Iterator[Search]:
         )
         mask = torch.ones((queries, count)[2 - mask_ndim :], dtype=torch.bool)
         yield partial(
-            _triton_int8.search,
+            int8_search.search,
             q,
             Rows([p]),
             coded(p, metric),
@@ -88,7 +89,7 @@ def coded_searches() -> Iterator[Search]:
 def coded(rows: torch.Tensor, metric: str) -> Codes:
     count, channels = rows.shape
     frame = Frame(metric, torch.zeros(channels), None)
-    codes = Codes(frame, _triton_int8.LAYOUT, count, channels)
+    codes = Codes(frame, int8_search.LAYOUT, count, channels)
     codes.write(0, rows, screen_norms(rows))
     return codes
 
@@ -99,16 +100,16 @@ def cut_searches(arch: int) -> Iterator[tuple[Search, ModuleType, Tile]]:
         rows = torch.zeros(2400, channels)
         args = (rows[:20], Rows([rows]), coded(rows, metric), 10, None, True)
         for tile in int8_tiles(channels, arch):
-            yield partial(_triton_int8.search, *args), _triton_int8, tile
+            yield partial(int8_search.search, *args), int8_search, tile
         args = (rows[:20], [rows], 10, metric, None, None)
         for tile in fp16_tiles(arch) if channels == 64 else ():
-            yield partial(_triton.search_with_flags, *args), _triton, tile
+            yield partial(float_search.search_with_flags, *args), float_search, tile
 
 
 def launches(arch: int) -> set[aot.Launch]:
     found: set[aot.Launch] = set()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_triton_chip, "chip", lambda device: Chip(arch, 132))
+        patch.setattr(chips, "chip", lambda device: Chip(arch, 132))
         for search in (*searches(), *coded_searches()):
             found |= aot.record(search)
         for search, module, tile in cut_searches(arch):
@@ -117,7 +118,7 @@ def launches(arch: int) -> set[aot.Launch]:
 
 
 def _with_tile(search: Search, module: ModuleType, tile: Tile) -> set[aot.Launch]:
-    name = "choose_plan" if module is _triton else "choose_codes_plan"
+    name = "choose_plan" if module is float_search else "choose_codes_plan"
     choose = getattr(module, name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, name, lambda *args, **kw: replace(choose(*args, **kw), tile=tile))

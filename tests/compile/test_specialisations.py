@@ -13,10 +13,11 @@ import aot
 import pytest
 import torch
 
-from flashmatch.kernels import _triton, _triton_int8
-from flashmatch.kernels._codes import Codes, Frame
-from flashmatch.kernels._rows import Rows
-from flashmatch.kernels._taming import screen_norms
+from flashmatch.kernels.codes.frame import Frame
+from flashmatch.kernels.codes.pages import Codes
+from flashmatch.kernels.contract.chunks import Rows
+from flashmatch.kernels.storage.clean_rows import screen_norms
+from flashmatch.kernels.triton_backend import float_search, int8_search
 
 QUERIES = {"few": (1, 2, 3, 7, 13, 16), "many": (17, 31, 128, 129, 521, 1009)}
 ROWS = (67, 131, 320, 521, 1009, 2048, 4093)
@@ -44,15 +45,15 @@ def search_vectors(
 ) -> Search:
     mask = mask_of(mask_ndim, queries, rows)
     q, p = zeros(queries, channels), [zeros(rows, channels)]
-    return lambda: _triton.search_with_flags(q, p, K, "l2", mask, chunk_rows)
+    return lambda: float_search.search_with_flags(q, p, K, "l2", mask, chunk_rows)
 
 
 def search_codes(queries: int, rows: int, channels: int, mask_ndim: int) -> Search:
     frame = Frame("l2", torch.zeros(channels), None)
-    codes, p = Codes(frame, _triton_int8.LAYOUT, rows, channels), zeros(rows, channels)
+    codes, p = Codes(frame, int8_search.LAYOUT, rows, channels), zeros(rows, channels)
     codes.write(0, p, screen_norms(p))
     mask = mask_of(mask_ndim, queries, rows)
-    return lambda: _triton_int8.search(zeros(queries, channels), Rows([p]), codes, K, mask, True)
+    return lambda: int8_search.search(zeros(queries, channels), Rows([p]), codes, K, mask, True)
 
 
 def launches(make: Callable[..., Search], *arguments: int | None) -> set[aot.Launch]:

@@ -12,7 +12,9 @@ from captured import assert_never_waits, assert_replays
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
 
 from flashmatch import kernels, topk
-from flashmatch.kernels import _bounds_fp16, _reference, _triton
+from flashmatch.kernels.contract import reference
+from flashmatch.kernels.proofs import fp16
+from flashmatch.kernels.triton_backend import float_search
 
 try:
     from drawn import problems
@@ -110,24 +112,24 @@ def test_prototypes_anywhere(place: str, queries: int) -> None:
 @pytest.mark.parametrize("kind", ["gaussian", "integers", "offset", "duplicates"])
 @pytest.mark.parametrize("channels", [16, 768, 4096])
 def test_tensor_cores_stay_within_delta(channels: int, kind: str, raw: bool) -> None:
-    """The one assumption about hardware: section 2 of _bounds_fp16, with its whole slack."""
+    """The one assumption about hardware: section 2 of fp16, with its whole slack."""
     q, p = drawn(kind, 16 if raw else 128, channels, 8), drawn(kind, 2048, channels, 9)
     p[: len(q)] = q * 3
-    exact = _reference.scores(q, p, "cosine")
+    exact = reference.scores(q, p, "cosine")
     q, p = q.cuda(), p.cuda()
-    plan = _triton.plan_for(q, [p], 1, None, None)
+    plan = float_search.plan_for(q, [p], 1, None, None)
     flags = torch.zeros(3, dtype=torch.int32, device="cuda")
-    chunk = _triton._prepare_prototypes(p, 0, q, None, "cosine", plan, flags)
-    block = _triton._prepare_queries(q, 0, "cosine", plan, flags)
+    chunk = float_search._prepare_prototypes(p, 0, q, None, "cosine", plan, flags)
+    block = float_search._prepare_queries(q, 0, "cosine", plan, flags)
     mask = chunk.originals.mask
-    bounds = _triton._scan(block, chunk, mask, flags, "cosine", plan)[: len(q)].cpu()
+    bounds = float_search._scan(block, chunk, mask, flags, "cosine", plan)[: len(q)].cpu()
     groups = exact.view(len(q), -1, plan.group, plan.block_p // plan.group)
     best = groups.transpose(2, 3).flatten(1, 2).amax(2)
-    delta, _ = _triton._slack(channels, plan)
+    delta, _ = float_search._slack(channels, plan)
     assert plan.raw == raw
     assert (bounds >= best).all()
     assert (bounds - best <= 2 * delta + 1e-6).all()
-    assert channels <= _bounds_fp16.MAX_CHANNELS
+    assert channels <= fp16.MAX_CHANNELS
 
 
 @pytest.mark.parametrize("queries", [8, 300])
@@ -146,8 +148,8 @@ def test_exclude_never_waits_and_can_be_captured(queries: int) -> None:
 
 def test_supports() -> None:
     q = torch.ones(1, 4, device="cuda")
-    assert _triton.supports(q, [q], 1024, "dot")
-    assert not _triton.supports(q, [q], 1025, "dot")
+    assert float_search.supports(q, [q], 1024, "dot")
+    assert not float_search.supports(q, [q], 1025, "dot")
 
 
 def test_nonfinite_rows_are_named() -> None:

@@ -10,14 +10,14 @@ if not torch.cuda.is_available():
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
 
 from flashmatch import PrototypeBank, topk
-from flashmatch.kernels import _plan
+from flashmatch.kernels.torch_backend import plan
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
 
 @pytest.fixture(autouse=True)
 def _codes_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_plan, "CODES_ELEMENTS", 0)
+    monkeypatch.setattr(plan, "CODES_ELEMENTS", 0)
 
 
 def drawn(kind: str, rows: int, channels: int, seed: int) -> Tensor:

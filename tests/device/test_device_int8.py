@@ -13,9 +13,9 @@ from coded import close, coded, on
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
 
 from flashmatch import kernels
-from flashmatch.kernels import _triton_exact, _triton_int8
-from flashmatch.kernels._codes import Codes
-from flashmatch.kernels._rows import Rows
+from flashmatch.kernels.codes.pages import Codes
+from flashmatch.kernels.contract.chunks import Rows
+from flashmatch.kernels.triton_backend import int8_search, rescoring
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 CASES = [(1, 129, 40), (16, 9001, 128), (17, 5000, 1), (300, 20011, 100), (1000, 3000, 769)]
@@ -26,15 +26,15 @@ def drawn(kind: str, rows: int, channels: int, seed: int) -> Tensor:
 
 
 def built(problem: Problem) -> Codes:
-    return coded([p.cuda() for p in problem.prototypes], problem.metric, _triton_int8.LAYOUT)
+    return coded([p.cuda() for p in problem.prototypes], problem.metric, int8_search.LAYOUT)
 
 
 def run(problem: Problem, codes: Codes | None = None) -> tuple[Tensor, Tensor, Tensor]:
     queries, rows, mask = on("cuda", problem)
     codes = codes or built(problem)
-    assert _triton_int8.supports(queries, codes, rows, problem.k)
+    assert int8_search.supports(queries, codes, rows, problem.k)
     exclude = problem.nonfinite == "exclude"
-    return _triton_int8.search(queries, rows, codes, problem.k, mask, exclude)
+    return int8_search.search(queries, rows, codes, problem.k, mask, exclude)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -64,18 +64,18 @@ def test_integer_units_are_exact(queries: int, channels: int) -> None:
     """The one assumption about hardware: sums of products of codes, up to the largest, in int32."""
     q, p = drawn("integers", queries, channels, 8), drawn("integers", 512, channels, 9)
     q[0], p[0], p[1] = 1, 1, -1
-    codes = coded([p.cuda()], "dot", _triton_int8.LAYOUT)
+    codes = coded([p.cuda()], "dot", int8_search.LAYOUT)
     codes.frame.origin.zero_()
     codes.bounds.zero_()[:, 0] = 1  # what is left of the bounds is X.Y, up to their margin
-    plan = _triton_int8.plan_for(q.cuda(), codes, 1, None)
+    plan = int8_search.plan_for(q.cuda(), codes, 1, None)
     flags = torch.zeros(3, dtype=torch.int32, device="cuda")
-    block = _triton_int8._prepare(q.cuda(), codes.frame, plan, flags)
+    block = int8_search._prepare(q.cuda(), codes.frame, plan, flags)
     block.terms.zero_()[0] = 1
     every = torch.ones(1, dtype=torch.uint8, device="cuda").expand(queries, 512)
-    originals = _triton_exact.Originals(
+    originals = rescoring.Originals(
         0, p.cuda(), every, codes.place, codes.dead.view(torch.uint8), codes.layout.span
     )
-    bounds = _triton_int8._scan(block, codes, slice(0, codes.pages), originals, 0, plan)
+    bounds = int8_search._scan(block, codes, slice(0, codes.pages), originals, 0, plan)
     products = block.codes[:queries].cpu().long() @ codes.codes.cpu().long().T
     best = products.view(queries, -1, 16, 8).amax(2).flatten(1)
     margin = best.abs() * 2.0**-19 + 1e-30
@@ -88,7 +88,7 @@ def test_masks_and_dead_rows(shape: tuple[int, ...]) -> None:
     q, p = drawn("gaussian", 70, 33, 5), drawn("gaussian", 9000, 33, 6)
     generator = torch.Generator().manual_seed(7)
     alive = torch.rand(9000, generator=generator) < 0.8
-    codes = coded([p.cuda()], "dot", _triton_int8.LAYOUT)
+    codes = coded([p.cuda()], "dot", int8_search.LAYOUT)
     close(codes, alive.cuda())
     for share in (0.001, 0.5):
         mask = torch.rand(shape, generator=generator) < share
@@ -112,16 +112,16 @@ def test_originals_in_pinned_host_memory() -> None:
     q, p = drawn("gaussian", 40, 50, 3), drawn("gaussian", 9000, 50, 4)
     problem = Problem(q, [p], 20, "l2", None, "raise", None)
     codes, rows = built(problem), Rows([p[:4000].pin_memory(), p[4000:].pin_memory()])
-    assert _triton_int8.supports(q.cuda(), codes, rows, 20)
-    assert_exact(_triton_int8.search(q.cuda(), rows, codes, 20, None, True)[:2], problem)
+    assert int8_search.supports(q.cuda(), codes, rows, 20)
+    assert_exact(int8_search.search(q.cuda(), rows, codes, 20, None, True)[:2], problem)
 
 
 def test_supports() -> None:
     p = torch.randn(200, 4)
-    codes, q = coded([p.cuda()], "dot", _triton_int8.LAYOUT), torch.ones(1, 4, device="cuda")
-    assert _triton_int8.supports(q, codes, Rows([p.cuda()]), 100)
-    assert not _triton_int8.supports(q, codes, Rows([p]), 100)  # not pinned
-    assert not _triton_int8.supports(q, codes, Rows([p.cuda()]), 1025)
+    codes, q = coded([p.cuda()], "dot", int8_search.LAYOUT), torch.ones(1, 4, device="cuda")
+    assert int8_search.supports(q, codes, Rows([p.cuda()]), 100)
+    assert not int8_search.supports(q, codes, Rows([p]), 100)  # not pinned
+    assert not int8_search.supports(q, codes, Rows([p.cuda()]), 1025)
 
 
 @pytest.mark.parametrize("queries", [8, 300])
@@ -132,7 +132,7 @@ def test_exclude_never_waits_and_can_be_captured(queries: int) -> None:
     codes, q, rows = built(problem), q.cuda(), Rows([p.cuda()])
 
     def search() -> tuple[Tensor, Tensor]:
-        return _triton_int8.search(q, rows, codes, 9, None, True)[:2]
+        return int8_search.search(q, rows, codes, 9, None, True)[:2]
 
     assert_never_waits(search, problem)
     assert_replays(search, q, problem)
@@ -143,12 +143,12 @@ def test_workspace(queries: int, k: int, monkeypatch: pytest.MonkeyPatch) -> Non
     budget = 64 * 2**20
     monkeypatch.setattr(kernels, "WORKSPACE_BYTES", budget)
     q, p = torch.randn(queries, 128, device="cuda"), torch.randn(300_000, 128, device="cuda")
-    codes, rows = coded([p], "cosine", _triton_int8.LAYOUT), Rows([p])
-    _triton_int8.search(q[:1], rows, codes, 1, None, True)
+    codes, rows = coded([p], "cosine", int8_search.LAYOUT), Rows([p])
+    int8_search.search(q[:1], rows, codes, 1, None, True)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    _triton_int8.search(q, rows, codes, k, None, True)
+    int8_search.search(q, rows, codes, k, None, True)
     held = torch.cuda.max_memory_allocated() - before - queries * k * 12
     assert held <= budget
 
@@ -158,7 +158,7 @@ def test_codes_beyond_two_gibibytes() -> None:
     rows = 2**31 // 256 + 1000
     p = torch.randn(rows, 256, device="cuda", dtype=torch.float16)
     q = p[-40:].float()
-    codes = coded([p], "dot", _triton_int8.LAYOUT)
+    codes = coded([p], "dot", int8_search.LAYOUT)
     for few in (40, 3):
-        _, indices, _ = _triton_int8.search(q[-few:], Rows([p]), codes, 1, None, True)
+        _, indices, _ = int8_search.search(q[-few:], Rows([p]), codes, 1, None, True)
         assert indices[:, 0].tolist() == list(range(rows - few, rows))

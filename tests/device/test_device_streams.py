@@ -15,7 +15,7 @@ from captured import assert_never_waits, assert_replays
 from problems import Problem, assert_exact, vectors
 
 from flashmatch import PrototypeBank, topk
-from flashmatch.kernels import _plan
+from flashmatch.kernels.torch_backend import plan
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 BUSY_CYCLES = 50_000_000  # some tens of milliseconds
@@ -24,7 +24,7 @@ Search = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @pytest.fixture(autouse=True)
 def _codes_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_plan, "CODES_ELEMENTS", 0)
+    monkeypatch.setattr(plan, "CODES_ELEMENTS", 0)
 
 
 @pytest.fixture(params=["topk", "bank"])

@@ -10,7 +10,8 @@ if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)
 pytest.importorskip("triton")
 
-from flashmatch.kernels import _triton_tuned, tune
+from flashmatch.kernels import tune
+from flashmatch.kernels.triton_backend import tuned_tiles
 
 
 def test_every_tile_agrees_and_the_fastest_is_kept(tmp_path: Path) -> None:
@@ -19,6 +20,6 @@ def test_every_tile_agrees_and_the_fastest_is_kept(tmp_path: Path) -> None:
         path = tune(
             "cuda", channels=(64, 128), queries=(128,), rows=65536, path=tmp_path / "t.json"
         )
-    table = _triton_tuned.read(path)
+    table = tuned_tiles.read(path)
     assert table is not None
     assert len(table.rows) == 4  # two screens, two widths

@@ -9,7 +9,7 @@ import torch
 from faiss_unpatched import faiss_unpatched  # noqa: F401
 
 import flashmatch.adapters.faiss as ours
-from flashmatch.kernels._reference import scores
+from flashmatch.kernels.contract.reference import scores
 
 faiss = pytest.importorskip("faiss")
 from faiss.contrib import exhaustive_search as their_search  # noqa: E402

@@ -15,8 +15,8 @@ from coded import close, coded
 from problems import METRICS, Problem, assert_exact, vectors
 from torch import Tensor
 
-from flashmatch.kernels import _triton, _triton_int8
-from flashmatch.kernels._rows import Rows
+from flashmatch.kernels.contract.chunks import Rows
+from flashmatch.kernels.triton_backend import float_search, int8_search
 
 BEYOND = 2**31
 ROWS, APART = 1100, 2**21  # rows, and elements from one to the next
@@ -54,15 +54,15 @@ def near(prototypes: Tensor, count: int) -> Tensor:
 
 
 def searched(problem: Problem) -> tuple[Tensor, Tensor]:
-    return _triton.search(
+    return float_search.search(
         problem.queries, problem.prototypes, problem.k, problem.metric, problem.mask, None, False
     )
 
 
 def searched_by_codes(problem: Problem) -> tuple[Tensor, Tensor]:
-    codes = coded([p.contiguous() for p in problem.prototypes], problem.metric, _triton_int8.LAYOUT)
+    codes = coded([p.contiguous() for p in problem.prototypes], problem.metric, int8_search.LAYOUT)
     rows = Rows(problem.prototypes)
-    return _triton_int8.search(problem.queries, rows, codes, problem.k, problem.mask, False)[:2]
+    return int8_search.search(problem.queries, rows, codes, problem.k, problem.mask, False)[:2]
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -70,7 +70,7 @@ def searched_by_codes(problem: Problem) -> tuple[Tensor, Tensor]:
 def test_raw_screen_of_rows_beyond(dtype: torch.dtype, metric: str) -> None:
     p = far(drawn(ROWS, 64), (APART, 1), dtype)
     problem = Problem(near(p, 3), [p], 2, metric, None, "raise", None)
-    assert _triton.plan_for(problem.queries, problem.prototypes, 2, None, None).raw
+    assert float_search.plan_for(problem.queries, problem.prototypes, 2, None, None).raw
     scores, indices = searched(problem)
     assert_exact((scores, indices), problem)
     assert (indices * APART > BEYOND).any()
@@ -80,7 +80,7 @@ def test_raw_screen_of_rows_beyond(dtype: torch.dtype, metric: str) -> None:
 def test_prepared_screen_of_rows_beyond(queries: int, metric: str) -> None:
     p = far(drawn(ROWS, 20), (APART, 1), torch.float16)
     problem = Problem(near(p, queries), [p], 2, metric, None, "raise", None)
-    assert not _triton.plan_for(problem.queries, problem.prototypes, 2, None, None).raw
+    assert not float_search.plan_for(problem.queries, problem.prototypes, 2, None, None).raw
     scores, indices = searched(problem)
     assert_exact((scores, indices), problem)
     assert (indices * APART > BEYOND).any()
@@ -157,10 +157,10 @@ def test_repair_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
     q = p[[-1, -5]].float()
     problem = Problem(q, [p], 6, "dot", None, "raise", None)
     assert_exact(searched(problem), problem)
-    codes = coded([p.contiguous()], "dot", _triton_int8.LAYOUT)
+    codes = coded([p.contiguous()], "dot", int8_search.LAYOUT)
     alive = torch.arange(ROWS) % 7 != 0
     close(codes, alive)
-    scores, rows, _ = _triton_int8.search(q, Rows([p]), codes, 6, None, True)
+    scores, rows, _ = int8_search.search(q, Rows([p]), codes, 6, None, True)
     assert_exact((scores, rows), problem.replace(mask=alive))
 
 

@@ -9,12 +9,12 @@ from coded import coded, on
 from problems import METRICS, Problem, assert_exact
 from torch import Tensor
 
-from flashmatch.kernels import _triton, _triton_int8
-from flashmatch.kernels._coding import Coder
-from flashmatch.kernels._collection import Collection
+from flashmatch.kernels.storage.coder import Coder
+from flashmatch.kernels.storage.collection import Collection
+from flashmatch.kernels.triton_backend import float_search, int8_search
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
-LAYOUT = dataclasses.replace(_triton_int8.LAYOUT, span=256)
+LAYOUT = dataclasses.replace(int8_search.LAYOUT, span=256)
 
 
 def beyond(queries: int, rows: int) -> tuple[Tensor, Tensor]:
@@ -30,7 +30,7 @@ def beyond(queries: int, rows: int) -> tuple[Tensor, Tensor]:
 
 
 def search_raw(problem: Problem) -> tuple[Tensor, Tensor]:
-    return _triton.search(
+    return float_search.search(
         problem.queries, problem.prototypes, problem.k, problem.metric, problem.mask, 128, False
     )
 
@@ -50,7 +50,7 @@ def test_infinite_scores_of_codes(metric: str) -> None:
     q[1] = 1e25
     problem = Problem(q, [p], 3, metric, None, "raise", None)
     codes = coded([p], metric, LAYOUT)
-    assert_exact(_triton_int8.search(*on("cpu", problem)[:2], codes, 3, None, False)[:2], problem)
+    assert_exact(int8_search.search(*on("cpu", problem)[:2], codes, 3, None, False)[:2], problem)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -73,7 +73,7 @@ def test_no_row_is_read_that_is_not_there(value: int) -> None:
     codes = coded([rows.clone()], "dot", LAYOUT)
     codes.place[random.Random(0).sample(range(256), 100)] = value
     queries, of_rows, _ = on("cpu", problem)
-    scores, indices, _ = _triton_int8.search(queries, of_rows, codes, 3, None, False)
+    scores, indices, _ = int8_search.search(queries, of_rows, codes, 3, None, False)
     assert (indices < 250).all()
     assert scores.max() < 1e9
 
@@ -94,5 +94,5 @@ def test_codes_in_two_parts(metric: str) -> None:
     q = torch.cat([new[:2], old[2100:2101], old[:1]])
     for mask in (None, torch.rand(4, 2450, generator=generator) < 0.7):
         problem = Problem(q, [old, new], 3, metric, mask, "raise", None)
-        found = _triton_int8.search(q, both.rows, coder.codes, 3, mask, False)
+        found = int8_search.search(q, both.rows, coder.codes, 3, mask, False)
         assert_exact(found[:2], problem)

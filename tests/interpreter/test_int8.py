@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
 from torch import Tensor
 
-from flashmatch.kernels import _bounds_int8, _reference, _triton_exact, _triton_int8
-from flashmatch.kernels._codes import Codes
-from flashmatch.kernels._rows import Rows
-from flashmatch.kernels._triton_plan import CodesPlan
+from flashmatch.kernels.codes.pages import Codes
+from flashmatch.kernels.contract import reference
+from flashmatch.kernels.contract.chunks import Rows
+from flashmatch.kernels.proofs import int8
+from flashmatch.kernels.triton_backend import int8_search, rescoring
+from flashmatch.kernels.triton_backend.plan import CodesPlan
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
-LAYOUT = dataclasses.replace(_triton_int8.LAYOUT, span=256)  # more pages, of two tiles
+LAYOUT = dataclasses.replace(int8_search.LAYOUT, span=256)  # more pages, of two tiles
 ALL_PATHS = {"first": 1, "kept": 8, "strips": 1}  # rescored twice, and the rest is repaired
 
 
@@ -25,7 +27,7 @@ def run(problem: Problem, codes: Codes | None = None) -> tuple[Tensor, Tensor, T
     codes = codes or coded(problem.prototypes, problem.metric, LAYOUT)
     queries, rows, mask = on("cpu", problem)
     exclude = problem.nonfinite == "exclude"
-    return _triton_int8.search(queries, rows, codes, problem.k, mask, exclude)
+    return int8_search.search(queries, rows, codes, problem.k, mask, exclude)
 
 
 def small(queries: int) -> st.SearchStrategy[Problem]:
@@ -42,12 +44,12 @@ def small(queries: int) -> st.SearchStrategy[Problem]:
 
 
 def replan(patch: pytest.MonkeyPatch, **changes: object) -> None:
-    choose = _triton_int8.choose_codes_plan
+    choose = int8_search.choose_codes_plan
 
     def chosen(*args, **kwargs) -> CodesPlan:
         return dataclasses.replace(choose(*args, **kwargs), **changes)
 
-    patch.setattr(_triton_int8, "choose_codes_plan", chosen)
+    patch.setattr(int8_search, "choose_codes_plan", chosen)
 
 
 def drawn(
@@ -104,7 +106,7 @@ def test_easy_queries_need_no_repair() -> None:
     p[:40] = torch.cat([q] * 20) + 0.1 * p[:40]
     for metric in METRICS:
         problem = Problem(q, [p], 2, metric, None, "raise", None)
-        *matches, flags = run(problem, coded([p], metric, _triton_int8.LAYOUT))
+        *matches, flags = run(problem, coded([p], metric, int8_search.LAYOUT))
         assert_exact(tuple(matches), problem)
         assert flags.tolist() == [0, 0, 0]
 
@@ -146,7 +148,7 @@ def test_masks_and_dead_rows(share: float, queries: int, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("sizes", [(600, 40), (256, 256, 128), (10, 9, 0, 600, 21)])
 def test_chunks_of_originals(sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages that lie across chunks, and chunks of other dtypes."""
-    monkeypatch.setattr(_triton_int8, "STRADDLING_PAGES", 1)
+    monkeypatch.setattr(int8_search, "STRADDLING_PAGES", 1)
     q, p = drawn("gaussian", 2, 640, 20)
     dtypes = [torch.float32, torch.float64, torch.float16]
     chunks = [x.to(dtypes[i % 3]) for i, x in enumerate(p.split(list(sizes)))]
@@ -159,7 +161,7 @@ def test_runs_cover_every_page_once() -> None:
     codes = coded(rows.chunks, "dot", LAYOUT)
     for most in (1, 2, 100):
         page = 0
-        for pages, originals in _triton_int8._runs(rows, codes, most):
+        for pages, originals in int8_search._runs(rows, codes, most):
             assert pages.start == page
             assert page < pages.stop <= page + most
             page = pages.stop
@@ -172,7 +174,7 @@ def test_a_tiny_workspace_only_cuts_the_search_smaller(monkeypatch: pytest.Monke
     monkeypatch.setattr("flashmatch.kernels.WORKSPACE_BYTES", 100_000)
     q, p = drawn("gaussian", 130, 260, 20)
     codes = coded([p], "dot", LAYOUT)
-    plan = _triton_int8.plan_for(q, codes, 1, None)
+    plan = int8_search.plan_for(q, codes, 1, None)
     assert plan.query_rows < len(q)
     assert plan.chunk_pages < codes.pages
     problem = Problem(q, [p], 1, "dot", None, "raise", None)
@@ -189,7 +191,7 @@ def test_bad_queries_are_refused_or_match_nothing(queries: int) -> None:
     problem = problem.replace(nonfinite="exclude")
     *matches, flags = run(problem)
     assert_exact(tuple(matches), problem)
-    assert flags[_triton_int8.BAD_QUERIES] == 1
+    assert flags[int8_search.BAD_QUERIES] == 1
 
 
 @pytest.mark.parametrize("queries", [3, 17])
@@ -200,22 +202,20 @@ def test_bounds_are_those_of_the_twin(metric: str, queries: int) -> None:
     mask = torch.rand(queries, 300, generator=torch.Generator().manual_seed(2)) < 0.05
     codes = coded([p], metric, LAYOUT)
     flags = torch.zeros(3, dtype=torch.int32)
-    plan = _triton_int8.plan_for(q, codes, 1, None)
-    block = _triton_int8._prepare(q, codes.frame, plan, flags)
-    originals = _triton_exact.Originals(
+    plan = int8_search.plan_for(q, codes, 1, None)
+    block = int8_search._prepare(q, codes.frame, plan, flags)
+    originals = rescoring.Originals(
         0, p, mask.view(torch.uint8), codes.place, codes.dead.view(torch.uint8), 256
     )
-    bounds = _triton_int8._scan(block, codes, slice(0, codes.pages), originals, 2, plan)[:queries]
+    bounds = int8_search._scan(block, codes, slice(0, codes.pages), originals, 2, plan)[:queries]
 
     slots = codes.slots(torch.arange(384)).clamp(max=299)  # the tiles in use
     products = (block.codes[:queries].long() @ codes.codes[:384].long().T).int()
     allowed = mask[:, slots] & ~codes.dead[:384]
-    exact = _reference.scores(q, p, metric)[:, slots].masked_fill(~allowed, -torch.inf)
-    products = products.masked_fill(~allowed, _bounds_int8.LOWEST)
+    exact = reference.scores(q, p, metric)[:, slots].masked_fill(~allowed, -torch.inf)
+    products = products.masked_fill(~allowed, int8.LOWEST)
     maxima, best = (x.view(queries, -1, 16, 8).amax(2).flatten(1) for x in (products, exact))
-    twin = _bounds_int8.group_upper_bounds(
-        block.terms[:, :queries], codes.bounds[:24], maxima, metric
-    )
+    twin = int8.group_upper_bounds(block.terms[:, :queries], codes.bounds[:24], maxima, metric)
     assert torch.allclose(bounds, twin, rtol=2**-18)
     assert (bounds >= best).all()
     assert torch.equal(bounds.isneginf(), best.isneginf())

@@ -10,11 +10,14 @@ import triton.language as tl
 from problems import KINDS, METRICS, vectors
 from torch import Tensor
 
-from flashmatch.kernels import _bounds_fp16, _order, _triton, _triton_exact, _triton_kernels
-from flashmatch.kernels._reference import scores as exact_scores
-from flashmatch.kernels._triton_chip import Chip
-from flashmatch.kernels._triton_plan import TritonPlan, choose_plan
-from flashmatch.kernels._triton_tiles import TILE_P
+from flashmatch.kernels.contract import order
+from flashmatch.kernels.contract.reference import scores as exact_scores
+from flashmatch.kernels.proofs import fp16
+from flashmatch.kernels.triton_backend import float_search, rescoring
+from flashmatch.kernels.triton_backend.chips import Chip
+from flashmatch.kernels.triton_backend.device import rescore
+from flashmatch.kernels.triton_backend.plan import TritonPlan, choose_plan
+from flashmatch.kernels.triton_backend.tiles import TILE_P
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
@@ -36,10 +39,10 @@ def pair(kind: str, channels: int = 64) -> tuple[Tensor, Tensor]:
 
 def prepared(
     q: Tensor, p: Tensor, metric: str, chosen: TritonPlan, mask: Tensor | None = None
-) -> tuple[_triton.Block, _triton.Chunk, Tensor]:
+) -> tuple[float_search.Block, float_search.Chunk, Tensor]:
     flags = torch.zeros(3, dtype=torch.int32)
-    chunk = _triton._prepare_prototypes(p, 0, q, mask, metric, chosen, flags)
-    return _triton._prepare_queries(q, 0, metric, chosen, flags), chunk, flags
+    chunk = float_search._prepare_prototypes(p, 0, q, mask, metric, chosen, flags)
+    return float_search._prepare_queries(q, 0, metric, chosen, flags), chunk, flags
 
 
 def grouped(table: Tensor, chosen: TritonPlan, fill: float) -> Tensor:
@@ -53,20 +56,20 @@ def grouped(table: Tensor, chosen: TritonPlan, fill: float) -> Tensor:
 @triton.jit
 def twins_kernel(scores, indices, keys, back, N: tl.constexpr):
     offs = tl.arange(0, N)
-    packed = _triton_kernels.pack(tl.load(scores + offs), tl.load(indices + offs))
+    packed = rescore.pack(tl.load(scores + offs), tl.load(indices + offs))
     tl.store(keys + offs, packed)
-    tl.store(back + offs, _triton_kernels.scores_of(tl.load(keys + offs)))
+    tl.store(back + offs, rescore.scores_of(tl.load(keys + offs)))
 
 
 def test_keys_are_the_twins_of_order() -> None:
     tiny = torch.finfo(torch.float32).smallest_normal
     edges = [0.0, 1.0, -1.0, torch.inf, -torch.inf, tiny, -tiny, 3e38, -3e38, 1e-45, -1e-45]
     scores = torch.cat([torch.tensor(edges), torch.randn(64 - len(edges))])
-    indices = torch.randint(_order.MAX_ROWS, (64,))
-    indices[:2] = torch.tensor([0, _order.MAX_ROWS - 1])
+    indices = torch.randint(order.MAX_ROWS, (64,))
+    indices[:2] = torch.tensor([0, order.MAX_ROWS - 1])
     keys, back = torch.empty(64, dtype=torch.int64), torch.empty(64)
     twins_kernel[(1,)](scores, indices, keys, back, 64)
-    assert torch.equal(keys, _order.pack(scores, indices))
+    assert torch.equal(keys, order.pack(scores, indices))
     assert torch.equal(back, scores)
 
 
@@ -74,9 +77,9 @@ def test_empty_has_no_score() -> None:
     @triton.jit
     def kernel(keys, back, N: tl.constexpr):
         offs = tl.arange(0, N)
-        tl.store(back + offs, _triton_kernels.scores_of(tl.load(keys + offs)))
+        tl.store(back + offs, rescore.scores_of(tl.load(keys + offs)))
 
-    keys, back = _order.EMPTY + torch.arange(16), torch.empty(16)
+    keys, back = order.EMPTY + torch.arange(16), torch.empty(16)
     kernel[(1,)](keys, back, 16)
     assert torch.equal(back, torch.full((16,), -torch.inf))
 
@@ -106,7 +109,7 @@ def test_prepared_copies(metric: str) -> None:
 
     alive = torch.ones(300, dtype=torch.bool).index_fill(0, dead, False)
     norm = p.double().norm(dim=1, keepdim=True).clamp(min=1e-8 if metric == "cosine" else 1e-30)
-    unit = p.double() / norm * _bounds_fp16.SCALE
+    unit = p.double() / norm * fp16.SCALE
     assert torch.allclose(chunk.unit[:300, :50][alive].double(), unit[alive], rtol=5e-4, atol=1e-7)
 
 
@@ -117,13 +120,13 @@ def test_bounds_hold_and_are_tight(kind: str, metric: str, raw: bool) -> None:
     q, p = pair(kind)
     chosen = plan(raw)
     block, chunk, flags = prepared(q, p, metric, chosen)
-    bounds = _triton._scan(block, chunk, chunk.originals.mask, flags, metric, chosen)[:4]
+    bounds = float_search._scan(block, chunk, chunk.originals.mask, flags, metric, chosen)[:4]
     best = grouped(exact_scores(q, p, metric), chosen, -torch.inf).amax(2)
     assert bounds.shape == best.shape
     assert (bounds >= best).all()
     assert torch.equal(bounds.isneginf(), best.isneginf())
 
-    delta, epsilon = _triton._slack(64, chosen)
+    delta, epsilon = float_search._slack(64, chosen)
     lengths = [x.double().norm(dim=1) for x in (q, p)]
     reach = grouped(lengths[1][None].expand(4, -1), chosen, 0).amax(2)
     slack = 2 * delta * torch.ones_like(reach)
@@ -134,7 +137,7 @@ def test_bounds_hold_and_are_tight(kind: str, metric: str, raw: bool) -> None:
     real = best.isfinite() & bounds.isfinite()
     assert ((bounds - best).double()[real] <= 1.01 * slack[real]).all()
     longest = torch.maximum(lengths[0][:, None], reach)
-    ranged = (longest < _bounds_fp16.HUGE) & (lengths[0] > _bounds_fp16.TINY)[:, None]
+    ranged = (longest < fp16.HUGE) & (lengths[0] > fp16.TINY)[:, None]
     ranged &= best.isfinite()
     assert bounds[ranged].isfinite().all()
 
@@ -145,7 +148,9 @@ def test_norms_beyond_the_range_are_never_excluded(raw: bool) -> None:
     p[17] *= 1e25
     for metric, expected in (("cosine", raw), ("dot", True), ("l2", True)):
         block, chunk, flags = prepared(q, p, metric, plan(raw))
-        bounds = _triton._scan(block, chunk, chunk.originals.mask, flags, metric, plan(raw))[:4]
+        bounds = float_search._scan(block, chunk, chunk.originals.mask, flags, metric, plan(raw))[
+            :4
+        ]
         assert flags[1] == 0
         assert bool(bounds[:, 1].isposinf().all()) == expected  # row 17: group 1 of tile 0
         assert bounds[:, 2:].isfinite()[:, :6].all()
@@ -158,7 +163,7 @@ def test_masks_reach_the_bounds(raw: bool) -> None:
     chosen = plan(raw)
     for mask in (pairs, pairs[0], pairs.T.contiguous().T):
         block, chunk, flags = prepared(q, p, "cosine", chosen, mask)
-        bounds = _triton._scan(block, chunk, chunk.originals.mask, flags, "cosine", chosen)[:4]
+        bounds = float_search._scan(block, chunk, chunk.originals.mask, flags, "cosine", chosen)[:4]
         table = exact_scores(q, p, "cosine").masked_fill(~mask, -torch.inf)
         best = grouped(table, chosen, -torch.inf).amax(2)
         assert (bounds >= best).all()
@@ -174,9 +179,9 @@ def test_thresholds_are_reached(kind: str, metric: str, raw: bool, monkeypatch) 
     claimed = _spy(monkeypatch, "rescore_kernel", lambda args: args[7].clone())
     chosen = plan(raw)
     block, chunk, flags = prepared(q, p, metric, chosen)
-    keys = torch.full((4, 3), _order.EMPTY)
+    keys = torch.full((4, 3), order.EMPTY)
     thresholds = torch.full((4,), -torch.inf)
-    _triton._search_block(block, chunk, keys, thresholds, flags, metric, chosen)
+    float_search._search_block(block, chunk, keys, thresholds, flags, metric, chosen)
     kth = exact_scores(q, p, metric).sort(descending=True).values[:, 2]
     assert (claimed[0] <= kth).all()
     if kind == "gaussian":
@@ -186,7 +191,7 @@ def test_thresholds_are_reached(kind: str, metric: str, raw: bool, monkeypatch) 
 
 def _spy(monkeypatch: pytest.MonkeyPatch, name: str, look: Callable) -> list:
     seen: list = []
-    kernel = getattr(_triton_exact, name)
+    kernel = getattr(rescoring, name)
 
     class Spy:
         def __getitem__(self, grid: tuple) -> Callable:
@@ -196,7 +201,7 @@ def _spy(monkeypatch: pytest.MonkeyPatch, name: str, look: Callable) -> list:
 
             return launch
 
-    monkeypatch.setattr(_triton_exact, name, Spy())
+    monkeypatch.setattr(rescoring, name, Spy())
     return seen
 
 
@@ -206,16 +211,16 @@ def test_repair_alone_is_a_search(metric: str, monkeypatch: pytest.MonkeyPatch) 
 
     class Skip:
         def __getitem__(self, grid: tuple) -> Callable:
-            return lambda *args, **kwargs: args[8].fill_(_order.EMPTY)  # the new keys
+            return lambda *args, **kwargs: args[8].fill_(order.EMPTY)  # the new keys
 
-    monkeypatch.setattr(_triton_exact, "rescore_kernel", Skip())
+    monkeypatch.setattr(rescoring, "rescore_kernel", Skip())
     q, p = pair("sorted")
     chosen = plan(raw=False, kept=1)
     block, chunk, flags = prepared(q, p, metric, chosen)
-    keys, thresholds = torch.full((4, 3), _order.EMPTY), torch.full((4,), -torch.inf)
-    _triton._search_block(block, chunk, keys, thresholds, flags, metric, chosen)
-    assert flags[_triton.REPAIRED] == 4
-    scores, indices = _order.unpack(keys.sort(descending=True).values)
+    keys, thresholds = torch.full((4, 3), order.EMPTY), torch.full((4,), -torch.inf)
+    float_search._search_block(block, chunk, keys, thresholds, flags, metric, chosen)
+    assert flags[float_search.REPAIRED] == 4
+    scores, indices = order.unpack(keys.sort(descending=True).values)
     expected = exact_scores(q, p, metric).sort(descending=True, stable=True)
     assert torch.equal(scores, expected.values[:, :3])
     assert torch.equal(indices, expected.indices[:, :3])

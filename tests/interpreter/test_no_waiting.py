@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flashmatch.kernels import _triton, _triton_exact, _triton_int8
-from flashmatch.kernels._rows import Rows
+from flashmatch.kernels.contract.chunks import Rows
+from flashmatch.kernels.triton_backend import float_search, int8_search, rescoring
 
-LAUNCHERS = (_triton, _triton_exact, _triton_int8)
+LAUNCHERS = (float_search, rescoring, int8_search)
 WAITING = {
     "_local_scalar_dense",  # item, tolist, int(), bool(), float()
     "item",
@@ -143,11 +143,11 @@ def test_searching_prototypes_as_given(
 ) -> None:
     """The raw screen and the prepared one, in one chunk and in several."""
     q, p = drawn(queries, channels), [drawn(300, channels), drawn(70, channels).half()]
-    raw = _triton.plan_for(q, p, 5, None, chunk_rows).raw
+    raw = float_search.plan_for(q, p, 5, None, chunk_rows).raw
     assert raw == (queries <= 16 and channels % 64 == 0)
     allowed = mask_of(mask, queries, 370)
     seen, launched = watched(
-        lambda: _triton.search_with_flags(q, p, 5, metric, allowed, chunk_rows), monkeypatch
+        lambda: float_search.search_with_flags(q, p, 5, metric, allowed, chunk_rows), monkeypatch
     )
     assert seen.waiting == []
     assert len(seen.operators) > 10
@@ -164,11 +164,11 @@ def test_searching_codes(
 ) -> None:
     """Few queries and many, in one run of pages and in several."""
     q, p = drawn(queries, 20), [drawn(size, 20) for size in sizes]
-    codes = coded(p, metric, _triton_int8.LAYOUT)
-    assert _triton_int8.plan_for(q, codes, 5, None).few == (queries <= 16)
+    codes = coded(p, metric, int8_search.LAYOUT)
+    assert int8_search.plan_for(q, codes, 5, None).few == (queries <= 16)
     allowed = mask_of(mask, queries, 1300)
     seen, launched = watched(
-        lambda: _triton_int8.search(q, Rows(p), codes, 5, allowed, exclude=True), monkeypatch
+        lambda: int8_search.search(q, Rows(p), codes, 5, allowed, exclude=True), monkeypatch
     )
     assert seen.waiting == []
     assert len(seen.operators) > 10
@@ -180,7 +180,7 @@ def test_raising_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the flags, when all is launched: what DESIGN calls its one synchronisation."""
     q, p = drawn(3, 64), [drawn(300, 64)]
     seen, _ = watched(
-        lambda: _triton.search(q, p, 5, "dot", None, None, exclude=False), monkeypatch
+        lambda: float_search.search(q, p, 5, "dot", None, None, exclude=False), monkeypatch
     )
     assert seen.waiting == ["tolist"]
 
@@ -222,23 +222,23 @@ def test_what_does_not_wait_is_let_be() -> None:
     assert watch(launch).waiting == []
 
 
-@pytest.mark.parametrize("module", [_triton, _triton_int8])
+@pytest.mark.parametrize("module", [float_search, int8_search])
 def test_an_offender_in_a_launcher_is_noticed(
     module: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Were the threshold read between two launches, the tests above would fail."""
-    repair = _triton_exact.repair
+    repair = rescoring.repair
 
     def reading(*args) -> None:
         args[4].max().item()
         repair(*args)
 
-    monkeypatch.setattr(_triton_exact, "repair", reading)
+    monkeypatch.setattr(rescoring, "repair", reading)
     q, p = drawn(3, 64), [drawn(300, 64)]
-    if module is _triton:
-        search = lambda: _triton.search_with_flags(q, p, 5, "dot", None, None)  # noqa: E731
+    if module is float_search:
+        search = lambda: float_search.search_with_flags(q, p, 5, "dot", None, None)  # noqa: E731
     else:
-        codes = coded(p, "dot", _triton_int8.LAYOUT)
-        search = lambda: _triton_int8.search(q, Rows(p), codes, 5, None, True)  # noqa: E731
+        codes = coded(p, "dot", int8_search.LAYOUT)
+        search = lambda: int8_search.search(q, Rows(p), codes, 5, None, True)  # noqa: E731
     seen, _ = watched(search, monkeypatch)
     assert seen.waiting == ["aten._local_scalar_dense.default"]

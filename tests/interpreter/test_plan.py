@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from flashmatch.kernels._triton_chip import Chip
-from flashmatch.kernels._triton_plan import (
+from flashmatch.kernels.triton_backend.chips import Chip
+from flashmatch.kernels.triton_backend.plan import (
     MAX_K,
     CodesPlan,
     TritonPlan,
@@ -13,7 +13,7 @@ from flashmatch.kernels._triton_plan import (
     choose_plan,
     pad,
 )
-from flashmatch.kernels._triton_tiles import HIP, RDNA, fp16_tiles, int8_tiles
+from flashmatch.kernels.triton_backend.tiles import HIP, RDNA, fp16_tiles, int8_tiles
 
 MIB = 2**20
 H100 = Chip(90, 132)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
 from torch import Tensor
 
-from flashmatch.kernels import _triton
-from flashmatch.kernels._triton_plan import TritonPlan
+from flashmatch.kernels.triton_backend import float_search
+from flashmatch.kernels.triton_backend.plan import TritonPlan
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
@@ -20,7 +20,7 @@ def run(problem: Problem) -> tuple[Tensor, Tensor]:
     """As the door calls it, which has answered k = 0 already. Interpreted chunks cost much time."""
     smallest = max(1, problem.rows // 3)
     chunk_rows = problem.chunk_rows and max(problem.chunk_rows, smallest)
-    return _triton.search(
+    return float_search.search(
         problem.queries,
         problem.prototypes,
         problem.k,
@@ -55,12 +55,12 @@ def first_queries(problem: Problem, count: int) -> Problem:
 
 
 def replan(patch: pytest.MonkeyPatch, **changes: object) -> None:
-    choose = _triton.choose_plan
+    choose = float_search.choose_plan
 
     def chosen(*args, **kwargs) -> TritonPlan:
         return dataclasses.replace(choose(*args, **kwargs), **changes)
 
-    patch.setattr(_triton, "choose_plan", chosen)
+    patch.setattr(float_search, "choose_plan", chosen)
 
 
 @given(small())
@@ -71,7 +71,7 @@ def test_equals_the_oracle(problem: Problem) -> None:
 @given(small())
 def test_raw_screen_equals_the_oracle(problem: Problem) -> None:
     problem = first_queries(whole_tiles(problem), 16)
-    assert _triton.plan_for(problem.queries, problem.prototypes, problem.k, None, None).raw
+    assert float_search.plan_for(problem.queries, problem.prototypes, problem.k, None, None).raw
     assert_exact(run(problem), problem)
 
 
@@ -116,15 +116,15 @@ def test_repair_happens(queries: int) -> None:
     q = vectors("gaussian", 1, 64, generator).float().expand(queries, -1)
     p = vectors("ulps", 260, 64, generator).float()
     problem = Problem(q, [p], 3, "cosine", None, "raise", None)
-    scores, indices, flags = _triton.search_with_flags(q, [p], 3, "cosine", None, None)
+    scores, indices, flags = float_search.search_with_flags(q, [p], 3, "cosine", None, None)
     assert_exact((scores, indices), problem)
-    assert flags[_triton.REPAIRED] == queries
+    assert flags[float_search.REPAIRED] == queries
 
 
 def test_easy_queries_need_no_repair() -> None:
     generator = torch.Generator().manual_seed(1)
     q, p = (vectors("gaussian", n, 64, generator).float() for n in (20, 1500))
-    *matches, flags = _triton.search_with_flags(q, [p], 2, "l2", None, 512)
+    *matches, flags = float_search.search_with_flags(q, [p], 2, "l2", None, 512)
     assert_exact(tuple(matches), Problem(q, [p], 2, "l2", None, "raise", None))
     assert flags.tolist() == [0, 0, 0]
 
@@ -135,11 +135,11 @@ def test_nonfinite_rows_are_named_queries_first(queries: int) -> None:
     p[1][7, 2] = torch.inf
     p[1][150, 0] = torch.nan
     with pytest.raises(ValueError, match=r"prototypes must be finite.* rows 37, 180"):
-        _triton.search(q, p, 1, "dot", None, None, False)
+        float_search.search(q, p, 1, "dot", None, None, False)
     q[1, 4] = -torch.inf
     with pytest.raises(ValueError, match=r"queries must be finite.* row 1"):
-        _triton.search(q, p, 1, "dot", None, None, False)
-    scores, indices = _triton.search(q, p, 1, "dot", None, None, True)
+        float_search.search(q, p, 1, "dot", None, None, False)
+    scores, indices = float_search.search(q, p, 1, "dot", None, None, True)
     assert scores[:, 0].tolist() == [64.0, -torch.inf] + [64.0] * (queries - 2)
     assert indices[:, 0].tolist() == [0, -1] + [0] * (queries - 2)
 
@@ -148,11 +148,11 @@ def test_a_tiny_workspace_only_cuts_the_search_smaller(monkeypatch: pytest.Monke
     monkeypatch.setattr("flashmatch.kernels.WORKSPACE_BYTES", 300_000)
     generator = torch.Generator().manual_seed(3)
     q, p = (vectors("gaussian", n, 20, generator).float() for n in (150, 300))
-    plan = _triton.plan_for(q, [p], 1, None, None)
+    plan = float_search.plan_for(q, [p], 1, None, None)
     assert plan.query_rows < len(q)
     assert plan.chunk_rows < len(p)
     problem = Problem(q, [p], 1, "dot", None, "raise", None)
-    assert_exact(_triton.search(q, [p], 1, "dot", None, None, False), problem)
+    assert_exact(float_search.search(q, [p], 1, "dot", None, None, False), problem)
 
 
 def test_the_largest_list() -> None:

@@ -13,10 +13,11 @@ from coded import coded
 from problems import Problem, assert_exact, vectors
 from torch import Tensor
 
-from flashmatch.kernels import _triton, _triton_int8, _triton_screen
-from flashmatch.kernels._rows import Rows
-from flashmatch.kernels._triton_plan import ScanPlan
-from flashmatch.kernels._triton_tiles import HIP, RDNA, Tile, fp16_tiles, int8_tiles
+from flashmatch.kernels.contract.chunks import Rows
+from flashmatch.kernels.triton_backend import float_search, int8_search
+from flashmatch.kernels.triton_backend.device import float_scan
+from flashmatch.kernels.triton_backend.plan import ScanPlan
+from flashmatch.kernels.triton_backend.tiles import HIP, RDNA, Tile, fp16_tiles, int8_tiles
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 ARCHS = (HIP, RDNA, 80, 86, 89, 90, 100, 103, 120)
@@ -71,7 +72,7 @@ def bounds_of(
 
 
 def replan(module: ModuleType, patch: pytest.MonkeyPatch, tile: Tile) -> None:
-    name = "choose_plan" if module is _triton else "choose_codes_plan"
+    name = "choose_plan" if module is float_search else "choose_codes_plan"
     choose = getattr(module, name)
 
     def chosen(*args, **kwargs) -> ScanPlan:
@@ -81,19 +82,19 @@ def replan(module: ModuleType, patch: pytest.MonkeyPatch, tile: Tile) -> None:
 
 
 def search_codes(q: Tensor, p: Tensor, metric: str, mask: Tensor | None):
-    codes = coded([p], metric, _triton_int8.LAYOUT)
-    return _triton_int8.search(q, Rows([p]), codes, 3, mask, True)[:2]
+    codes = coded([p], metric, int8_search.LAYOUT)
+    return int8_search.search(q, Rows([p]), codes, 3, mask, True)[:2]
 
 
 def search_raw(q: Tensor, p: Tensor, metric: str, mask: Tensor | None):
-    return _triton.search_with_flags(q, [p], 3, metric, mask, None)[:2]
+    return float_search.search_with_flags(q, [p], 3, metric, mask, None)[:2]
 
 
 @pytest.mark.parametrize("tile", [*INT8[1:], UNEVEN[0]], ids=named)
 def test_bounds_of_codes(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
     q, p, mask = problem(128, QUERIES, ROWS)
     search = partial(search_codes, q, p, "l2", mask)
-    plain, bounds = (bounds_of(_triton_int8, monkeypatch, cut, search) for cut in (INT8[0], tile))
+    plain, bounds = (bounds_of(int8_search, monkeypatch, cut, search) for cut in (INT8[0], tile))
     assert torch.equal(bounds, plain)
 
 
@@ -101,21 +102,21 @@ def test_bounds_of_codes(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_prepared_bounds(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
     q, p, mask = problem(64, QUERIES, ROWS)
     search = partial(search_raw, q, p, "l2", mask)
-    plain, bounds = (bounds_of(_triton, monkeypatch, cut, search) for cut in (FP16[0], tile))
+    plain, bounds = (bounds_of(float_search, monkeypatch, cut, search) for cut in (FP16[0], tile))
     assert torch.allclose(bounds, plain, rtol=1e-5, atol=1e-6)  # sums in another order
 
 
 @pytest.mark.parametrize("tile", INT8[1:], ids=named)
 def test_codes_are_searched_exactly(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
     q, p, mask = problem(128, 17, 300)
-    replan(_triton_int8, monkeypatch, tile)
+    replan(int8_search, monkeypatch, tile)
     assert_exact(search_codes(q, p, "l2", mask), Problem(q, [p], 3, "l2", mask, "raise", None))
 
 
 @pytest.mark.parametrize("tile", FP16[1:], ids=named)
 def test_raw_is_searched_exactly(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
     q, p, mask = problem(64, 17, 300)
-    replan(_triton, monkeypatch, tile)
+    replan(float_search, monkeypatch, tile)
     assert_exact(search_raw(q, p, "l2", mask), Problem(q, [p], 3, "l2", mask, "raise", None))
 
 
@@ -130,7 +131,7 @@ def test_there_are_wide_and_persistent_tiles() -> None:
 def test_every_tile_is_visited_once(q_tiles: int, p_tiles: int, together: int) -> None:
     @triton.jit
     def kernel(seen, q_tiles, p_tiles, TOGETHER: tl.constexpr):
-        tile_q, tile_p = _triton_screen.tile_of(tl.program_id(0), q_tiles, p_tiles, TOGETHER)
+        tile_q, tile_p = float_scan.tile_of(tl.program_id(0), q_tiles, p_tiles, TOGETHER)
         tl.atomic_add(seen + tile_q * p_tiles + tile_p, 1)
 
     seen = torch.zeros(q_tiles, p_tiles, dtype=torch.int32)

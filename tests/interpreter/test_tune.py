@@ -12,19 +12,19 @@ from problems import Problem, assert_exact, vectors
 from torch import Tensor
 from triton.errors import TritonError
 
-from flashmatch.kernels import (
-    _triton,
-    _triton_int8,
-    _triton_launch,
-    _triton_sweep,
-    _triton_tuned,
-    tune,
+from flashmatch.kernels import tune
+from flashmatch.kernels.contract.chunks import Rows
+from flashmatch.kernels.proofs.fp16 import prepared_delta
+from flashmatch.kernels.triton_backend import (
+    float_search,
+    int8_search,
+    launches,
+    tile_sweep,
+    tuned_tiles,
 )
-from flashmatch.kernels._bounds_fp16 import prepared_delta
-from flashmatch.kernels._rows import Rows
-from flashmatch.kernels._triton_sweep import Case, Trial
-from flashmatch.kernels._triton_tiles import Tile, fp16_tiles, int8_tiles
-from flashmatch.kernels._triton_tuned import Row, Tuned
+from flashmatch.kernels.triton_backend.tile_sweep import Case, Trial
+from flashmatch.kernels.triton_backend.tiles import Tile, fp16_tiles, int8_tiles
+from flashmatch.kernels.triton_backend.tuned_tiles import Row, Tuned
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 FP16, INT8 = fp16_tiles(90), int8_tiles(64, 90)
@@ -35,9 +35,9 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("FLASHMATCH_CACHE", str(tmp_path))
-    _triton_tuned.of_device.cache_clear()
+    tuned_tiles.of_device.cache_clear()
     yield
-    _triton_tuned.of_device.cache_clear()
+    tuned_tiles.of_device.cache_clear()
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[Tile, float]], None
         def timed(scan: object, tiles: list[Tile], device: torch.device) -> list[float]:
             return [seconds.get(tile, 1.0) for tile in tiles]
 
-        monkeypatch.setattr(_triton_sweep, "_seconds", timed)
+        monkeypatch.setattr(tile_sweep, "_seconds", timed)
 
     return install
 
@@ -75,10 +75,10 @@ def operands() -> tuple[Tensor, Tensor]:
 def planned() -> list[Tile]:
     """The tiles of a search of prototypes as given, and of one of codes."""
     q, p = operands()
-    codes = coded([p], "cosine", _triton_int8.LAYOUT)
+    codes = coded([p], "cosine", int8_search.LAYOUT)
     return [
-        _triton.plan_for(q, [p], 3, None, None).tile,
-        _triton_int8.plan_for(q, codes, 3, None).tile,
+        float_search.plan_for(q, [p], 3, None, None).tile,
+        int8_search.plan_for(q, codes, 3, None).tile,
     ]
 
 
@@ -86,9 +86,9 @@ def test_a_run_writes_the_fastest_and_plans_follow(clock, capsys) -> None:
     clock({FP16[3]: 0.5, INT8[3]: 0.5})
     untuned = planned()
     path = tune(**TINY)
-    assert path == _triton_tuned.default_path(CPU)
+    assert path == tuned_tiles.default_path(CPU)
     rows = (Row("fp16", 64, 100, FP16[3]), Row("int8", 64, 100, INT8[3]))
-    assert _triton_tuned.read(path) == Tuned(rows)
+    assert tuned_tiles.read(path) == Tuned(rows)
     assert planned() == [FP16[3], INT8[3]] != untuned
     assert capsys.readouterr() == ("", "")
     clock({FP16[1]: 0.5})
@@ -104,7 +104,7 @@ def test_the_clock_itself_and_another_path(tmp_path: Path) -> None:
     path = tmp_path / "new" / "table.json"
     tiny = {**TINY, "queries": (130, 17, 130)}
     assert tune(path=str(path), **tiny) == path
-    table = _triton_tuned.read(path)
+    table = tuned_tiles.read(path)
     assert table is not None
     assert [(row.screen, row.queries) for row in table.rows] == [
         ("fp16", 17),
@@ -112,8 +112,8 @@ def test_the_clock_itself_and_another_path(tmp_path: Path) -> None:
         ("int8", 17),
         ("int8", 130),
     ]
-    assert not _triton_tuned.default_path(CPU).exists()
-    assert _triton_tuned.of_device(CPU) is None
+    assert not tuned_tiles.default_path(CPU).exists()
+    assert tuned_tiles.of_device(CPU) is None
 
 
 def spoil_one(bounds: Tensor) -> None:
@@ -123,7 +123,7 @@ def spoil_one(bounds: Tensor) -> None:
 @pytest.mark.parametrize("change", [spoil_one, lambda bounds: bounds.fill_(torch.nan)])
 def test_codes_must_have_the_same_bounds(change, clock, monkeypatch: pytest.MonkeyPatch) -> None:
     clock({INT8[3]: 0.1, INT8[2]: 0.5})
-    spoil(monkeypatch, _triton_int8, INT8[3], change)
+    spoil(monkeypatch, int8_search, INT8[3], change)
     with pytest.warns(UserWarning, match=r"persistent=True\) is left out .* int8 .*differ") as seen:
         tune(**TINY)
     assert sum(warning.category is UserWarning for warning in seen) == 1
@@ -136,7 +136,7 @@ def test_fp16_bounds_may_differ_by_the_slack(
 ) -> None:
     clock({FP16[3]: 0.1, FP16[2]: 0.5})
     off = slack * prepared_delta(64)
-    spoil(monkeypatch, _triton, FP16[3], lambda bounds: bounds[99, 63].add_(off))
+    spoil(monkeypatch, float_search, FP16[3], lambda bounds: bounds[99, 63].add_(off))
     if left_out:
         with pytest.warns(UserWarning, match="fp16 .*differ"):
             tune(**TINY)
@@ -150,17 +150,17 @@ def test_a_tile_that_fails_is_left_out(clock, monkeypatch: pytest.MonkeyPatch) -
         raise TritonError("out of resource: shared memory")
 
     clock({FP16[1]: 0.1, FP16[2]: 0.5})
-    spoil(monkeypatch, _triton, FP16[1], fail)
+    spoil(monkeypatch, float_search, FP16[1], fail)
     with pytest.warns(UserWarning, match="TritonError: out of resource: shared memory"):
         tune(**TINY)
     assert planned()[0] == FP16[2]
 
 
 def test_without_the_plainest_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_triton_int8, "_scan", lambda *_: 1 / 0)
+    monkeypatch.setattr(int8_search, "_scan", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tune(**TINY)
-    assert not _triton_tuned.default_path(CPU).exists()
+    assert not tuned_tiles.default_path(CPU).exists()
 
 
 @pytest.mark.parametrize(
@@ -184,20 +184,20 @@ def test_a_search_with_a_tuned_persistent_tile_is_exact(
     i: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = (Row("fp16", 64, 100, FP16[i]), Row("int8", 64, 100, INT8[i]))
-    _triton_tuned.write(_triton_tuned.default_path(CPU), rows)
-    launched, scan = [], _triton_launch.scan
+    tuned_tiles.write(tuned_tiles.default_path(CPU), rows)
+    launched, scan = [], launches.scan
 
     def seen(*args) -> None:
         launched.append(args[-2])
         scan(*args)
 
-    monkeypatch.setattr(_triton_launch, "scan", seen)
+    monkeypatch.setattr(launches, "scan", seen)
     q, p = operands()
     q, p = q[:17], p[:300]
     problem = Problem(q, [p], 3, "l2", None, "raise", None)
-    assert_exact(_triton.search_with_flags(q, [p], 3, "l2", None, None)[:2], problem)
-    codes = coded([p], "l2", _triton_int8.LAYOUT)
-    assert_exact(_triton_int8.search(q, Rows([p]), codes, 3, None, True)[:2], problem)
+    assert_exact(float_search.search_with_flags(q, [p], 3, "l2", None, None)[:2], problem)
+    codes = coded([p], "l2", int8_search.LAYOUT)
+    assert_exact(int8_search.search(q, Rows([p]), codes, 3, None, True)[:2], problem)
     assert launched == [FP16[i], INT8[i]]
     assert all(tile.persistent for tile in launched)
 
@@ -219,7 +219,7 @@ def test_bad_input_is_refused_first(
     changes: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(_triton_sweep, "sweep", lambda *_: pytest.fail("it was run"))
+    monkeypatch.setattr(tile_sweep, "sweep", lambda *_: pytest.fail("it was run"))
     with pytest.raises(ValueError, match=message):
         tune(**{"path": tmp_path / "new" / "table.json", **TINY, **changes})
     assert not list(tmp_path.iterdir())

@@ -4,20 +4,22 @@ import torch
 from problems import Problem
 from torch import Tensor
 
-from flashmatch.kernels import _exact
-from flashmatch.kernels._codes import Codes, Layout, fitted_frame
-from flashmatch.kernels._rows import Rows
-from flashmatch.kernels._taming import screen_norms
+from flashmatch.kernels.codes.frame import fitted_frame
+from flashmatch.kernels.codes.layout import Layout
+from flashmatch.kernels.codes.pages import Codes
+from flashmatch.kernels.contract.chunks import Rows
+from flashmatch.kernels.contract.finite import norms
+from flashmatch.kernels.storage.clean_rows import screen_norms
 
 
 def coded(prototypes: list[Tensor], metric: str, layout: Layout) -> Codes:
     """Codes of all rows, of which those that are not finite are dead."""
     whole = torch.cat(prototypes)
-    finite = _exact.norms(whole).isfinite()
-    whole = whole.where(finite[:, None], 0)
+    is_finite = norms(whole).isfinite()
+    whole = whole.where(is_finite[:, None], 0)
     codes = Codes(fitted_frame(whole, metric), layout, len(whole), whole.shape[1])
     codes.write(0, whole, screen_norms(whole))
-    close(codes, finite)
+    close(codes, is_finite)
     return codes
 
 

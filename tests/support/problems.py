@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flashmatch.kernels import Matches, _reference
+from flashmatch.kernels import Matches
+from flashmatch.kernels.contract import reference
 from flashmatch.kernels.verify import verify
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -52,7 +53,7 @@ chunk_rows={self.chunk_rows})"
 
     def oracle(self) -> tuple[Tensor, Tensor]:
         prototypes = torch.cat([p.double() for p in self.prototypes])  # exact for every dtype
-        return _reference.topk(
+        return reference.topk(
             self.queries, prototypes, self.k, self.metric, self.mask, self.nonfinite
         )
 

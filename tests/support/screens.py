@@ -5,9 +5,10 @@ import os
 
 import pytest
 
-from flashmatch.kernels import _plan, _products, _searches
+from flashmatch.kernels import dispatch
+from flashmatch.kernels.torch_backend import int8_products, plan
 
-INT8 = _products.is_exact("cpu")
+INT8 = int8_products.is_exact("cpu")
 """Whether an int8 screen may be asked for here: fast or not."""
 SCREENS = ["float", "int8"] if INT8 else ["float"]
 CODED = "int8" if INT8 else "float"
@@ -19,20 +20,20 @@ needs_inductor = pytest.mark.skipif(
 )
 
 SMALL = {"CODES_ELEMENTS": 0, "CODES_ROWS": 1, "WHOLE_ELEMENTS": 0}
-"""What _plan has to hold for small banks to be screened, and through their codes."""
+"""What a plan has to hold for small banks to be screened, and through their codes."""
 
 
 def screen_small(patch: pytest.MonkeyPatch) -> None:
     """Every search is screened, whatever there is to search, a bank's through its codes."""
     for name, value in SMALL.items():
-        patch.setattr(_plan, name, value)
+        patch.setattr(plan, name, value)
 
 
 def screen_in_pieces(patch: pytest.MonkeyPatch, rows: int = 2048, queries: int = 16) -> None:
     """Every search of a bank with codes screens them, ``queries`` by ``rows`` at a time."""
-    original = _searches.plan
+    original = dispatch.plan
 
-    def plan(*arguments: object) -> _plan.Plan:
+    def plan(*arguments: object) -> plan.Plan:
         chosen = original(*arguments)
         return dataclasses.replace(
             chosen,
@@ -43,4 +44,4 @@ def screen_in_pieces(patch: pytest.MonkeyPatch, rows: int = 2048, queries: int =
             coded_queries=queries,
         )
 
-    patch.setattr(_searches, "plan", plan)
+    patch.setattr(dispatch, "plan", plan)

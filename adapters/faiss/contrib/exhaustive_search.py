@@ -9,7 +9,7 @@ from flashmatch.adapters.faiss.merging import ResultHeap
 from flashmatch.adapters.faiss.metrics import METRIC_L2, is_similarity_metric
 from flashmatch.adapters.faiss.search import knn
 from flashmatch.adapters.faiss.tensors import matrix
-from flashmatch.kernels._checks import require_int
+from flashmatch.kernels.contract.arguments import require_int
 
 __all__ = ["exponential_query_iterator", "knn", "knn_ground_truth", "range_ground_truth"]
 

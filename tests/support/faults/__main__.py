@@ -12,7 +12,7 @@ from pathlib import Path
 from screens import SMALL
 
 from faults import corrupt, defects, extremes, images, interrupt, kill, race
-from flashmatch.kernels import _plan
+from flashmatch.kernels.torch_backend import plan
 
 KINDS = ("corruptions", "images", "kills", "interrupts", "threads", "extremes")
 
@@ -31,7 +31,7 @@ def main() -> int:
     seed = int(time.time()) if arguments.seed is None else arguments.seed
     if arguments.only:
         for name, value in SMALL.items():
-            setattr(_plan, name, value)
+            setattr(plan, name, value)
         print(json.dumps(trials(arguments.only, getattr(arguments, arguments.only), seed)))
         return 0
     print(f"seed {seed}")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from flashmatch import PrototypeBank
-from flashmatch.kernels import _store
+from flashmatch.kernels.files import tensor_file
 
 from .banks import KINDS, is_consistent, seen
 
@@ -58,7 +58,7 @@ def of_values(kind: str, chosen: random.Random, saved: Saved) -> str:
     content, _ = saved.of(kind)
     whole, path = saved.folder / "whole.safetensors", saved.folder / "changed.safetensors"
     whole.write_bytes(content)
-    file = _store.open_mapped(whole)
+    file = tensor_file.open_mapped(whole)
     tensors = {name: tensor.clone() for name, tensor in file.tensors.items()}
     metadata = dict(file.metadata)
     if chosen.random() < 0.35:
@@ -66,8 +66,8 @@ def of_values(kind: str, chosen: random.Random, saved: Saved) -> str:
     else:
         change_tensor(tensors, chosen)
     parts = {name: (x.dtype, tuple(x.shape), [x]) for name, x in tensors.items()}
-    metadata.pop(_store._CHECKSUMS)
-    _store.write(path, parts, metadata)
+    metadata.pop(tensor_file._CHECKSUMS)
+    tensor_file.write(path, parts, metadata)
     bank = _load(path)
     if isinstance(bank, str):
         return bank

@@ -11,7 +11,7 @@ from screens import CODED
 from torch import Tensor
 
 from flashmatch import PrototypeBank
-from flashmatch.kernels import _reference
+from flashmatch.kernels.contract import reference
 
 K = 5
 
@@ -100,5 +100,5 @@ def run(seconds: float, seed: int, threads: int = 8, screen: str = CODED) -> Cou
 
 
 def _is_answer(found: tuple[Tensor, Tensor], queries: Tensor, state: PrototypeBank) -> bool:
-    scores, indices = _reference.topk(queries, state.vectors(), K, "dot")
+    scores, indices = reference.topk(queries, state.vectors(), K, "dot")
     return torch.equal(found[0], scores) and torch.equal(found[1], indices)

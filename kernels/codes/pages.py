@@ -1,0 +1,198 @@
+"""Prototypes as int8 codes: the frame they are coded in, and the order in which they lie.
+
+Codes lie in pages of ``span`` rows. Within a page they are sorted by size, so that the ``group``
+neighbours that share a scale and an error bound are alike, and laid out so that group g holds
+positions g, g + groups, g + 2 groups, ... of its tile: its maximum is taken across contiguous
+scores. ``place`` leads back from a position to the row.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..concurrency.room import Room
+from ..proofs import int8
+from .frame import Frame
+from .layout import Layout
+
+_TILE_ELEMENTS = 1 << 19
+
+
+class Codes:
+    """Codes of ``count`` rows from ``first_row`` on, in pages, on one device.
+
+    ``codes`` (rows, width) int8, ``place`` int16 (row within the page) and ``dead`` bool (may never
+    match) by position; ``bounds`` fp32 as of ``group_bounds`` by group; ``norms`` fp32 by row.
+
+    Those of a bank never change once others can see them. ``parts`` are all of a bank's: whole
+    pages, which the next state shares, and behind them the last page, which it codes again.
+    """
+
+    def __init__(
+        self, frame: Frame, layout: Layout, capacity: int, channels: int, first_row: int = 0
+    ) -> None:
+        self.frame, self.layout, self.channels = frame, layout, channels
+        self.first_row, self.count = first_row, 0
+        self.tail: Codes | None = None
+        self._allocate(-(-capacity // layout.span))
+        self._room = Room(len(self.bounds) // layout.groups)
+
+    @property
+    def parts(self) -> tuple["Codes", ...]:
+        return (self,) if self.tail is None else (self, self.tail)
+
+    @property
+    def device(self) -> torch.device:
+        return self.frame.origin.device
+
+    @property
+    def pages(self) -> int:
+        """Pages in use."""
+        return -(-self.count // self.layout.span)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, spare capacity included, by all parts."""
+        return sum(tensor.nbytes for part in self.parts for tensor in part._tensors())
+
+    def write(self, first_page: int, rows: Tensor, norms: Tensor) -> None:
+        """Code finite ``rows`` (n, C) with ``norms`` (n,) fp32 into pages from ``first_page`` on.
+
+        What lay there is replaced, what lay behind is dropped.
+        """
+        span = self.layout.span
+        first = first_page * span
+        self.count = first + len(rows)
+        self.norms[first : self.count] = norms
+        step = span * max(1, _TILE_ELEMENTS // (span * self.channels))
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            self._write(first_page + start // span, rows[part], norms[part])
+
+    def extended(self, pages: int, more: int) -> "Codes":
+        """The first ``pages`` pages, which are whole, with room for ``more`` to be written.
+
+        They are copied where somebody else has written behind them, or where there is no room.
+        """
+        new, total = copy.copy(self), pages + more
+        new.count, new.tail = pages * self.layout.span, None
+        if more == 0:
+            return new
+        if total > len(self.bounds) // self.layout.groups or not self._room.claim(pages, total):
+            new._allocate(max(total, pages + pages // 2))
+            new._room = Room(total)
+            for mine, theirs in zip(
+                new._in_use().values(), new._in_use(self).values(), strict=True
+            ):
+                mine.copy_(theirs)
+        return new
+
+    def closed(self, rows: Tensor, alive: Tensor) -> "Codes":
+        """``alive`` (all rows,) bool decides which of the pages that hold ``rows`` may match."""
+        span, new = self.layout.span, copy.copy(self)
+        new.dead = self.dead.clone()
+        here = rows[(rows >= self.first_row) & (rows < self.first_row + self.count)]
+        pages = torch.div(here - self.first_row, span, rounding_mode="floor").unique()
+        new.close(pages.to(self.device), alive[self.first_row :])
+        new.tail = None if self.tail is None else self.tail.closed(rows, alive)
+        return new
+
+    def alive(self, first_page: int, last_page: int) -> Tensor:
+        """(n,) bool: which rows of these pages may match."""
+        span = self.layout.span
+        first, stop = first_page * span, min(last_page * span, self.count)
+        positions = (~self.dead[first : last_page * span]).nonzero()[:, 0] + first
+        alive = torch.zeros(stop - first, dtype=torch.bool, device=self.device)
+        alive[self.slots(positions) - first] = True
+        return alive
+
+    def slots(self, positions: Tensor) -> Tensor:
+        """Rows (n,) int64 of code ``positions`` (n,) int64."""
+        page = torch.div(positions, self.layout.span, rounding_mode="floor")
+        return page * self.layout.span + self.place[positions]
+
+    def close(self, pages: Tensor, alive: Tensor) -> None:
+        """Let ``alive`` (>= count,) bool, by row, decide which codes of ``pages`` may match."""
+        span = self.layout.span
+        offset = torch.arange(span, device=pages.device)
+        rows = (pages[:, None] * span + offset).clamp_(max=len(alive) - 1)
+        here = alive[rows] & (pages[:, None] * span + offset < self.count)
+        self.dead.view(-1, span)[pages] = ~here.gather(1, self.place.view(-1, span)[pages].long())
+
+    def _write(self, page: int, rows: Tensor, norms: Tensor) -> None:
+        span, group, groups = self.layout.span, self.layout.group, self.layout.tile_groups
+        count = -(-len(rows) // span)
+        vectors = self.frame.prototypes(rows, norms)
+        padded = torch.nn.functional.pad
+        largest = torch.maximum(vectors.amax(1), -vectors.amin(1))
+        size = largest
+        if self.frame.metric == "l2":  # where neighbours share a bound of -|y|^2 / 2
+            size = torch.linalg.vector_norm(vectors, dim=1)
+        missing = count * span - len(rows)
+        rank = padded(size, (0, missing), value=torch.inf).view(count, span)
+        order = rank.argsort(1).view(-1, groups, group).transpose(1, 2).reshape(count, span)
+        base = torch.arange(0, count * span, span, device=rows.device)[:, None]
+        source = (order + base).flatten()
+        dead = source >= len(rows)
+        if missing:
+            vectors, largest = padded(vectors, (0, 0, 0, missing)), padded(largest, (0, missing))
+        vectors, largest = vectors.index_select(0, source), largest[source]
+        scale = int8.scale_of(largest.view(-1, group, groups).amax(1))
+        by_row = scale[:, None].expand(-1, group, groups).reshape(-1)
+        coded = int8.code_prototypes(
+            vectors, by_row, self.frame.origin_norm, self.frame.roundings, self.frame.metric
+        )
+        at, at_groups = (
+            slice(page * span, (page + count) * span),
+            slice(page * self.layout.groups, None),
+        )
+        self.codes[at, : self.channels] = coded.codes
+        self.place[at], self.dead[at] = order.flatten().short(), dead
+        error, size, bias = (
+            values.masked_fill(dead, lowest).view(-1, group, groups).amax(1).flatten()
+            for values, lowest in ((coded.error, 0), (coded.size, 0), (coded.bias, -torch.inf))
+        )
+        bias = bias.clamp(min=-1e37)  # a group of padding
+        self.bounds[at_groups][: len(scale.flatten())] = int8.group_bounds(
+            scale.flatten(), error, size, bias
+        )
+
+    def _allocate(self, pages: int) -> None:
+        rows, device = pages * self.layout.span, self.device
+        width = self.layout.width(self.channels)
+        self.codes = torch.zeros(rows, width, dtype=torch.int8, device=device)
+        self.place = torch.zeros(rows, dtype=torch.int16, device=device)
+        self.dead = torch.ones(rows, dtype=torch.bool, device=device)
+        self.bounds = torch.zeros(pages * self.layout.groups, 4, dtype=torch.float32, device=device)
+        self.norms = torch.zeros(rows, dtype=torch.float32, device=device)
+
+    def in_use(self) -> dict[str, list[Tensor]]:
+        """What ``restore`` needs, by name, part by part, beside frame and layout."""
+        parts = [part._in_use() for part in self.parts]
+        pieces = {name: [part[name] for part in parts] for name in parts[0]}
+        return pieces | {"origin": [self.frame.origin]}
+
+    def restore(
+        self, count: int, read: Callable[[str, torch.dtype, tuple[int, ...]], Tensor]
+    ) -> None:
+        """Become what ``in_use`` told of, with ``count`` rows; ``read`` gives tensors by name."""
+        self.count = count
+        for name, own in self._in_use().items():
+            own.copy_(read(name, own.dtype, tuple(own.shape)))
+
+    def _in_use(self, of: "Codes | None" = None) -> dict[str, Tensor]:
+        """As many of the tensors of these codes, or others, as these have rows."""
+        of, pages = of or self, self.pages
+        rows = pages * self.layout.span
+        return {
+            "codes": of.codes[:rows],
+            "place": of.place[:rows],
+            "dead": of.dead[:rows],
+            "bounds": of.bounds[: pages * self.layout.groups],
+            "norms": of.norms[: self.count],
+        }
+
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.codes, self.place, self.dead, self.bounds, self.norms

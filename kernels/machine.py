@@ -1,0 +1,138 @@
+"""What this machine has, and what a search will make of it: a screenful, for bug reports."""
+
+import os
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from .concurrency.fit_thread import are_denormals_kept
+from .storage.coder import layout_for
+from .torch_backend import int8_products, plan, precision, rescore
+
+_LIMITS = (
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_CBWR",
+    "NVIDIA_TF32_OVERRIDE",
+    "CUBLAS_EMULATE_SINGLE_PRECISION",
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "TRITON_INTERPRET",
+)
+_UNITS = ("avx2", "avx512", "avx512_bf16", "vnni", "amx_tile")
+_FORMATS = {0.0: "IEEE", precision.TF32: "TF32 or better", precision.BF16: "bf16 or better"}
+
+
+def report() -> str:
+    """About 20 lines of at most 100 characters."""
+    from . import WORKSPACE_BYTES
+
+    rows = [
+        ("flashmatch", f"{_version('flashmatch')}, {_system()}"),
+        ("CPU", f"{cpu_name()}; {_units()}"),
+        ("threads", f"torch uses {torch.get_num_threads()} of {_processors()}"),
+        ("torch", f"{torch.__version__}, {_libraries()}"),
+        ("triton", _version("triton", "pytorch-triton", "pytorch-triton-rocm")),
+        ("limits", ", ".join(f"{n}={os.environ[n]}" for n in _LIMITS if n in os.environ) or "none"),
+        ("memory", f"a search holds at most {WORKSPACE_BYTES / 2**20:,.0f} MiB of its own"),
+        *_searches(torch.device("cpu")),
+    ]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            rows += _searches(torch.device("cuda", index))
+    else:
+        rows.append(("on cuda", "no device that torch sees"))
+    return "\n".join(f"{name:<11}{text}" for name, text in rows)
+
+
+def cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
+        if found:
+            return found[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _searches(device: torch.device) -> list[tuple[str, str]]:
+    """Backend, screens and precision there, and why another was refused."""
+    layout = layout_for(device, 64, "auto")
+    if layout:
+        banks = f"int8 codes from {plan.CODES_ELEMENTS:,} coordinates on, float with fewer"
+    else:
+        banks = f"float, since {int8_products.why_not_fast(device.type)}"
+    rounded = _FORMATS.get(precision.operand_roundoff(device), "nothing known: fp64 scores all")
+    emulated = "" if rescore.multiplies_in_fp64(device) else "; fp64's are emulated, and not used"
+    rows = [
+        (f"on {device}", f"{_backend(device)}{_name(device)}"),
+        ("  banks", f'screen="auto" is {banks}'),
+        ("  products", f"fp32 operands are rounded as {rounded}{emulated}"),
+    ]
+    if device.type == "cpu":
+        exact = "exact" if int8_products.is_exact("cpu") else "not exact, so that int8 is refused"
+        rows.append(("", f"of int8 are {exact}"))
+        if not are_denormals_kept():
+            rows.append(("", "denormals are flushed in this thread: another one searches"))
+    return rows
+
+
+def _backend(device: torch.device) -> str:
+    if device.type != "cuda":
+        return "torch"
+    try:
+        from .triton_backend import chips, plan
+    except ImportError as error:
+        return f"torch, since Triton cannot be imported ({error})"
+    if not chips.is_supported(device):
+        return "torch, since the Triton kernels are for sm_80 or later, gfx942 and gfx1100"
+    return f"Triton for k up to {plan.MAX_K:,}, torch beyond"
+
+
+def _name(device: torch.device) -> str:
+    if device.type != "cuda":
+        return ""
+    major, minor = torch.cuda.get_device_capability(device)
+    memory = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return f" ({torch.cuda.get_device_name(device)}, sm_{major}{minor}, {memory:.0f} GiB)"
+
+
+def _units() -> str:
+    has = {unit: getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in _UNITS}
+    capability = torch.backends.cpu.get_cpu_capability()
+    known = [unit.upper() for unit, asked in has.items() if asked is not None and asked()]
+    return f"{', '.join(known) or 'no units of x86'}; torch uses {capability}"
+
+
+def _libraries() -> str:
+    has = {
+        "MKL": torch.backends.mkl.is_available(),
+        "oneDNN": torch.backends.mkldnn.is_available(),
+        "OpenMP": torch.backends.openmp.is_available(),
+    }
+    return ", ".join(name if there else f"no {name}" for name, there in has.items())
+
+
+def _processors() -> str:
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{count} processor{'s' * (count != 1)}"
+
+
+def _system() -> str:
+    python = platform.python_version()
+    return f"Python {python}, {platform.system()} {platform.machine()}"
+
+
+def _version(*distributions: str) -> str:
+    for name in distributions:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "not installed"

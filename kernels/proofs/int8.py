@@ -1,0 +1,218 @@
+"""The proof of the int8 screen: codes, their errors, and which of them a threshold excludes.
+
+Both sides are moved into a frame: an origin o, then a rotation R, which changes no scalar product.
+
+    metric   query x        prototype y     b(p)         c(q)
+    cosine   q/|q|          p/|p| - o       0            x.o
+    dot      q              p - o           0            x.o
+    l2       q - o          p - o           -|y|^2 / 2   q.o - |o|^2 / 2
+
+    v = x.y + b(p) + c(q)   in every case, with v the screened value of proofs/fp32.py.
+
+A vector is coded by integers in [-127, 127] and one scale: x = a X + d, y = s Y + e. Prototypes of
+a group share s. The product of codes X.Y is exact in int32, and by Cauchy-Schwarz
+
+    x.y = a s X.Y + d.(s Y) + x.e  <=  a s X.Y + |d| |s Y| + |x| |e|.
+
+So a prototype can reach a threshold t only if, with the largest |s Y|, |e| and b of its group,
+
+    X.Y >= (t - c - |d| |s Y| - |x| |e| - b) / (a s),
+
+whose right side is one integer for a query and a group, and whose left side is what the integer
+units give: a group is excluded by comparing one integer maximum.
+
+Rounding. u = 2^-24. y is computed in fp32: |p|, off by C/2 + 1 roundings, two for p/|p|, one for
+casting p, each relative to |p| or 1 <= |o| + |y|; one for subtracting o, and those of the rotation,
+relative to |y|. |e| is measured on what was computed, with two more roundings for y - s Y. Norms
+summed in fp32 are off by C/2 + 1 roundings, and by underflow: 2^-126 for each square. Queries go
+the same way in fp64. Everything stored is raised by far more than what its last operations can
+lose, 2^-20 of itself, so that the thresholds' own arithmetic (fp64, sums of five terms) is covered:
+each term carries a margin of 2^-40 of itself or more, against roundings of 2^-50.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .fp32 import LARGEST, LARGEST_TAME_NORM, U32, U64, fp64_slack
+
+LARGEST_CODE = 127
+MAX_CHANNELS = 1 << 15
+"""Up to here even products of 255 x 127, as unsigned units form them, sum up within int32."""
+
+LOWEST = -(2**31)
+"""A product of codes that no vectors have: what may not match. No threshold lets it pass."""
+
+_RAISE = 1 + 2.0**-20
+_FLOOR = 2.0**-62
+"""Times the square root of C: more than underflow takes from a norm."""
+
+_TINY = 2.0**-100
+
+
+class CodedRows(NamedTuple):
+    """Prototypes as integers; row i belongs to group ``group_of(i)`` of whoever coded them."""
+
+    codes: Tensor
+    """(n, C) int8"""
+    error: Tensor
+    """(n,) fp64, at least |e|"""
+    size: Tensor
+    """(n,) fp64, at least |s Y|"""
+    bias: Tensor
+    """(n,) fp64, at least b"""
+
+
+class CodedQueries(NamedTuple):
+    """Queries as integers."""
+
+    codes: Tensor
+    """(Q, C) int8"""
+    scale: Tensor
+    """(Q,) fp64, a"""
+    error: Tensor
+    """(Q,) fp64, at least |d|"""
+    norm: Tensor
+    """(Q,) fp64, at least |x|"""
+    shift: Tensor
+    """(Q,) fp64, at least c"""
+
+
+def scale_of(largest: Tensor) -> Tensor:
+    """The scale s, fp32, of groups whose largest coordinate has this size."""
+    return (largest.float() * (_RAISE / LARGEST_CODE)).clamp(min=_TINY)
+
+
+def code_prototypes(
+    vectors: Tensor, scale: Tensor, origin_norm: float, roundings: int, metric: str
+) -> CodedRows:
+    """Code ``vectors`` (n, C) fp32, in the frame, by each row's ``scale`` (n,) fp32.
+
+    ``roundings``: of the rotation. Raises ValueError beyond MAX_CHANNELS.
+    """
+    channels, scale = vectors.shape[1], scale[:, None]
+    _require_channels(channels)
+    rounded = (vectors / scale).round_().clamp_(-LARGEST_CODE, LARGEST_CODE)
+    codes = rounded.to(torch.int8)
+    norm = torch.linalg.vector_norm(vectors, dim=1).double()
+    rounded.mul_(scale).sub_(vectors)
+    residual = torch.linalg.vector_norm(rounded, dim=1).double()
+    roundings += channels + 16
+    summed, floor = 1 + roundings * U32, math.sqrt(channels) * _FLOOR
+    computed = roundings * U32 * (origin_norm + norm) + floor
+    bias = torch.zeros_like(norm)
+    if metric == "l2":
+        bias = (norm / summed - computed).clamp_(min=0).square_().mul_(-0.5 / _RAISE)
+    size = (norm + residual) * summed + floor
+    return CodedRows(codes, residual * summed + computed, size, bias)
+
+
+def code_queries(vectors: Tensor, origin_norm: float, shift: Tensor) -> CodedQueries:
+    """Code ``vectors`` (Q, C) fp64, in the frame; ``shift`` (Q,) is c as computed in fp64.
+
+    What underflows in a norm is far below _TINY. Raises ValueError beyond MAX_CHANNELS.
+    """
+    _require_channels(vectors.shape[1])
+    scale = (vectors.abs().amax(1) / LARGEST_CODE).clamp_(min=_TINY)[:, None]
+    rounded = (vectors / scale).round_().clamp_(-LARGEST_CODE, LARGEST_CODE)
+    norm = torch.linalg.vector_norm(vectors, dim=1)
+    residual = torch.linalg.vector_norm(vectors - rounded * scale, dim=1)
+    reach = origin_norm + norm
+    computed = (vectors.shape[1] + 64) * U64 * reach
+    return CodedQueries(
+        codes=rounded.to(torch.int8),
+        scale=scale[:, 0],
+        error=residual * _RAISE + computed + _TINY,
+        norm=norm * _RAISE + computed + _TINY,
+        shift=shift + 2 * computed * reach,  # two sums of C, up to reach^2 and half
+    )
+
+
+def _require_channels(channels: int) -> None:
+    if channels > MAX_CHANNELS:
+        raise ValueError(
+            f"codes must have at most {MAX_CHANNELS} channels, or their products overflow int32; "
+            f"got {channels}"
+        )
+
+
+def group_bounds(scale: Tensor, error: Tensor, size: Tensor, bias: Tensor) -> Tensor:
+    """(n, 4) fp32 rows of s, |e|, |s Y|, b from the largest of each group (n,): none too small."""
+    raised = [value * _RAISE + _TINY for value in (error, size)]
+    return torch.stack([scale.double(), *raised, bias + bias.abs() * 2.0**-20], 1).float()
+
+
+def integer_thresholds(queries: CodedQueries, bounds: Tensor, threshold: Tensor) -> Tensor:
+    """(Q, G) int32: below it, no product of codes belongs to a score that reaches ``threshold``.
+
+    ``bounds`` (G, 4) from ``group_bounds``; ``threshold`` (Q,) fp32 screened values. Always above
+    LOWEST; where nothing can be said, the least such number.
+    """
+    scale, error, size, bias = bounds.double().unbind(1)
+    # Every other number here is finite, and small enough that no product overflows.
+    t = threshold.double().nan_to_num(nan=-LARGEST, posinf=LARGEST, neginf=-LARGEST)
+    t = t - queries.shift - (t.abs() + queries.shift.abs()) * 2.0**-40
+    left = torch.stack([t, -queries.error, -queries.norm, torch.full_like(t, -1)], 1)
+    right = torch.stack([torch.ones_like(scale), size, error, bias])
+    products = (left / queries.scale[:, None]) @ (right / scale)
+    # Casting rounds towards zero: up, by less than one, where negative.
+    return products.sub_(1).clamp_(LOWEST + 1, -LOWEST - 1).int()
+
+
+UPPER_MARGIN = 2.0**-20
+UPPER_FLOOR = 2.0**-120
+
+
+def query_terms(queries: CodedQueries, norms: Tensor, origin_norm: float, metric: str) -> Tensor:
+    """(4, Q) fp32 rows of a, |d|, |x| and c; l2: c - |q|^2 / 2. For ``group_upper_bounds``.
+
+    ``norms`` (Q,) fp64 of the queries as given. A query whose norm is not finite gets c = -inf, and
+    one beyond the range of fp32 products c = +inf. For l2, c was made of q.o - |o|^2 / 2, and half
+    a square is taken from it, of numbers up to |q| + |o|: fp64_slack covers these roundings.
+    """
+    shift = queries.shift
+    if metric == "l2":
+        slack = fp64_slack(queries.codes.shape[1]) * (norms + origin_norm).square()
+        shift = shift + slack - 0.5 * norms.square()
+    unbounded = (queries.norm > LARGEST_TAME_NORM) | ~(shift.abs() <= LARGEST_TAME_NORM**2)
+    shift = shift.masked_fill(unbounded, torch.inf).masked_fill(~norms.isfinite(), -torch.inf)
+    return torch.stack([queries.scale, queries.error, queries.norm, shift]).float()
+
+
+def group_upper_bounds(terms: Tensor, bounds: Tensor, maxima: Tensor, metric: str) -> Tensor:
+    """(Q, G) fp32 upper bounds of scores, in fp32: what the kernels evaluate; none too small.
+
+    ``terms`` (4, Q) from ``query_terms``; ``bounds`` (G, 4) from ``group_bounds``; ``maxima``
+    (Q, G) int32, the largest X.Y of each group. -inf where there is none (LOWEST) or the query may
+    not match; +inf where numbers are too large to tell. Else
+
+        u = sum + 2^-20 reach + 2^-120,  sum = a s X.Y + |d||sY| + |x||e| + b + c,
+        reach = |a s X.Y| + |d||sY| + |x||e| + |b| + |c|,      for l2 twice that.
+
+    Rounding, in units of u32 = 2^-24 relative to the terms' sizes: fp64 -> fp32 of a, |d|, |x|, c:
+    1 each; int32 -> fp32 of X.Y: 1; two products for the first term, one for the next two: so at
+    most 4 on any term. Four additions, in any order or fused: 4 of the reach, as are the four that
+    make the reach itself. Adding the margin: 1 more of |sum| + margin. Together below 10 u32 (1 +
+    2^-20) reach, and the margin is 16 u32 of a reach that is at most 5 u32 too small.
+    Flushing to zero costs 2^-126 in at most 12 places: a, s >= 2^-100 are normal, and so is the
+    integer multiple s X.Y. Doubling is exact. Nothing overflows to -inf: |x| and |sY| are at most
+    10^18, so |a s X.Y|, |b| and |c| are below 10^37 (where b of padding lies), or u is +inf.
+
+    The score as the contract evaluates it, in fp64, may lie (C + 8) 2^-52 |x| (|o| + |y|) from the
+    real one (cosine, dot; for l2 that of (|x| + |y|)^2). |e| has counted (C + roundings + 16) u32
+    (|o| + |y|) where at most (C / 2 + roundings + 8) occur, which leaves 2^-21 |x| (|o| + |y|); for
+    l2, the slack of c has |x|^2, and the raising of b, by 2^-21 |y|^2 at least, the last square.
+    """
+    scale, error, size, bias = bounds.unbind(1)
+    a, d, x, c = terms[:, :, None]
+    product = maxima.float() * scale * a
+    spread, residual = d * size, x * error
+    total = product + spread + residual + bias + c
+    reach = product.abs() + spread + residual + bias.abs() + c.abs()
+    upper = total + (reach * UPPER_MARGIN + UPPER_FLOOR)
+    upper = upper * 2 if metric == "l2" else upper
+    in_range = (upper == upper) & (size <= LARGEST_TAME_NORM)
+    upper = torch.where(in_range, upper, torch.inf)
+    return torch.where((maxima == LOWEST) | (c == -torch.inf), -torch.inf, upper)

@@ -1,0 +1,109 @@
+"""One state of a bank: what a search takes once, at its start, and reads until its end."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .. import dispatch, operators
+from ..concurrency.fit_thread import in_fit_thread
+from ..contract import finite
+from ..files.tensor_file import TensorFile
+from ..torch_backend.int8_search import Found
+from .audit import find_mismatch
+from .coder import Coder, layout_for
+from .collection import Collection
+from .counts import Counts
+
+
+class Prepared:
+    """Rows, ids, codes and masks that belong together. Never changes.
+
+    Operators know it by ``handle``; ``counts`` are of all states of one bank.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        coder: Coder,
+        nonfinite: str,
+        file: TensorFile | None = None,
+        counts: Counts | None = None,
+    ) -> None:
+        """``file``: where the first of the vectors are memory-mapped from."""
+        self.collection, self.coder = collection, coder
+        self.nonfinite, self.file = nonfinite, file
+        self.counts = counts or Counts(collection.device)
+        self.handle = operators.enter(self)
+
+    def with_added(self, chunks: Sequence[Tensor], ids: object) -> tuple["Prepared", Tensor]:
+        """The next state of the same bank, which holds ``chunks``, too, and the ids they have."""
+        start, first = self.collection.ids.count, 0
+        fresh = self.collection.ids.checked(ids, sum(map(len, chunks)))
+        for chunk in chunks if self.nonfinite == "raise" else ():
+            finite.refuse_nonfinite("prototypes", ~finite.norms(chunk).isfinite(), first)
+            first += len(chunk)
+        added = self.collection.appended(chunks, fresh)
+        return self._next(*self.coder.coded(added, start, True, False)), fresh.to(added.device)
+
+    def without(self, ids: object) -> "Prepared":
+        """The next state of the same bank, in which these ids are not."""
+        gone = self.collection.ids.required(ids)
+        left = self.collection.removed(gone)
+        if 2 * len(left) >= left.ids.count or self.file is not None:
+            return self._next(left, self.coder.closed(gone, left))
+        return self._next(*self.coder.coded(left.compacted(), 0, True, False))
+
+    def _next(self, collection: Collection, coder: Coder) -> "Prepared":
+        return Prepared(collection, coder, self.nonfinite, self.file, self.counts)
+
+    def copied(self) -> "Prepared":
+        """The first state of another bank, which counts for itself."""
+        counts = Counts(self.collection.device, self.counts.read())
+        return Prepared(self.collection, self.coder, self.nonfinite, self.file, counts)
+
+    def check(self) -> None:
+        """Read everything, and raise ValueError where it is not what was saved, or coded."""
+        if self.file is not None and self.file.checksums:
+            self.file.check()
+        mismatch = find_mismatch(self.collection, self.coder)
+        if mismatch is None:
+            return
+        first, last, what = mismatch
+        message = (
+            f"vectors must be those that were prepared; {what} of rows {first} to {last} differ"
+        )
+        if self.file is not None:
+            self.file.refuse(message)
+        raise ValueError(message)
+
+    def search(self, queries: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scores and rows (Q, k), on the queries' device; ``mask`` by position."""
+        place, device = queries.device, self.collection.device
+        queries, mask = queries.to(device), mask if mask is None else mask.to(device)
+        chunks = self.collection.rows.chunks
+        found = in_fit_thread([queries, *chunks], self._search, queries, k, mask)
+        self.counts.add(len(queries), found.repaired, found.rescored, found.screened)
+        return found.scores.to(place), found.rows.to(place)
+
+    def _search(self, queries: Tensor, k: int, mask: Tensor | None) -> Found:
+        if self.nonfinite == "raise":
+            finite.refuse_nonfinite("queries", ~finite.norms(queries).isfinite())
+        return dispatch.search(queries, self.collection, self.coder, k, mask)
+
+
+def prepared(
+    chunks: Sequence[Tensor],
+    ids: object,
+    device: torch.device,
+    metric: str,
+    screen: str,
+    nonfinite: str,
+    progress: bool | None,
+    file: TensorFile | None,
+) -> Prepared:
+    """The first state of a bank of ``chunks`` (m_i, C), with ``ids`` that are checked here."""
+    empty = Collection(chunks[0].shape[1], chunks[0].dtype, device)
+    rows = empty.appended(chunks, empty.ids.checked(ids, sum(map(len, chunks))))
+    coder = Coder(metric, screen, layout_for(device, rows.rows.channels, screen))
+    return Prepared(*coder.coded(rows, 0, nonfinite == "exclude", progress), nonfinite, file)

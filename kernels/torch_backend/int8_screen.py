@@ -1,0 +1,220 @@
+"""The int8 screen of the torch body: codes multiplied on integer units, many pages at once.
+
+screen   products of codes in int32, and the maximum of each group of prototypes
+select   groups, then members, whose product reaches the integer threshold of _bounds_int8
+sieve    those members in fp32, from the vectors themselves; this raises the threshold
+rescore  what is left in the end, in fp64 (torch_backend/candidates.py, torch_backend/rescore.py)
+
+Where too many members reach the threshold for this to pay, the float screen takes the pages.
+"""
+
+import torch
+from torch import Tensor
+
+from ..codes.frame import Frame
+from ..codes.layout import Layout
+from ..codes.pages import Codes
+from ..contract import metrics
+from ..proofs import int8
+from .float_search import Block
+from .int8_products import chosen_dots, multiply_codes
+from .plan import CODED_SPAN
+
+LAYOUT = Layout(CODED_SPAN, group=16, width_multiple=4)
+"""Four codes are what VNNI adds at a time, and torch 2.11 leaves a product of width 1 unwritten."""
+LAYOUT_CUDA = Layout(CODED_SPAN, group=16, width_multiple=16)
+"""Without the Triton body, where torch's product on CUDA wants multiples."""
+
+_CROWDED_SHARE = 1 / 8
+"""Above this share of a block's pairs, a product in fp32 costs less than looking at survivors."""
+
+_CROWDED_GROUPS = 4 * _CROWDED_SHARE
+"""The same of its groups, of which few have several members left."""
+
+_RAISE_AGAIN = 1.5
+"""The threshold is raised again after so many times the rows: it rises ever more slowly."""
+
+_GATHER_ELEMENTS = 1 << 22
+"""Prototypes gathered for the sieve at a time: 16 MiB."""
+
+
+class Int8Block:
+    """A block of queries on its way through pages of codes."""
+
+    def __init__(self, block: Block, frame: Frame, products: Tensor) -> None:
+        """``block`` is where candidates are kept and where pages go that the screen cannot thin.
+
+        ``products`` (n,) int32 is to be written to: at least queries times rows of a scan.
+        """
+        self.block, self.frame, self.products = block, frame, products
+        self.candidates = block.candidates
+        self.rows_seen = self.next_raise = 0
+        self.repaired = torch.zeros(len(block.rows), dtype=torch.bool, device=block.rows.device)
+        # Underflow in the sieve is counted for no larger units than these.
+        self.usable = block.screened and not block.screen.normalises and block.screen.scale <= 1.0
+        if self.usable:
+            self.coded = frame.queries(block.rows, block.norms)
+
+    def scan(self, codes: Codes, first_page: int, last_page: int, mask: Tensor | None) -> None:
+        """Bring in pages of ``codes``.
+
+        ``mask`` (M,) or (Q, M) bool by row of all prototypes, of this block's queries.
+        """
+        if not (self.usable and self._scan(codes, first_page, last_page, mask)):
+            start, stop = (page * codes.layout.span for page in (first_page, last_page))
+            start, stop = codes.first_row + start, codes.first_row + min(stop, codes.count)
+            self.scan_in_float(start, stop, mask, codes.alive(first_page, last_page))
+
+    def _scan(self, codes: Codes, first_page: int, last_page: int, mask: Tensor | None) -> bool:
+        """Whether the pages were dealt with: False where too many members are left."""
+        pages = _Pages(codes, first_page, last_page)
+        products = self._multiply(pages, mask)
+        shape = (len(products), -1, codes.layout.group, codes.layout.tile_groups)
+        maxima = products.view(shape).amax(2).flatten(1)
+        if not self.candidates.full:
+            self._raise_early(pages, products, maxima)
+        threshold = self.candidates.least().double() * self.candidates.units
+        thresholds = int8.integer_thresholds(self.coded, pages.bounds, threshold)
+        queries, groups = (maxima >= thresholds).nonzero(as_tuple=True)
+        if len(queries) > _CROWDED_GROUPS * maxima.numel():
+            return self._give_up(queries, _CROWDED_GROUPS * maxima.shape[1])
+        positions = pages.positions(groups)
+        reached = products[queries[:, None], positions] >= thresholds[queries, groups][:, None]
+        pair, member = reached.nonzero(as_tuple=True)
+        queries = queries[pair]
+        if len(queries) > _CROWDED_SHARE * products.numel():
+            return self._give_up(queries, _CROWDED_SHARE * products.shape[1])
+        rows = pages.rows(positions[pair, member])
+        values, slack = self._sieve(pages, queries, rows)
+        self.candidates.add(queries, rows + codes.first_row, values - slack, values + slack)
+        self.rows_seen += len(pages.codes)
+        if self.candidates.crowded():
+            self.candidates.tighten(self.block.prototypes)
+        elif self.rows_seen >= self.next_raise:
+            self.candidates.raise_threshold()
+            self.next_raise = _RAISE_AGAIN * self.rows_seen
+        return True
+
+    def _give_up(self, queries: Tensor, most: float) -> bool:
+        self.repaired |= torch.bincount(queries, minlength=len(self.repaired)) > most
+        return False
+
+    def scan_in_float(
+        self, start: int, stop: int, mask: Tensor | None, alive: Tensor | None = None
+    ) -> None:
+        """Bring in rows start..stop of all prototypes by the float screen.
+
+        ``mask`` as for ``scan``; ``alive`` (stop - start,) bool, True where a row may match.
+        """
+        block = self.block
+        if not block.screened:
+            self.repaired |= True
+        for at in range(start, stop, block.plan.chunk_rows):
+            to = min(at + block.plan.chunk_rows, stop)
+            may = None if alive is None else alive[at - start : to - start]
+            if mask is not None:
+                may = mask[..., at:to] if may is None else mask[..., at:to] & may
+            block.scan(block.prototypes.span(at, to, block.rows.device), at, may)
+
+    def _multiply(self, pages: "_Pages", mask: Tensor | None) -> Tensor:
+        """(Q, P) int32 products of codes, LOWEST where a prototype may not match."""
+        count = len(pages.codes) * len(self.coded.codes)
+        products = self.products[:count].view(len(self.coded.codes), -1)
+        products = multiply_codes(self.coded.codes, pages.codes, out=products)
+        closed = pages.dead if bool(pages.dead.any()) else None
+        if mask is not None:
+            closed = pages.dead | ~mask[..., pages.rows_of_all()]
+        return products if closed is None else products.masked_fill_(closed, int8.LOWEST)
+
+    def _raise_early(self, pages: "_Pages", products: Tensor, maxima: Tensor) -> None:
+        """A threshold from the k members that look best, before anything is excluded by one."""
+        k, layout = self.candidates.k, pages.layout
+        best = min(k, maxima.shape[1])
+        if best * layout.group < k:
+            return
+        scale, _, _, bias = pages.bounds.unbind(1)
+        guess = maxima * (scale * self.coded.scale.float()[:, None]) + bias
+        groups = guess.topk(best, 1).indices
+        positions = pages.positions(groups).flatten(1)  # (Q, best x group)
+        members = products.gather(1, positions).view(len(products), best, -1)
+        guess = members * (scale[groups] * self.coded.scale.float()[:, None])[..., None]
+        guess += bias[groups][..., None]
+        guess.masked_fill_(members == int8.LOWEST, -torch.inf)
+        value, chosen = guess.flatten(1).topk(k, 1)
+        rows = pages.rows(positions.gather(1, chosen))
+        may = value > -torch.inf  # the others may be padding, which has no row
+        each = torch.arange(len(products), device=products.device)[:, None]
+        values, slack = self._sieve(pages, each.expand(-1, k)[may], rows[may])
+        lower = value.new_full(value.shape, -torch.inf)
+        lower[may] = values - slack
+        self.candidates.raise_early(lower.amin(1))
+
+    def _sieve(self, pages: "_Pages", queries: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Screened values (n,) in fp32 and their slack, of pairs of a query and a row of codes.
+
+        ``queries`` (n,) ascend.
+        """
+        metric, scale = self.frame.metric, self.block.screen.scale
+        norms = pages.norms[rows] if scale == 1.0 else pages.norms[rows] * scale
+        values = torch.empty_like(norms)
+        direct = pages.floats(self.block)
+        step = len(queries) if direct is not None else max(1, _GATHER_ELEMENTS // pages.channels)
+        for start in range(0, len(queries), max(step, 1)):
+            part = slice(start, start + step)
+            if direct is None:
+                gathered, at = pages.gathered(self.block, rows[part])
+            else:
+                gathered, at = direct, rows[part] - pages.first
+            values[part] = chosen_dots(self.block.screen.floats, gathered, queries[part], at)
+        if scale != 1.0:
+            values *= scale
+        if metric == "cosine":
+            values /= norms.clamp(min=metrics.COSINE_EPS)
+        elif metric == "l2":
+            values -= norms.square() * 0.5
+        return values, self.block.screen.slack_of_pairs(queries, norms)
+
+
+class _Pages:
+    """Some pages of codes."""
+
+    def __init__(self, codes: Codes, first_page: int, last_page: int) -> None:
+        self.layout, self.channels = codes.layout, codes.channels
+        self.first_row = codes.first_row
+        self.row_at = codes.slots
+        self.first = first_page * codes.layout.span
+        self.last = min(last_page * codes.layout.span, codes.count)
+        at = slice(self.first, last_page * codes.layout.span)
+        self.codes, self.dead = codes.codes[at], codes.dead[at]
+        groups = slice(first_page * codes.layout.groups, last_page * codes.layout.groups)
+        self.bounds, self.norms = codes.bounds[groups], codes.norms
+
+    def positions(self, groups: Tensor) -> Tensor:
+        """(..., group) int64: where among these codes the members of ``groups`` (...) lie."""
+        each, tile = self.layout.tile_groups, self.layout.tile
+        member = torch.arange(0, tile, each, device=groups.device)
+        return (groups // each * tile + groups % each)[..., None] + member
+
+    def rows(self, positions: Tensor) -> Tensor:
+        """Rows of codes, int64, that lie at ``positions`` among these."""
+        return self.row_at(self.first + positions)
+
+    def rows_of_all(self) -> Tensor:
+        """The row among all prototypes of each position; any row where there is none."""
+        rows = self.rows(torch.arange(len(self.codes), device=self.codes.device))
+        return rows.clamp_(max=self.last - 1) + self.first_row
+
+    def floats(self, block: Block) -> Tensor | None:
+        """The rows as given, if they lie in one piece as the sieve can read them."""
+        pieces = list(
+            block.prototypes.pieces(self.first_row + self.first, self.first_row + self.last)
+        )
+        piece = pieces[0]
+        is_readable = piece.dtype == torch.float32 and piece.device == block.rows.device
+        return piece if len(pieces) == 1 and is_readable and piece.is_contiguous() else None
+
+    def gathered(self, block: Block, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """fp32 copies of the rows in question, each once, and where in them ``rows`` are."""
+        needed, at = rows.unique(return_inverse=True)
+        out = block.screen.floats.new_empty(len(needed), self.channels)
+        return block.prototypes.take(needed + self.first_row, out), at

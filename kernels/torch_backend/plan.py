@@ -1,0 +1,113 @@
+"""How a search is cut up: a pure function of its shape. Tuning lives here and nowhere else."""
+
+from dataclasses import dataclass
+
+from ..proofs import fp32, int8
+
+TILE_ELEMENTS = 1 << 19
+"""Elements of a tile: 2 MiB in fp32, what two cores' second-level caches hold."""
+
+WHOLE_ELEMENTS = 1 << 16
+"""Up to so many scores and prototype elements together, calls cost more than fp64 arithmetic."""
+
+CODES_ELEMENTS = 1 << 21
+"""With fewer coordinates in a bank, calls cost more than arithmetic, and int8 takes more calls."""
+
+CODES_ROWS = 200
+"""With fewer rows for each of the k, too many reach the threshold to be looked at one by one."""
+
+CODED_SPAN = 1024
+"""Rows of a page of codes."""
+
+CODED_PAIRS = 1 << 21
+"""Products of codes at a time: 8 MiB, which stay in cache."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Blocks of a search on the torch body.
+
+    ``tile_rows`` prototypes are multiplied at a time, ``chunk_rows`` are selected from at a time,
+    and ``group`` of them share one maximum (1: every score is compared). ``screened=False``
+    evaluates every score exactly, ``whole_rows`` prototypes at a time, which is cheaper where most
+    are wanted or there are few.
+
+    ``codes_pay`` says that a bank's codes should be used, ``coded`` that raw prototypes should be
+    coded, which is done once for each ``coding_queries``; ``coded_rows`` codes are multiplied by
+    ``coded_queries`` at a time.
+    """
+
+    query_rows: int
+    chunk_rows: int
+    whole_rows: int
+    tile_rows: int
+    group: int
+    screened: bool
+    codes_pay: bool
+    coded: bool
+    coding_queries: int
+    coded_queries: int
+    coded_rows: int
+
+
+def plan(
+    queries: int, rows: int, channels: int, k: int, workspace: int, chunk_rows: int | None
+) -> Plan:
+    """The plan for Q queries, M rows, C channels within ``workspace`` bytes.
+
+    What is held, in bytes: per query 48 C (the block in fp64, and copies) and 256 k (keys being
+    merged, candidates); per row of a chunk 8 C if it is copied, 32 C if it is scored as a whole;
+    per pair of a block 64, of a block and codes 32. Each gets a share.
+    """
+    share = workspace // 4
+    screened = (
+        (queries + channels) * rows > WHOLE_ELEMENTS
+        and 4 * k <= rows
+        and channels <= fp32.MAX_CHANNELS
+    )
+    codable = screened and channels <= int8.MAX_CHANNELS
+    chunk = chunk_rows or _chunk_rows(queries, k)
+    chunk = _clamp(chunk, 1, min(rows, share // (8 * channels)))
+    block = min(share // (48 * channels + 256 * k), share // (64 * chunk), 1024)
+    pairs = min(CODED_PAIRS, share // 32)
+    coded_rows = min(max(_chunk_rows(queries, k) * pairs >> 20, 32 * k), rows)
+    coded_rows = -(-coded_rows // CODED_SPAN) * CODED_SPAN
+    coded_queries = min(-(-pairs // coded_rows), share // (48 * channels + 256 * k), 256)
+    # For raw prototypes: a page in fp32, with copies of it; the codes, and their rows if copied.
+    fits = (24 * CODED_SPAN + 5 * coded_rows) * channels <= 2 * share
+    coding_queries = _clamp(share // (48 * channels + 256 * k), 1, queries)
+    return Plan(
+        query_rows=_clamp(block, 1, queries),
+        chunk_rows=chunk,
+        whole_rows=_clamp(share // (32 * channels), 1, chunk),
+        tile_rows=_clamp(TILE_ELEMENTS // channels, 256, chunk),
+        group=_group(chunk, k),
+        screened=screened,
+        codes_pay=codable and rows * channels >= CODES_ELEMENTS and rows >= CODES_ROWS * k,
+        coded=codable and coding_pays(coding_queries, rows, channels) and fits,
+        coding_queries=coding_queries,
+        coded_queries=max(coded_queries, 1),
+        coded_rows=coded_rows,
+    )
+
+
+def coding_pays(queries: int, rows: int, channels: int) -> bool:
+    """Whether coding raw prototypes costs less than it saves (decision 6)."""
+    return queries >= 256 and channels >= 128 and queries * channels >= 1 << 16 and rows >= 1 << 14
+
+
+def _chunk_rows(queries: int, k: int) -> int:
+    """A block's scores, 1 Mi of them, stay in cache; and 32 rows or more for each of the k."""
+    return max((1 << 20) // min(queries, 256), 1 << (32 * k - 1).bit_length())
+
+
+def _group(chunk: int, k: int) -> int:
+    """The largest group, up to 16, that leaves two groups for each of the k."""
+    group = 16
+    while group > 1 and chunk // group < 2 * k:
+        group //= 2
+    return group
+
+
+def _clamp(value: int, low: int, high: int) -> int:
+    return max(low, min(value, high))

@@ -1,0 +1,141 @@
+"""Scores as the contract defines them: fp64, one fixed order of summation, rounded once to fp32.
+
+``_definition`` is that evaluation, slow. ``pairs`` (chosen pairs) and ``dense`` (all pairs of two
+blocks) give the same bits faster: they evaluate in fp64 in whatever order is fast, and where that
+evaluation's error cannot carry the score across an fp32 rounding boundary, its rounding is the
+answer. The few pairs left undecided go through ``_definition``.
+"""
+
+import functools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..contract.chunks import Rows
+from ..contract.finite import measure_norms, norms
+from ..contract.metrics import COSINE_EPS
+from ..proofs.fp32 import fp64_slack
+
+_BLOCK_ELEMENTS = 1 << 18
+"""Elements of a block of gathered rows: 2 MiB in fp64, in cache, and enough for two cores."""
+
+
+def pairs(queries: Tensor, prototypes: Rows, rows: Tensor, indices: Tensor, metric: str) -> Tensor:
+    """Scores (n,) fp32 of the pairs (queries[rows[i]], prototypes[indices[i]]), both int64."""
+    gather = _Gather(queries, prototypes, len(rows))
+    sums, p_norms = torch.empty(2, len(rows), dtype=torch.float64, device=queries.device)
+    for part, q, p in gather.blocks(rows, indices):
+        if metric != "l2":
+            measure_norms(p, p_norms[part], prototypes.dtype)
+        terms = q.sub_(p).square_() if metric == "l2" else q.mul_(p)
+        torch.sum(terms, 1, out=sums[part])
+    score, error = _evaluated(sums, norms(queries)[rows], p_norms, metric)
+    low, undecided = _rounded(score, error.mul_(fp64_slack(queries.shape[1])))
+    if undecided.any():
+        left = undecided.nonzero()[:, 0]
+        for part, q, p in gather.blocks(rows[left], indices[left]):
+            low[left[part]] = _definition(q, p, metric)
+    return low + 0.0  # -0 and 0 are one score
+
+
+def _evaluated(
+    sums: Tensor, q_norms: Tensor, p_norms: Tensor, metric: str
+) -> tuple[Tensor, Tensor]:
+    """fp64 scores from sums of products (l2: of squared differences), and the scale of their error.
+
+    A sum of squares is of like signs: its error is relative to itself.
+    """
+    if metric == "l2":
+        return -sums, sums.clone()
+    if metric == "dot":
+        return sums, q_norms * p_norms
+    q_clamped, p_clamped = q_norms.clamp(min=COSINE_EPS), p_norms.clamp(min=COSINE_EPS)
+    return sums / (q_clamped * p_clamped), (q_norms / q_clamped) * (p_norms / p_clamped)
+
+
+def _rounded(score: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+    """fp64 -> fp32, and where the error leaves open which number that is (NaN, too, is open)."""
+    low, high = (score - error).float(), (score + error).float()
+    return low, ~(low == high)
+
+
+class _Gather:
+    """Brings rows of queries and prototypes together, block by block, in fp64.
+
+    Buffers are made once: allocating them for each block would cost more than the copies.
+    """
+
+    def __init__(self, queries: Tensor, prototypes: Rows, most: int) -> None:
+        channels, device = queries.shape[1], queries.device
+        self.queries, self.prototypes = queries.double(), prototypes
+        self.size = max(1, min(_BLOCK_ELEMENTS // channels, most))
+        self.q, self.p = torch.empty(2, self.size, channels, dtype=torch.float64, device=device)
+
+    def blocks(self, rows: Tensor, indices: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Slices of 0..n with the fp64 rows (b, C) they stand for; to be overwritten at will."""
+        for start in range(0, len(rows), self.size):
+            part = slice(start, min(start + self.size, len(rows)))
+            count = part.stop - start
+            q, p = self.q[:count], self.p[:count]
+            torch.index_select(self.queries, 0, rows[part], out=q)
+            yield part, q, self.prototypes.take(indices[part], p)
+
+
+def _definition(q: Tensor, p: Tensor, metric: str) -> Tensor:
+    """fp32 scores (n,) of paired fp64 rows (n, C), each sum in the fixed order of ``_sum``."""
+    if metric == "l2":
+        return -_sum((q - p).square_()).float()
+    score = _sum(q * p)
+    if metric == "cosine":
+        q_norms, p_norms = _sum(q.square()).sqrt_(), _sum(p.square()).sqrt_()
+        score = score / (q_norms.clamp_(min=COSINE_EPS) * p_norms.clamp_(min=COSINE_EPS))
+    return score.float()
+
+
+def _sum(terms: Tensor) -> Tensor:
+    """Sum over the last axis by halving: the same order for every batch. Overwrites its input."""
+    width = terms.shape[-1]
+    while width > 1:
+        half = (width + 1) // 2
+        terms[..., : width - half] += terms[..., half:width]
+        width = half
+    return terms[..., 0]
+
+
+def dense(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
+    """All scores (Q, P) fp32 of finite blocks (Q, C) and (P, C). Holds 3 (Q, P) fp64 tensors."""
+    if not multiplies_in_fp64(queries.device):
+        rows, columns = torch.ones(len(queries), len(prototypes)).nonzero(as_tuple=True)
+        rows, columns = rows.to(queries.device), columns.to(queries.device)
+        return pairs(queries, Rows([prototypes]), rows, columns, metric).view(len(queries), -1)
+    q_norms, p_norms = norms(queries)[:, None], norms(prototypes)[None, :]
+    products = queries.double() @ prototypes.double().T
+    if metric == "l2":
+        score = products.mul_(2).sub_(q_norms.square()).sub_(p_norms.square())
+        error = (q_norms + p_norms).square_()
+    else:
+        score, error = _evaluated(products, q_norms, p_norms, metric)
+    low, undecided = _rounded(score, error.mul_(fp64_slack(queries.shape[1])))
+    if undecided.any():
+        rows, columns = undecided.nonzero(as_tuple=True)
+        low[rows, columns] = pairs(queries, Rows([prototypes]), rows, columns, metric)
+    return low + 0.0
+
+
+@functools.cache
+def multiplies_in_fp64(device: torch.device) -> bool:
+    """Whether products of fp64 matrices are as precise as ``fp64_slack`` says.
+
+    cuBLAS may emulate them (its documentation, "Floating Point Emulation").
+    """
+    generator = torch.Generator("cpu").manual_seed(0)
+    for count, width in ((3, 64), (32, 257)):
+        shape = 2, count, width
+        draws = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+        exponents = torch.randint(-60, 60, shape, generator=generator, device="cpu")
+        q, p = (draws * torch.exp2(exponents.double())).to(device)
+        error = (q @ p.T - (q[:, None] * p).sum(2)).abs()
+        if not bool((error <= fp64_slack(width) * norms(q)[:, None] * norms(p)).all()):
+            return False
+    return True

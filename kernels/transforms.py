@@ -1,0 +1,169 @@
+"""The search under torch.func: vmap, grad, vjp, jacrev, nested as one likes.
+
+torch.func knows nothing of the autograd formula of an operator, and some of it would return zeros
+without a word: here it sees an autograd.Function with a rule for vmap.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import operators
+
+
+def search(
+    queries: Tensor,
+    prototypes: list[Tensor],
+    k: int,
+    metric: str,
+    mask: Tensor | None,
+    chunk_rows: int | None,
+    exclude: bool,
+    bank: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``operators.search``, also under torch.func."""
+    if _is_transformed():
+        options = (k, metric, chunk_rows, exclude, bank)
+        return _Search.apply(options, queries, mask, *prototypes)
+    return operators.search(queries, prototypes, k, metric, mask, chunk_rows, exclude, bank)
+
+
+def gradient(
+    grad: Tensor,
+    queries: Tensor,
+    prototypes: list[Tensor],
+    indices: Tensor,
+    metric: str,
+    of_prototypes: bool,
+) -> Sequence[Tensor]:
+    """``operators.topk_backward``, also under torch.func."""
+    if _is_transformed():
+        return _Gradient.apply(metric, of_prototypes, grad, queries, indices, *prototypes)
+    return operators.topk_backward(grad, queries, prototypes, indices, metric, of_prototypes)
+
+
+def _is_transformed() -> bool:
+    """Compiled, a transform sees the operators."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+class _Search(torch.autograd.Function):
+    """``operators.topk``."""
+
+    @staticmethod
+    def forward(options, queries, mask, *prototypes):
+        k, metric, *rest = options
+        return search(queries, list(prototypes), k, metric, mask, *rest)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        (_, metric, *_), queries, _, *prototypes = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(queries, output[1], *prototypes)
+        ctx.metric = metric
+
+    @staticmethod
+    def backward(ctx, *grads):
+        queries, indices, *prototypes = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[3:]
+        found = gradient(grads[0], queries, prototypes, indices, ctx.metric, any(wanted))
+        return None, found[0], None, *(found[1:] or [None] * len(wanted))
+
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        (k, metric, *rest), queries, mask, *prototypes = args
+        _, query_dim, mask_dim, *prototype_dims = in_dims
+        dims = (query_dim, prototype_dims, None, None, mask_dim)
+        return _batched(info, dims, queries, prototypes, k, metric, mask, *rest)
+
+
+class _Gradient(torch.autograd.Function):
+    """``operators.topk_backward``."""
+
+    @staticmethod
+    def forward(metric, of_prototypes, grad, queries, indices, *prototypes):
+        return tuple(gradient(grad, queries, list(prototypes), indices, metric, of_prototypes))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, *grads):
+        raise NotImplementedError("the scores of flashmatch.topk can be differentiated once only")
+
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        metric, of_prototypes, grad, queries, indices, *prototypes = args
+        _, _, grad_dim, query_dim, index_dim, *prototype_dims = in_dims
+        grads, dims = _batched_backward(
+            info, (grad_dim, query_dim, prototype_dims, index_dim),
+            grad, queries, prototypes, indices, metric, of_prototypes,
+        )  # fmt: skip
+        return tuple(grads), tuple(dims)
+
+
+def _batched(
+    info, in_dims, queries, prototypes, k, metric, mask, chunk_rows, exclude, bank=None
+):  # fmt: skip
+    """Batched queries and masks become one search; batched prototypes one search each."""
+    query_dim, prototype_dims, _, _, mask_dim = in_dims[:5]
+    batch = info.batch_size
+    rest = (chunk_rows, exclude, bank)
+    if all(dim is None for dim in prototype_dims) and mask_dim is None:
+        queries = queries.movedim(query_dim, 0)
+        if mask is not None and mask.ndim == 2:
+            mask = mask.expand(batch, *mask.shape).flatten(0, 1)
+        scores, indices = search(queries.flatten(0, 1), prototypes, k, metric, mask, *rest)
+        shape = (batch, queries.shape[1], k)
+        return (scores.view(shape), indices.view(shape)), (0, 0)
+    results = [
+        search(
+            _item(queries, query_dim, b),
+            _items(prototypes, prototype_dims, b),
+            k,
+            metric,
+            None if mask is None else _item(mask, mask_dim, b),
+            *rest,
+        )
+        for b in range(batch)
+    ]
+    scores, indices = zip(*results, strict=True)
+    return (torch.stack(scores), torch.stack(indices)), (0, 0)
+
+
+operators.topk.register_vmap(_batched)
+
+
+def _item(tensor: Tensor, dim: int | None, b: int) -> Tensor:
+    return tensor if dim is None else tensor.select(dim, b)
+
+
+def _items(tensors: Sequence[Tensor], dims: Sequence[int | None], b: int) -> list[Tensor]:
+    return [_item(tensor, dim, b) for tensor, dim in zip(tensors, dims, strict=True)]
+
+
+def _batched_backward(info, in_dims, grad, queries, prototypes, indices, metric, of_prototypes):
+    """Batched queries become one gradient; batched prototypes, or gradients of any, one each."""
+    grad_dim, query_dim, prototype_dims, index_dim = in_dims[:4]
+    of_queries = (grad, queries, indices), (grad_dim, query_dim, index_dim)
+    if of_prototypes or any(dim is not None for dim in prototype_dims):
+        grads = []
+        for b in range(info.batch_size):
+            g, q, i = _items(*of_queries, b)
+            chunks = _items(prototypes, prototype_dims, b)
+            grads.append(gradient(g, q, chunks, i, metric, of_prototypes))
+        stacked = [torch.stack(same) for same in zip(*grads, strict=True)]
+        return stacked, [0] * len(stacked)
+    g, q, i = (
+        t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
+        for t, dim in zip(*of_queries, strict=True)
+    )
+    (flat,) = gradient(
+        g.flatten(0, 1), q.flatten(0, 1), prototypes, i.flatten(0, 1), metric, of_prototypes
+    )
+    return [flat.view(q.shape)], [0]
+
+
+operators.topk_backward.register_vmap(_batched_backward)

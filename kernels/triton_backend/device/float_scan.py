@@ -1,0 +1,211 @@
+"""Device code of the fp16 and TF32 screens: one upper bound per query and group of prototypes.
+
+Axes: q queries, p prototypes, c channels, g groups. The proofs are in proofs/fp16.py.
+Groups lie within tiles of TILE_P prototypes, which hold TILE_P / GROUP of them: group i of a tile
+is its rows i, i + TILE_P / GROUP, ..., so that on tensor-core layouts one thread holds a whole
+group. A program takes BLOCK_P prototypes, which are some whole tiles.
+"""
+
+import triton
+import triton.language as tl
+
+from ...proofs import fp16 as bounds_fp16
+from .rescore import EPS, INF, SCAN_SIZES
+
+HUGE = tl.constexpr(bounds_fp16.HUGE)
+FLOOR = tl.constexpr(bounds_fp16.FLOOR)
+SCALE = tl.constexpr(bounds_fp16.SCALE)
+RAW_SQUARE_MIN = tl.constexpr(2.0**-100)  # below, fp32 squares may have been flushed
+RAW_NORM_MIN = tl.constexpr(2.0**-49)  # a proven upper bound of the norm there
+
+
+@triton.jit
+def tile_of(program, q_tiles, p_tiles, TOGETHER: tl.constexpr):
+    """The tile of queries and that of prototypes which a program multiplies.
+
+    TOGETHER tiles of prototypes go round all the queries, then the next: programs that run at the
+    same time share few rows of either side.
+    """
+    if TOGETHER == 1:
+        tile_p = program // q_tiles
+        tile_q = program - tile_p * q_tiles
+    else:
+        wave = TOGETHER * q_tiles
+        first = program // wave * TOGETHER
+        height = tl.minimum(p_tiles - first, TOGETHER)
+        inside = program % wave
+        tile_q, tile_p = inside // height, first + inside % height
+    return tile_q, tile_p
+
+
+@triton.jit
+def members_apart(x, TILE_P: tl.constexpr, GROUP: tl.constexpr):
+    """(Q, P) -> (Q, tiles, GROUP, groups of a tile): a group is what differs in axis 2 alone."""
+    return tl.reshape(x, (x.shape[0], x.shape[1] // TILE_P, GROUP, TILE_P // GROUP))
+
+
+@triton.jit
+def bits_of(words, TILE_P: tl.constexpr, GROUP: tl.constexpr):
+    """(1 or Q, groups) int32 words -> bools like members_apart: bit j is member j of a group."""
+    GROUPS: tl.constexpr = TILE_P // GROUP
+    words = tl.reshape(words, (words.shape[0], words.shape[1] // GROUPS, 1, GROUPS))
+    return ((words >> tl.arange(0, GROUP)[None, None, :, None]) & 1) != 0
+
+
+@triton.jit
+def upper_bounds(best, a_q, r_q, METRIC: tl.constexpr):
+    """The row's part of the epilogue, after the maximum over a group, which it commutes with.
+
+    -inf says that nothing in the group may match, or the query may not; otherwise never NaN.
+    """
+    upper = best + r_q if METRIC == "l2" else best * a_q + r_q
+    upper = tl.where(upper == upper, upper, INF)
+    return tl.where((best == -INF) | (r_q == -INF), -INF, upper)
+
+
+@triton.jit
+def store_bounds(
+    acc, query_scale, query_bias, prototype_scale, prototype_bias, words, bounds,
+    tile_q, tile_p, delta, stride_bq,
+    METRIC: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr,
+    TILE_P: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    """The epilogue of a scan in fp16: (BLOCK_Q, BLOCK_P) products to one bound per group."""
+    GROUPS: tl.constexpr = BLOCK_P // GROUP
+    offs_q = tile_q.to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    offs_p = tile_p.to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    offs_g = tile_p.to(tl.int64) * GROUPS + tl.arange(0, GROUPS)
+    offs_qg = offs_q[:, None] * stride_bq + offs_g[None, :]
+    a_q = tl.load(query_scale + offs_q)[:, None]
+    r_q = tl.load(query_bias + offs_q)[:, None]
+    c_p = tl.load(prototype_bias + offs_p)[None, :]
+    if METRIC == "cosine":
+        upper = acc + c_p
+    else:
+        b_p = tl.load(prototype_scale + offs_p)[None, :]
+        if METRIC == "l2":
+            acc = acc * a_q + a_q * (delta * SCALE * SCALE)
+        upper = acc * b_p + c_p
+    upper = members_apart(upper, TILE_P, GROUP)
+    if HAS_MASK:
+        upper = tl.where(bits_of(tl.load(words + offs_qg), TILE_P, GROUP), upper, -INF)
+    best = tl.reshape(tl.max(upper, axis=2), (BLOCK_Q, GROUPS))
+    if HAS_MASK:
+        tl.debug_barrier()  # every thread has read its words before any bound overwrites one
+    tl.store(bounds + offs_qg, upper_bounds(best, a_q, r_q, METRIC))
+
+
+@triton.jit(do_not_specialize=SCAN_SIZES)
+def scan_kernel(
+    query_unit, prototype_unit, q_tiles, p_tiles, query_scale, query_bias,
+    prototype_scale, prototype_bias, words, bounds, delta, stride_u, stride_bq,
+    METRIC: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr,
+    TILE_C: tl.constexpr, TOGETHER: tl.constexpr, TILE_P: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    """One program bounds BLOCK_Q queries against the groups of BLOCK_P prototypes.
+
+    query_unit (Qpad, Cpad), prototype_unit (Mpad, Cpad): fp16, contiguous, padded to whole
+    tiles, so that nothing is masked. bounds (Qpad, Mpad / GROUP). words: of pack_mask_kernel; they
+    may lie where bounds will.
+    """
+    tile_q, tile_p = tile_of(tl.program_id(0), q_tiles, p_tiles, TOGETHER)
+    offs_q = tile_q.to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    offs_p = tile_p.to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    offs_c = tl.arange(0, TILE_C)
+    q_ptrs = query_unit + offs_q[:, None] * stride_u + offs_c[None, :]
+    p_ptrs = prototype_unit + offs_p[:, None] * stride_u + offs_c[None, :]
+    acc = tl.zeros((BLOCK_Q, BLOCK_P), tl.float32)
+    for _ in range(0, stride_u, TILE_C):
+        acc = tl.dot(tl.load(q_ptrs), tl.trans(tl.load(p_ptrs)), acc)
+        q_ptrs += TILE_C
+        p_ptrs += TILE_C
+    store_bounds(
+        acc, query_scale, query_bias, prototype_scale, prototype_bias, words, bounds,
+        tile_q, tile_p, delta, stride_bq, METRIC, HAS_MASK, BLOCK_Q, BLOCK_P, TILE_P, GROUP,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=SCAN_SIZES)
+def scan_persistent_kernel(
+    query_unit, prototype_unit, q_tiles, p_tiles, query_scale, query_bias,
+    prototype_scale, prototype_bias, words, bounds, delta, stride_u, stride_bq,
+    METRIC: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr,
+    TILE_C: tl.constexpr, TOGETHER: tl.constexpr, TILE_P: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    """scan_kernel for tensor descriptors of the copies, with programs that go on to further tiles.
+
+    The loads of the next tile are under way during the epilogue.
+    """
+    tiles = q_tiles * p_tiles
+    for program in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=True):
+        tile_q, tile_p = tile_of(program, q_tiles, p_tiles, TOGETHER)
+        acc = tl.zeros((BLOCK_Q, BLOCK_P), tl.float32)
+        for c in range(0, stride_u, TILE_C):
+            q = query_unit.load([tile_q * BLOCK_Q, c])
+            acc = tl.dot(q, tl.trans(prototype_unit.load([tile_p * BLOCK_P, c])), acc)
+        store_bounds(
+            acc, query_scale, query_bias, prototype_scale, prototype_bias, words, bounds,
+            tile_q, tile_p, delta, stride_bq, METRIC, False, BLOCK_Q, BLOCK_P, TILE_P, GROUP,
+        )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["n_queries", "n_prototypes", "stride_mq", "stride_bq"])
+def scan_raw_kernel(
+    query_unit, prototypes, query_scale, query_bias, mask, bounds, group_norm, flags,
+    n_queries, n_prototypes, n_channels, delta, epsilon,
+    stride_u, stride_pp, stride_pc, stride_mq, stride_mp, stride_bq,
+    METRIC: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK_Q: tl.constexpr,
+    TILE_C: tl.constexpr, TILE_P: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    """One program reads one tile of TILE_P prototypes, as given, for at most BLOCK_Q queries.
+
+    query_unit (BLOCK_Q, C) fp32, C a multiple of TILE_C. The prototypes are the M side of the
+    product, in TF32, and their norms come out of the same read. bounds (BLOCK_Q, Mpad / GROUP),
+    group_norm (Mpad / GROUP,).
+    """
+    tile_p = tl.program_id(0).to(tl.int64)
+    offs_q = tl.arange(0, BLOCK_Q)
+    offs_p = tile_p * TILE_P + tl.arange(0, TILE_P)
+    offs_c = tl.arange(0, TILE_C)
+    exists = offs_p < n_prototypes
+    p_ptrs = prototypes + offs_p[:, None] * stride_pp + offs_c.to(tl.int64)[None, :] * stride_pc
+    q_ptrs = query_unit + offs_q[None, :] * stride_u + offs_c[:, None]
+    acc = tl.zeros((TILE_P, BLOCK_Q), tl.float32)
+    square = tl.zeros((TILE_P,), tl.float32)
+    peak = tl.zeros((TILE_P,), tl.float32)
+    for _ in range(0, n_channels, TILE_C):
+        p = tl.load(p_ptrs, mask=exists[:, None], other=0.0).to(tl.float32)
+        acc = tl.dot(p, tl.load(q_ptrs), acc, input_precision="tf32")
+        square += tl.sum(p * p, axis=1)
+        peak = tl.maximum(peak, tl.max(tl.abs(p), axis=1))
+        p_ptrs += TILE_C * stride_pc
+        q_ptrs += TILE_C
+
+    alive = exists & (square == square) & (peak < INF)  # NaN shows in the sum, inf in the peak
+    tl.store(flags + 1 + offs_p * 0, 1, mask=exists & ~alive)
+    unbounded = square > HUGE * HUGE
+    square = tl.where(alive & ~unbounded, square, 0.0)
+    acc = tl.where((alive & ~unbounded)[:, None], acc, 0.0)
+    c_p = tl.where(alive, tl.where(unbounded, INF, 0.0), -INF)[:, None]
+    is_small = square < RAW_SQUARE_MIN
+    length = tl.sqrt(square)
+    longest = tl.where(is_small, RAW_NORM_MIN, length * (1.0 + epsilon))
+    a_q = tl.load(query_scale + offs_q)[None, :]
+    r_q = tl.load(query_bias + offs_q)[None, :]
+    if METRIC == "cosine":
+        upper = acc / tl.maximum(tl.where(is_small, 0.0, length), EPS)[:, None] + c_p
+    elif METRIC == "dot":
+        upper = acc + delta * longest[:, None] + c_p
+    else:
+        shift = longest * FLOOR - tl.where(is_small, 0.0, square * (1.0 - epsilon))
+        upper = (acc + delta * longest[:, None]) * a_q + shift[:, None] + c_p
+    if HAS_MASK:
+        mask_pq = exists[:, None] & (offs_q < n_queries)[None, :]
+        at = mask + offs_q.to(tl.int64)[None, :] * stride_mq + offs_p[:, None] * stride_mp
+        upper = tl.where(tl.load(at, mask=mask_pq, other=0) != 0, upper, -INF)
+    GROUPS: tl.constexpr = TILE_P // GROUP
+    best = tl.max(tl.reshape(upper, (GROUP, GROUPS, BLOCK_Q)), axis=0)
+    offs_g = tile_p * GROUPS + tl.arange(0, GROUPS)
+    out = bounds + offs_q.to(tl.int64)[None, :] * stride_bq + offs_g[:, None]
+    tl.store(out, upper_bounds(best, a_q, r_q, METRIC))
+    tl.store(group_norm + offs_g, tl.max(tl.reshape(longest, (GROUP, GROUPS)), axis=0))

@@ -1,0 +1,118 @@
+"""Tables of the tiles that were fastest on one card: written by tune, followed by plans."""
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from math import log
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from ..files.whole_file import whole_file
+from .tiles import Screen, Tile
+
+FORMAT = "flashmatch.tiles 1"
+
+
+@dataclass(frozen=True)
+class Row:
+    """The tile that was fastest for one screen and shape."""
+
+    screen: Screen
+    channels: int
+    queries: int
+    tile: Tile
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was found on one card."""
+
+    rows: tuple[Row, ...]
+
+    def tile(
+        self, screen: Screen, queries: int, channels: int, among: tuple[Tile, ...]
+    ) -> Tile | None:
+        """Of ``among``, the tile of the nearest row: by channels, then by queries, as ratios.
+
+        ``among``: what the chip may run at this width. A row counts if its tile is one of those up
+        to ``tile_c``, which follows from the width; no other tile was ever compiled in our matrix.
+        """
+
+        def distance(row: Row) -> tuple[float, float]:
+            return abs(log(row.channels / channels)), abs(log(row.queries / queries))
+
+        for row in sorted((row for row in self.rows if row.screen == screen), key=distance):
+            for tile in among:
+                if replace(row.tile, tile_c=tile.tile_c) == tile:
+                    return tile
+        return None
+
+
+def default_path(device: torch.device) -> Path:
+    """The file that plans for this device follow, if it is there."""
+    import triton
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return path_for(name, triton.__version__)
+
+
+def path_for(device_name: str, triton_version: str) -> Path:
+    """<cache>/flashmatch/tiles-<device>-triton-<version>.json.
+
+    <cache>: $FLASHMATCH_CACHE, or $XDG_CACHE_HOME, or ~/.cache.
+    """
+    given = os.environ.get("FLASHMATCH_CACHE") or os.environ.get("XDG_CACHE_HOME")
+    folder = Path(given or os.path.expanduser("~/.cache")) / "flashmatch"
+    slug = re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-")
+    version = re.sub(r"[^A-Za-z0-9.+-]", "-", triton_version)
+    return folder / f"tiles-{slug}-triton-{version}.json"
+
+
+@cache
+def of_device(device: torch.device) -> Tuned | None:
+    """The table that plans for this device follow, looked up once in a process; None: untuned."""
+    return read(default_path(device))
+
+
+def read(path: Path) -> Tuned | None:
+    """The table in a file; None without a file, and, with a warning, where none can be read."""
+    try:
+        return _parsed(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+        warnings.warn(
+            f"the table of tuned tiles in {str(path)!r} is ignored: it cannot be understood "
+            f"({type(error).__name__}: {error}). Delete it or call flashmatch.kernels.tune() again",
+            stacklevel=2,
+        )
+        return None
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """Make the file at once: whoever reads it meanwhile sees the old one or the new one, whole."""
+    table = {"format": FORMAT, "rows": [asdict(row) for row in rows]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        file.write(f"{json.dumps(table, indent=1)}\n".encode())
+
+
+def _parsed(table: Any) -> Tuned:
+    if table["format"] != FORMAT:
+        raise ValueError(f"its format must be {FORMAT!r}; got {table['format']!r}")
+    return Tuned(tuple(_row(**row) for row in table["rows"]))
+
+
+def _row(screen: Any, channels: Any, queries: Any, tile: Any) -> Row:
+    if screen not in get_args(Screen):
+        raise ValueError(f"screen must be one of {get_args(Screen)}; got {screen!r}")
+    for name, value in (("channels", channels), ("queries", queries)):
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name} must be an int of at least 1; got {value!r}")
+    return Row(screen, channels, queries, Tile(**tile))
