@@ -7,8 +7,10 @@ inputs and outputs.
 WORKSPACE_BYTES: int = 256 * 2**20
 
 # The bodies read WORKSPACE_BYTES at call time.
-from .bank import BankStats, PrototypeBank  # noqa: E402
-from .topk import Matches, topk  # noqa: E402
+from .bank import PrototypeBank  # noqa: E402
+from .contract.matches import Matches  # noqa: E402
+from .storage.counts import BankStats  # noqa: E402
+from .topk import topk  # noqa: E402
 from .tune import tune  # noqa: E402
 
 __all__ = ["WORKSPACE_BYTES", "BankStats", "Matches", "PrototypeBank", "topk", "tune"]

@@ -1,4 +1,4 @@
-"""PrototypeBank: prototypes prepared once, searched many times, added to and removed from."""
+"""The door for a bank: prototypes prepared once, searched many times, added to and removed from."""
 
 import os
 from collections.abc import Sequence
@@ -7,17 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import transforms
 from .concurrency.fit_thread import in_fit_thread
 from .concurrency.succession import Succession
-from .contract import arguments, finite, metrics
+from .contract import arguments
+from .contract.finite import NONFINITE
+from .contract.matches import Matches
+from .contract.metrics import METRICS
 from .contract.naming import named
-from .files import tensor_file
-from .storage import bank_file, coder
+from .contract.request import Request
+from .dispatch import layout_for
+from .files.tensor_file import TensorFile, open_matrix
+from .storage import bank_file
+from .storage.coder import SCREENS, Coder
 from .storage.collection import Collection
-from .storage.counts import BankStats as BankStats
+from .storage.counts import BankStats
 from .storage.prepared import Prepared, prepared
-from .topk import Matches
+from .transforms import transformable_topk
 
 _ANY_MODE = torch.inference_mode(False)  # what is made in inference mode never changes outside it
 
@@ -69,19 +74,19 @@ class PrototypeBank:
         nonfinite: str = "raise",
         progress: bool | None = None,
     ) -> None:
-        arguments.require_choice("metric", metric, metrics.METRICS)
-        arguments.require_choice("screen", screen, coder.SCREENS)
-        arguments.require_choice("nonfinite", nonfinite, finite.NONFINITE)
+        arguments.require_choice("metric", metric, METRICS)
+        arguments.require_choice("screen", screen, SCREENS)
+        arguments.require_choice("nonfinite", nonfinite, NONFINITE)
         file = None
         if isinstance(prototypes, (str, os.PathLike)):
             path = os.fspath(prototypes)
             with named(path="prototypes"):
-                prototypes = tensor_file.open_matrix(path)
-            file = tensor_file.TensorFile(str(path), {"prototypes": prototypes}, {})
+                prototypes = open_matrix(path)
+            file = TensorFile(str(path), {"prototypes": prototypes}, {})
         chunks = [chunk.detach() for chunk in arguments.require_prototypes(prototypes)]
         place = chunks[0].device if device is None else arguments.require_device("device", device)
-        options = metric, screen, nonfinite, progress
-        self._begin(in_fit_thread(chunks, prepared, chunks, ids, place, *options, file))
+        options = metric, screen, nonfinite, progress, file, layout_for
+        self._begin(in_fit_thread(chunks, prepared, chunks, ids, place, *options))
 
     def topk(self, queries: Tensor, k: int, *, mask: Tensor | None = None) -> Matches:
         """The k most similar prototypes of each query, exactly: as ``flashmatch.topk``.
@@ -111,15 +116,13 @@ class PrototypeBank:
         if count == 0 or k == 0:
             empty = queries.new_empty(count, k, dtype=torch.float32)
             return Matches(empty, empty.long())
-        handle, place = state.handle, queries.device
+        device, bank = queries.device, state
         if torch.compiler.is_exporting():  # the program outlives this bank: it keeps the vectors
-            handle, mask = None, rows.mask_by_row(mask)
-            mask = mask if mask is None else mask.to(place)
-        scores, found = transforms.search(
-            queries, rows.rows.chunks, k, state.coder.metric, mask, None,
-            state.nonfinite == "exclude", handle,
-        )  # fmt: skip
-        return Matches(scores, rows.positions(found.to(rows.device)).to(place))
+            bank, mask = None, rows.mask_by_row(mask)
+            mask = mask if mask is None else mask.to(device)
+        request = Request(k, state.coder.metric, mask, exclude=state.nonfinite == "exclude")
+        scores, found = transformable_topk(queries, rows.rows.chunks, request, bank)
+        return Matches(scores, rows.positions(found.to(rows.device)).to(device))
 
     @_ANY_MODE
     def add(self, prototypes: Tensor | Sequence[Tensor], ids: object = None) -> Tensor:
@@ -203,7 +206,7 @@ class PrototypeBank:
         """
         bank = cls.__new__(cls)
         place = arguments.require_device("device", "cpu" if device is None else device)
-        bank._begin(in_fit_thread((), bank_file.load, path, place, check is None))
+        bank._begin(in_fit_thread((), bank_file.load, path, place, check is None, layout_for))
         if check:
             bank.check()
         return bank
@@ -300,7 +303,7 @@ class PrototypeBank:
         return self._state.collection
 
     @property
-    def _coder(self) -> coder.Coder:
+    def _coder(self) -> Coder:
         return self._state.coder
 
 

@@ -1,73 +1,140 @@
-"""Which body searches a bank."""
+"""Which backend searches, and why not the other: the only place that chooses.
+
+The Triton backend is imported when a search on a GPU first asks for it. What it refuses, and for
+what reason, is logged at level DEBUG by the logger "flashmatch".
+"""
+
+import logging
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from . import operators
-from .codes.pages import Codes
-from .contract.chunks import Rows
-from .storage.coder import Coder
-from .storage.collection import Collection
-from .torch_backend import int8_search
-from .torch_backend.int8_search import Found
-from .torch_backend.plan import plan
+from .codes.layout import Layout
+from .concurrency.fit_thread import in_fit_thread
+from .contract.finite import norms, refuse_nonfinite
+from .contract.matches import Found
+from .contract.request import Request
+from .products import integers
+from .proofs import int8
+from .storage.prepared import Prepared
+from .torch_backend import float_search, int8_scan, int8_search
+from .torch_backend.plan import choose_plan
+
+_log = logging.getLogger("flashmatch")
 
 
-def search(
-    queries: Tensor, collection: Collection, coder: Coder, k: int, mask: Tensor | None
-) -> Found:
-    """Scores and rows; ``mask`` by position. Arguments are checked, and on the bank's device."""
-    from . import WORKSPACE_BYTES  # at call time: it can be set
+def search_vectors(
+    queries: Tensor, prototypes: list[Tensor], request: Request
+) -> tuple[Tensor, Tensor]:
+    """Scores (Q, k) fp32 and indices (Q, k) int64 of prototypes (M_i, C) as given."""
+    why_not = why_no_triton(queries.device)
+    if not why_not:
+        from .triton_backend import float_search as triton_search
 
-    if mask is None or mask.ndim == 1 or collection.matchable() is None:
-        return _search(queries, collection, coder, k, mask, WORKSPACE_BYTES)
+        why_not = triton_search.why_not_vectors(queries, request)
+        if not why_not:
+            return triton_search.search_vectors(queries, prototypes, request, _workspace())
+    _note(queries.device, why_not)
+    return in_fit_thread([queries, *prototypes], _by_torch, queries, prototypes, request)
+
+
+def search_bank(bank: Prepared, queries: Tensor, request: Request) -> tuple[Tensor, Tensor]:
+    """Scores and rows (Q, k) of a bank, on the queries' device; the mask is by position."""
+    place, device = queries.device, bank.collection.device
+    queries, mask = queries.to(device), request.mask
+    request = replace(request, mask=mask if mask is None else mask.to(device), exclude=True)
+    tensors = [queries, *bank.collection.rows.chunks]
+    found = in_fit_thread(tensors, _search_rows, bank, queries, request)
+    bank.counts.add(len(queries), found)
+    return found.scores.to(place), found.rows.to(place)
+
+
+def layout_for(device: torch.device, channels: int, screen: str) -> Layout | None:
+    """How codes should lie for searches on this device; None for no codes.
+
+    Raises ValueError where int8 is demanded but cannot be had exactly.
+    """
+    if screen == "float":
+        return None
+    fits = channels <= int8.MAX_CHANNELS
+    if fits and not why_no_triton(device):
+        from .triton_backend.int8_search import LAYOUT
+
+        return LAYOUT
+    if screen == "auto" and not (fits and integers.is_fast(device.type)):
+        return None
+    if not (fits and integers.is_exact(device.type)):
+        raise ValueError(
+            f"screen must not be 'int8' where integer products are not exact, nor beyond "
+            f"{int8.MAX_CHANNELS} channels; got {channels} channels on {device}"
+        )
+    return int8_scan.LAYOUT if device.type == "cpu" else int8_scan.LAYOUT_CUDA
+
+
+def why_no_triton(device: torch.device) -> str:
+    """Why the Triton backend takes no search on this device; nothing where it takes some."""
+    if device.type != "cuda":
+        return "it is no GPU"
+    try:
+        from .triton_backend import chips, float_search, int8_search  # noqa: F401
+    except ImportError as error:
+        return f"Triton cannot be imported ({error})"
+    return chips.why_not(device)
+
+
+def _by_torch(queries: Tensor, prototypes: list[Tensor], request: Request) -> tuple[Tensor, Tensor]:
+    rows = sum(map(len, prototypes))
+    shape = len(queries), rows, queries.shape[1], request.k
+    chosen = choose_plan(*shape, _workspace(), request.chunk_rows)
+    if chosen.coded and integers.is_fast(queries.device.type):
+        return int8_search.search_while_coding(queries, prototypes, request, chosen)
+    return float_search.search_vectors(queries, prototypes, request, chosen)
+
+
+def _search_rows(bank: Prepared, queries: Tensor, request: Request) -> Found:
+    if bank.nonfinite == "raise":
+        refuse_nonfinite("queries", ~norms(queries).isfinite())
+    workspace = _workspace()
+    if not request.has_pairs or bank.collection.matchable() is None:
+        return _search_block(bank, queries, request, workspace)
     # A mask by row is another (Q, M) bytes: made for as many queries as its share has room for.
-    share = WORKSPACE_BYTES // 8
-    step = max(1, share // len(collection.rows))
-    scores = queries.new_empty(len(queries), k, dtype=torch.float32)
-    rows = queries.new_empty(len(queries), k, dtype=torch.int64)
-    repaired, rescored, screened = 0, 0, 0
+    share = workspace // 8
+    step = max(1, share // len(bank.collection.rows))
+    found = []
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
-        found = _search(queries[part], collection, coder, k, mask[part], WORKSPACE_BYTES - share)
-        scores[part], rows[part] = found.scores, found.rows
-        repaired = repaired + found.repaired
-        rescored, screened = rescored + found.rescored, screened + found.screened
-    return Found(scores, rows, repaired, rescored, screened)
+        found.append(_search_block(bank, queries[part], request.of(part), workspace - share))
+    scores, rows, *counts = zip(*found, strict=True)
+    return Found(torch.cat(scores), torch.cat(rows), *map(sum, counts))
 
 
-def _search(
-    queries: Tensor,
-    collection: Collection,
-    coder: Coder,
-    k: int,
-    mask: Tensor | None,
-    workspace: int,
-) -> Found:
-    rows = collection.rows
-    chosen = plan(len(queries), len(rows), rows.channels, k, workspace, None)
-    if coder.codes is not None and chosen.codes_pay:
-        by_row = None if mask is None else collection.mask_by_row(mask)
-        if queries.is_cuda:
-            found = _on_cuda(queries, coder.codes, rows, k, by_row)
-            if found is not None:
-                return found
-        return int8_search.search(queries, coder.codes, rows, k, by_row, chosen)
-    by_row = collection.mask_by_row(mask)
-    found = operators.search(queries, rows.chunks, k, coder.metric, by_row, None, True)
-    return Found(*found, repaired=0, rescored=0, screened=sum(c.nbytes for c in rows.chunks))
+def _search_block(bank: Prepared, queries: Tensor, request: Request, workspace: int) -> Found:
+    rows, codes = bank.collection.rows, bank.coder.codes
+    chosen = choose_plan(len(queries), len(rows), rows.channels, request.k, workspace, None)
+    if codes is None or not chosen.codes_pay:
+        request = request.masked(bank.collection.mask_by_row(request.mask))
+        found = search_vectors(queries, rows.chunks, request)
+        return Found(*found, 0, 0, sum(chunk.nbytes for chunk in rows.chunks))
+    if request.mask is not None:  # without one, codes know what never matches
+        request = request.masked(bank.collection.mask_by_row(request.mask))
+    why_not = why_no_triton(queries.device)
+    if not why_not:
+        from .triton_backend import int8_search as triton_search
+
+        why_not = triton_search.why_not_codes(queries, codes, rows, request)
+        if not why_not:
+            return triton_search.search_codes(queries, codes, rows, request, workspace)
+    _note(queries.device, why_not)
+    return int8_search.search_codes(queries, codes, rows, request, chosen)
 
 
-def _on_cuda(
-    queries: Tensor, codes: Codes, rows: Rows, k: int, mask: Tensor | None
-) -> Found | None:
-    """By the Triton body, where it takes the search; counts stay on the device, and unread."""
-    try:
-        from .triton_backend import int8_search
-    except ImportError:  # no triton for this platform: the torch body runs on the device
-        return None
-    if not int8_search.supports(queries, codes, rows, k):
-        return None
-    scores, indices, flags = int8_search.search(queries, rows, codes, k, mask, exclude=True)
-    screened = sum(part.codes.nbytes for part in codes.parts)
-    return Found(scores, indices, flags[int8_search.REPAIRED], 0, screened)
+def _note(device: torch.device, why_not: str) -> None:
+    if device.type == "cuda":
+        _log.debug("the torch backend searches on %s: %s", device, why_not)
+
+
+def _workspace() -> int:
+    from . import WORKSPACE_BYTES  # at call time: it can be set
+
+    return WORKSPACE_BYTES

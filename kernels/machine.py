@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from .concurrency.fit_thread import are_denormals_kept
-from .storage.coder import layout_for
-from .torch_backend import int8_products, plan, precision, rescore
+from .dispatch import layout_for, why_no_triton
+from .products import fp64, integers, rounding
+from .torch_backend import plan
 
 _LIMITS = (
     "ATEN_CPU_CAPABILITY",
@@ -27,7 +28,7 @@ _LIMITS = (
     "TRITON_INTERPRET",
 )
 _UNITS = ("avx2", "avx512", "avx512_bf16", "vnni", "amx_tile")
-_FORMATS = {0.0: "IEEE", precision.TF32: "TF32 or better", precision.BF16: "bf16 or better"}
+_FORMATS = {0.0: "IEEE", rounding.TF32: "TF32 or better", rounding.BF16: "bf16 or better"}
 
 
 def report() -> str:
@@ -67,16 +68,16 @@ def _searches(device: torch.device) -> list[tuple[str, str]]:
     if layout:
         banks = f"int8 codes from {plan.CODES_ELEMENTS:,} coordinates on, float with fewer"
     else:
-        banks = f"float, since {int8_products.why_not_fast(device.type)}"
-    rounded = _FORMATS.get(precision.operand_roundoff(device), "nothing known: fp64 scores all")
-    emulated = "" if rescore.multiplies_in_fp64(device) else "; fp64's are emulated, and not used"
+        banks = f"float, since {integers.why_not_fast(device.type)}"
+    rounded = _FORMATS.get(rounding.operand_roundoff(device), "nothing known: fp64 scores all")
+    emulated = "" if fp64.multiplies_in_fp64(device) else "; fp64's are emulated, and not used"
     rows = [
         (f"on {device}", f"{_backend(device)}{_name(device)}"),
         ("  banks", f'screen="auto" is {banks}'),
         ("  products", f"fp32 operands are rounded as {rounded}{emulated}"),
     ]
     if device.type == "cpu":
-        exact = "exact" if int8_products.is_exact("cpu") else "not exact, so that int8 is refused"
+        exact = "exact" if integers.is_exact("cpu") else "not exact, so that int8 is refused"
         rows.append(("", f"of int8 are {exact}"))
         if not are_denormals_kept():
             rows.append(("", "denormals are flushed in this thread: another one searches"))
@@ -86,13 +87,12 @@ def _searches(device: torch.device) -> list[tuple[str, str]]:
 def _backend(device: torch.device) -> str:
     if device.type != "cuda":
         return "torch"
-    try:
-        from .triton_backend import chips, plan
-    except ImportError as error:
-        return f"torch, since Triton cannot be imported ({error})"
-    if not chips.is_supported(device):
-        return "torch, since the Triton kernels are for sm_80 or later, gfx942 and gfx1100"
-    return f"Triton for k up to {plan.MAX_K:,}, torch beyond"
+    why_not = why_no_triton(device)
+    if why_not:
+        return f"torch, since {why_not}"
+    from .triton_backend.plan import MAX_K
+
+    return f"Triton for k up to {MAX_K:,}, torch beyond"
 
 
 def _name(device: torch.device) -> str:

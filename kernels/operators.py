@@ -1,120 +1,34 @@
-"""The search as torch operators: CPU, CUDA, fake and autograd for each; transforms.py has vmap.
+"""The search as torch operators: CPU, CUDA, fake and autograd for each; transforms.py adds vmap.
 
 ``flashmatch::topk`` searches; ``flashmatch::topk_backward`` carries gradients of the scores to the
-selected pairs. Both are opaque to torch.compile, which sees their shapes only.
+selected pairs. Both are opaque to torch.compile, which sees their shapes only. An operator takes
+tensors and numbers, so here alone a ``Request`` is taken apart, and a bank is a number.
 """
-
-import secrets
-from typing import Protocol
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
-from . import gradient
-from .concurrency.fit_thread import in_fit_thread
-from .torch_backend import float_search, int8_products, int8_search
-from .torch_backend.plan import plan
+from . import dispatch, gradient
+from .contract.request import Request
+from .storage.prepared import Prepared, prepared_of
 
 
-class Bank(Protocol):
-    """A state of a bank, known to operators by a number."""
-
-    def search(self, queries: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Scores and rows (Q, k); ``mask`` by position."""
-        ...
-
-
-_banks: WeakValueDictionary[int, Bank] = WeakValueDictionary()
-
-
-def enter(bank: Bank) -> int:
-    """A number by which operators know it. Random: another process has no such bank."""
-    handle = secrets.randbits(62)
-    _banks[handle] = bank
-    return handle
-
-
-def _search_bank(
-    handle: int, queries: Tensor, k: int, mask: Tensor | None
+def observable_topk(
+    queries: Tensor, prototypes: list[Tensor], request: Request, bank: Prepared | None = None
 ) -> tuple[Tensor, Tensor]:
-    bank = _banks.get(handle)
-    if bank is None:
-        raise RuntimeError(
-            "a graph that searches a PrototypeBank must run where that bank is, as it was when the "
-            "graph was made; it is gone, or has changed"
-        )
-    return bank.search(queries, k, mask)
+    """Scores (Q, k) fp32 and indices (Q, k) int64, by an operator where something has to see one.
 
-
-def _search(
-    queries: Tensor,
-    prototypes: list[Tensor],
-    k: int,
-    metric: str,
-    mask: Tensor | None,
-    chunk_rows: int | None,
-    exclude: bool,
-    bank: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Scores (Q, k) fp32 and indices (Q, k) int64 of checked arguments, by the body that fits.
-
-    With a ``bank``, which says the rest, ``prototypes`` are its chunks and indices its rows.
+    The operator costs 34 microseconds a call (Xeon with VNNI), and its first call imports torch's
+    compiler, which takes seconds. With a ``bank``, ``prototypes`` are its chunks, and indices its
+    rows.
     """
+    if _is_observed([queries, *prototypes]):
+        r = request
+        options = r.k, r.metric, r.mask, r.chunk_rows, r.exclude, bank and bank.handle
+        return topk(queries, prototypes, *options)
     if bank is not None:
-        return _search_bank(bank, queries, k, mask)
-    if queries.is_cuda:
-        try:
-            from .triton_backend import float_search
-        except ImportError:  # no triton for this platform: the torch body runs on the device
-            pass
-        else:
-            if float_search.supports(queries, prototypes, k, metric):
-                return float_search.search(
-                    queries, prototypes, k, metric, mask, chunk_rows, exclude
-                )
-    arguments = (queries, prototypes, k, metric, mask, chunk_rows, exclude)
-    return in_fit_thread([queries, *prototypes], _search_by_torch, *arguments)
-
-
-def _search_by_torch(
-    queries: Tensor,
-    prototypes: list[Tensor],
-    k: int,
-    metric: str,
-    mask: Tensor | None,
-    chunk_rows: int | None,
-    exclude: bool,
-) -> tuple[Tensor, Tensor]:
-    from . import WORKSPACE_BYTES  # at call time: it can be set
-
-    rows = sum(len(chunk) for chunk in prototypes)
-    chosen = plan(len(queries), rows, queries.shape[1], k, WORKSPACE_BYTES, chunk_rows)
-    is_coded = chosen.coded and int8_products.is_fast(queries.device.type)
-    body = int8_search.search_raw if is_coded else float_search.search
-    return body(queries, prototypes, k, metric, mask, exclude, chosen)
-
-
-topk = torch.library.custom_op("flashmatch::topk", _search, mutates_args=())
-
-
-def search(
-    queries: Tensor,
-    prototypes: list[Tensor],
-    k: int,
-    metric: str,
-    mask: Tensor | None,
-    chunk_rows: int | None,
-    exclude: bool,
-    bank: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """``topk`` where something has to see an operator; the body itself otherwise.
-
-    The operator costs 34 microseconds a call, and its first call imports torch's compiler, which
-    takes seconds.
-    """
-    arguments = (queries, prototypes, k, metric, mask, chunk_rows, exclude, bank)
-    return (topk if _is_observed([queries, *prototypes]) else _search)(*arguments)
+        return dispatch.search_bank(bank, queries, request)
+    return dispatch.search_vectors(queries, prototypes, request)
 
 
 def _is_observed(tensors: list[Tensor]) -> bool:
@@ -128,8 +42,8 @@ def _is_observed(tensors: list[Tensor]) -> bool:
     )
 
 
-@topk.register_fake
-def _(
+@torch.library.custom_op("flashmatch::topk", mutates_args=())
+def topk(
     queries: Tensor,
     prototypes: list[Tensor],
     k: int,
@@ -139,11 +53,17 @@ def _(
     exclude: bool,
     bank: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    shape = (queries.shape[0], k)
-    return (
-        queries.new_empty(shape, dtype=torch.float32),
-        queries.new_empty(shape, dtype=torch.int64),
-    )
+    """``observable_topk`` of the bank that has this handle, or of the prototypes."""
+    request = Request(k, metric, mask, chunk_rows, exclude)
+    if bank is not None:
+        return dispatch.search_bank(prepared_of(bank), queries, request)
+    return dispatch.search_vectors(queries, prototypes, request)
+
+
+@topk.register_fake
+def _(queries: Tensor, prototypes: list[Tensor], k: int, *options: object) -> tuple[Tensor, Tensor]:
+    scores = queries.new_empty((queries.shape[0], k), dtype=torch.float32)
+    return scores, torch.empty_like(scores, dtype=torch.int64)
 
 
 @torch.library.custom_op("flashmatch::topk_backward", mutates_args=())

@@ -1,27 +1,16 @@
-"""The door: check once, plan, dispatch. The only place that does."""
+"""The door for raw tensors: arguments are checked here, once."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree
 
-from . import transforms
-from .contract import arguments, finite, metrics
-
-
-class Matches(NamedTuple):
-    """The k best prototypes of each query: score descending, then index ascending."""
-
-    scores: Tensor
-    """(Q, k) float32; larger is more similar; -inf where nothing may match."""
-    indices: Tensor
-    """(Q, k) int64 rows of the prototypes, numbered through all chunks; -1 where none."""
-
-
-# So that torch.export can save a program that returns one; torch offers no public way.
-_pytree._register_namedtuple(Matches, serialized_type_name="flashmatch.Matches")
+from .contract import arguments
+from .contract.finite import NONFINITE
+from .contract.matches import Matches
+from .contract.metrics import METRICS
+from .contract.request import Request
+from .transforms import transformable_topk
 
 
 def topk(
@@ -71,8 +60,8 @@ def topk(
     arguments.require_same_channels(queries, chunks)
     count, rows = queries.shape[0], sum(chunk.shape[0] for chunk in chunks)  # len() is no symbol
     k = arguments.require_k(k, rows)
-    arguments.require_choice("metric", metric, metrics.METRICS)
-    arguments.require_choice("nonfinite", nonfinite, finite.NONFINITE)
+    arguments.require_choice("metric", metric, METRICS)
+    arguments.require_choice("nonfinite", nonfinite, NONFINITE)
     arguments.require_mask(mask, count, rows, queries.device)
     if chunk_rows is not None:
         chunk_rows = arguments.require_int("chunk_rows", chunk_rows, least=1)
@@ -81,7 +70,5 @@ def topk(
             queries.new_empty(count, k, dtype=torch.float32),
             queries.new_empty(count, k, dtype=torch.int64),
         )
-    scores, indices = transforms.search(
-        queries, chunks, k, metric, mask, chunk_rows, nonfinite == "exclude"
-    )
-    return Matches(scores, indices)
+    request = Request(k, metric, mask, chunk_rows, exclude=nonfinite == "exclude")
+    return Matches(*transformable_topk(queries, chunks, request))

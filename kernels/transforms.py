@@ -9,27 +9,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import operators
+from .contract.request import Request
+from .operators import observable_topk, topk, topk_backward
+from .storage.prepared import Prepared, prepared_of
 
 
-def search(
-    queries: Tensor,
-    prototypes: list[Tensor],
-    k: int,
-    metric: str,
-    mask: Tensor | None,
-    chunk_rows: int | None,
-    exclude: bool,
-    bank: int | None = None,
+def transformable_topk(
+    queries: Tensor, prototypes: list[Tensor], request: Request, bank: Prepared | None = None
 ) -> tuple[Tensor, Tensor]:
-    """``operators.search``, also under torch.func."""
+    """``observable_topk``, also under torch.func."""
     if _is_transformed():
-        options = (k, metric, chunk_rows, exclude, bank)
-        return _Search.apply(options, queries, mask, *prototypes)
-    return operators.search(queries, prototypes, k, metric, mask, chunk_rows, exclude, bank)
+        return _Search.apply(request.masked(None), bank, queries, request.mask, *prototypes)
+    return observable_topk(queries, prototypes, request, bank)
 
 
-def gradient(
+def transformable_gradient(
     grad: Tensor,
     queries: Tensor,
     prototypes: list[Tensor],
@@ -37,10 +31,10 @@ def gradient(
     metric: str,
     of_prototypes: bool,
 ) -> Sequence[Tensor]:
-    """``operators.topk_backward``, also under torch.func."""
+    """``topk_backward``, also under torch.func."""
     if _is_transformed():
         return _Gradient.apply(metric, of_prototypes, grad, queries, indices, *prototypes)
-    return operators.topk_backward(grad, queries, prototypes, indices, metric, of_prototypes)
+    return topk_backward(grad, queries, prototypes, indices, metric, of_prototypes)
 
 
 def _is_transformed() -> bool:
@@ -49,41 +43,42 @@ def _is_transformed() -> bool:
 
 
 class _Search(torch.autograd.Function):
-    """``operators.topk``."""
+    """``topk``. What a transform may batch is an argument, the mask with it."""
 
     @staticmethod
-    def forward(options, queries, mask, *prototypes):
-        k, metric, *rest = options
-        return search(queries, list(prototypes), k, metric, mask, *rest)
+    def forward(request, bank, queries, mask, *prototypes):
+        return transformable_topk(queries, list(prototypes), request.masked(mask), bank)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        (_, metric, *_), queries, _, *prototypes = inputs
+        request, _, queries, _, *prototypes = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(queries, output[1], *prototypes)
-        ctx.metric = metric
+        ctx.metric = request.metric
 
     @staticmethod
     def backward(ctx, *grads):
         queries, indices, *prototypes = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[3:]
-        found = gradient(grads[0], queries, prototypes, indices, ctx.metric, any(wanted))
-        return None, found[0], None, *(found[1:] or [None] * len(wanted))
+        wanted = ctx.needs_input_grad[4:]
+        found = transformable_gradient(
+            grads[0], queries, prototypes, indices, ctx.metric, any(wanted)
+        )
+        return None, None, found[0], None, *(found[1:] or [None] * len(wanted))
 
     @staticmethod
     def vmap(info, in_dims, *args):
-        (k, metric, *rest), queries, mask, *prototypes = args
-        _, query_dim, mask_dim, *prototype_dims = in_dims
-        dims = (query_dim, prototype_dims, None, None, mask_dim)
-        return _batched(info, dims, queries, prototypes, k, metric, mask, *rest)
+        request, bank, queries, mask, *prototypes = args
+        _, _, *dims = in_dims
+        return _batched(info.batch_size, dims, queries, mask, prototypes, request, bank)
 
 
 class _Gradient(torch.autograd.Function):
-    """``operators.topk_backward``."""
+    """``topk_backward``."""
 
     @staticmethod
     def forward(metric, of_prototypes, grad, queries, indices, *prototypes):
-        return tuple(gradient(grad, queries, list(prototypes), indices, metric, of_prototypes))
+        operands = grad, queries, list(prototypes), indices
+        return tuple(transformable_gradient(*operands, metric, of_prototypes))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -104,28 +99,27 @@ class _Gradient(torch.autograd.Function):
         return tuple(grads), tuple(dims)
 
 
-def _batched(
-    info, in_dims, queries, prototypes, k, metric, mask, chunk_rows, exclude, bank=None
-):  # fmt: skip
-    """Batched queries and masks become one search; batched prototypes one search each."""
-    query_dim, prototype_dims, _, _, mask_dim = in_dims[:5]
-    batch = info.batch_size
-    rest = (chunk_rows, exclude, bank)
-    if all(dim is None for dim in prototype_dims) and mask_dim is None:
+def _batched(batch, in_dims, queries, mask, prototypes, request, bank):
+    """Batched queries and masks become one search; batched prototypes one search each.
+
+    ``in_dims``: of queries, mask and prototypes.
+    """
+    query_dim, mask_dim, *prototype_dims = in_dims
+    if mask_dim is None and all(dim is None for dim in prototype_dims):
         queries = queries.movedim(query_dim, 0)
         if mask is not None and mask.ndim == 2:
             mask = mask.expand(batch, *mask.shape).flatten(0, 1)
-        scores, indices = search(queries.flatten(0, 1), prototypes, k, metric, mask, *rest)
-        shape = (batch, queries.shape[1], k)
-        return (scores.view(shape), indices.view(shape)), (0, 0)
+        found = transformable_topk(
+            queries.flatten(0, 1), list(prototypes), request.masked(mask), bank
+        )
+        scores, indices = (x.view(batch, queries.shape[1], request.k) for x in found)
+        return (scores, indices), (0, 0)
     results = [
-        search(
+        transformable_topk(
             _item(queries, query_dim, b),
             _items(prototypes, prototype_dims, b),
-            k,
-            metric,
-            None if mask is None else _item(mask, mask_dim, b),
-            *rest,
+            request.masked(None if mask is None else _item(mask, mask_dim, b)),
+            bank,
         )
         for b in range(batch)
     ]
@@ -133,7 +127,13 @@ def _batched(
     return (torch.stack(scores), torch.stack(indices)), (0, 0)
 
 
-operators.topk.register_vmap(_batched)
+@topk.register_vmap
+def _(info, in_dims, queries, prototypes, k, metric, mask, chunk_rows, exclude, bank=None):
+    query_dim, prototype_dims, _, _, mask_dim, *_ = in_dims
+    dims = query_dim, mask_dim, *prototype_dims
+    request = Request(k, metric, None, chunk_rows, exclude)
+    state = None if bank is None else prepared_of(bank)
+    return _batched(info.batch_size, dims, queries, mask, prototypes, request, state)
 
 
 def _item(tensor: Tensor, dim: int | None, b: int) -> Tensor:
@@ -153,17 +153,17 @@ def _batched_backward(info, in_dims, grad, queries, prototypes, indices, metric,
         for b in range(info.batch_size):
             g, q, i = _items(*of_queries, b)
             chunks = _items(prototypes, prototype_dims, b)
-            grads.append(gradient(g, q, chunks, i, metric, of_prototypes))
+            grads.append(transformable_gradient(g, q, chunks, i, metric, of_prototypes))
         stacked = [torch.stack(same) for same in zip(*grads, strict=True)]
         return stacked, [0] * len(stacked)
     g, q, i = (
         t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
         for t, dim in zip(*of_queries, strict=True)
     )
-    (flat,) = gradient(
+    (flat,) = transformable_gradient(
         g.flatten(0, 1), q.flatten(0, 1), prototypes, i.flatten(0, 1), metric, of_prototypes
     )
     return [flat.view(q.shape)], [0]
 
 
-operators.topk_backward.register_vmap(_batched_backward)
+topk_backward.register_vmap(_batched_backward)

@@ -60,6 +60,7 @@ def tune(
     widths = _require_sizes("channels", channels, 1, MAX_CHANNELS)
     counts = _require_sizes("queries", queries, RAW_QUERIES + 1, 2**31)
     _require_sizes("rows", [rows], 1, 2**31)
+    from . import WORKSPACE_BYTES  # at call time: it can be set
     from .triton_backend import tile_sweep, tuned_tiles
 
     target = tuned_tiles.default_path(found) if path is None else Path(path)
@@ -67,7 +68,7 @@ def tune(
         raise ValueError(f"path must be a file to write; got the folder {str(target)!r}")
     target.parent.mkdir(parents=True, exist_ok=True)  # rather fail now than after the sweep
     best = []
-    for case in tile_sweep.sweep(found, widths, counts, rows):
+    for case in tile_sweep.sweep(found, widths, counts, rows, WORKSPACE_BYTES):
         for trial in case.trials:
             if trial.seconds is None:
                 warnings.warn(
@@ -93,7 +94,7 @@ def _require_device(device: torch.device | str | int | None) -> torch.device:
         found = arguments.require_device("device", device)
     if found.type == "cuda" and torch.cuda.is_available():
         found = torch.device("cuda", torch.cuda.current_device()) if found.index is None else found
-        runs = found.index < torch.cuda.device_count() and chips.is_supported(found)
+        runs = found.index < torch.cuda.device_count() and not chips.why_not(found)
     else:
         runs = found.type == "cpu" and interpreted
     if not runs:

@@ -14,9 +14,9 @@ from flashmatch import topk
 from flashmatch.kernels import BankStats, PrototypeBank
 from flashmatch.kernels.codes.layout import Layout
 from flashmatch.kernels.proofs.fp32 import LARGEST_TAME_NORM
-from flashmatch.kernels.torch_backend import int8_screen
+from flashmatch.kernels.torch_backend import int8_scan
 
-SPAN = int8_screen.LAYOUT.span
+SPAN = int8_scan.LAYOUT.span
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
 
@@ -70,7 +70,7 @@ def check(it: Problem, **options: object) -> PrototypeBank:
     if bank.screen == "int8":
         batches = -(-len(it.queries) // 16)
         pages = -(-it.rows // SPAN)
-        width = int8_screen.LAYOUT.width(it.queries.shape[1])
+        width = int8_scan.LAYOUT.width(it.queries.shape[1])
         assert bank.stats.bytes_screened == batches * pages * SPAN * width
     return bank
 
@@ -483,7 +483,7 @@ def test_codes_laid_out_for_a_device_are_searched_alike(
     metric: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where that device's own body cannot read the vectors, the torch body searches its codes."""
-    monkeypatch.setattr(int8_screen, "LAYOUT", Layout(SPAN, 16, width_multiple=64, tile_span=128))
+    monkeypatch.setattr(int8_scan, "LAYOUT", Layout(SPAN, 16, width_multiple=64, tile_span=128))
     generator = torch.Generator().manual_seed(1)
     for kind in ("gaussian", "identical"):
         q, p = (vectors(kind, n, 37, generator).float() for n in (20, 3 * SPAN + 5))

@@ -17,10 +17,10 @@ from screens import CODED, INT8, needs_int8, screen_small
 from torch import Tensor
 
 from flashmatch import topk
-from flashmatch.kernels import PrototypeBank
+from flashmatch.kernels import PrototypeBank, dispatch
 from flashmatch.kernels.files import tensor_file
-from flashmatch.kernels.storage import bank_file, coder
-from flashmatch.kernels.torch_backend import int8_products
+from flashmatch.kernels.products import integers
+from flashmatch.kernels.storage import bank_file
 
 CHANNELS = 12
 CHECKSUMS = tensor_file._CHECKSUMS
@@ -342,13 +342,13 @@ def test_a_file_keeps_what_was_asked_for(path: Path, monkeypatch: pytest.MonkeyP
     """And what "auto" stands for is found out anew."""
     for asked in ("auto", "float", *{CODED}):
         for is_fast in (True, False):
-            monkeypatch.setattr(int8_products, "is_fast", lambda device, fast=is_fast: fast)
+            monkeypatch.setattr(integers, "is_fast", lambda device, fast=is_fast: fast)
             if not INT8 and is_fast:
                 continue
             bank = PrototypeBank(rows_of(1100), metric="dot", screen=asked)
             bank.save(path)
             for there in (True, False):
-                monkeypatch.setattr(int8_products, "is_fast", lambda device, fast=there: fast)
+                monkeypatch.setattr(integers, "is_fast", lambda device, fast=there: fast)
                 if not INT8 and there:
                     continue
                 loaded = PrototypeBank.load(path)
@@ -364,7 +364,7 @@ def test_codes_serve_whatever_the_processor(
 ) -> None:
     saved(path, 2100)
     del coded_rows[:]
-    monkeypatch.setattr(int8_products, "is_fast", lambda device: False)
+    monkeypatch.setattr(integers, "is_fast", lambda device: False)
     assert PrototypeBank.load(path).screen == "int8"
     assert coded_rows == []
 
@@ -374,13 +374,13 @@ def test_what_was_asked_for_and_cannot_be_had(path: Path, monkeypatch: pytest.Mo
     """The answers are the same in float; asked for it stays."""
     bank = saved(path, 2100, "int8")
     with monkeypatch.context() as patch:
-        patch.setattr(int8_products, "is_exact", lambda device: False)
-        patch.setattr(int8_products, "is_fast", lambda device: False)
+        patch.setattr(integers, "is_exact", lambda device: False)
+        patch.setattr(integers, "is_fast", lambda device: False)
         loaded = PrototypeBank.load(path)
         assert loaded.screen == "float"
         assert all(map(torch.equal, loaded.topk(rows_of(3), 5), bank.topk(rows_of(3), 5)))
         loaded.save(path)
-        assert not coder.can_code(torch.device("cpu"), CHANNELS)
+        assert dispatch.layout_for(torch.device("cpu"), CHANNELS, "auto") is None
     assert PrototypeBank.load(path).screen == "int8"
 
 

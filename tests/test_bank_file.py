@@ -19,7 +19,7 @@ from flashmatch.kernels import PrototypeBank
 from flashmatch.kernels.codes.layout import Layout
 from flashmatch.kernels.files import tensor_file
 from flashmatch.kernels.storage import bank_file
-from flashmatch.kernels.torch_backend import int8_screen
+from flashmatch.kernels.torch_backend import int8_scan
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
@@ -94,7 +94,7 @@ def test_codes_laid_out_otherwise_are_made_again(
     bank = PrototypeBank(rows_of(), screen="int8")
     bank.save(path)
     del coded_rows[:]
-    monkeypatch.setattr(int8_screen, "LAYOUT", Layout(span=1024, group=32, width_multiple=4))
+    monkeypatch.setattr(int8_scan, "LAYOUT", Layout(span=1024, group=32, width_multiple=4))
     assert_equal_banks(PrototypeBank.load(path), bank)
     assert sum(coded_rows) == 2500
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flashmatch import kernels, topk, verify
 from flashmatch.kernels import PrototypeBank
-from flashmatch.kernels.torch_backend import int8_screen
+from flashmatch.kernels.torch_backend import int8_scan
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
@@ -285,7 +285,7 @@ def test_additions_of_another_dtype(screen: str) -> None:
 
 @needs_int8
 def test_add_codes_one_page_and_remove_codes_nothing(coded_rows: list[int]) -> None:
-    span = int8_screen.LAYOUT.span
+    span = int8_scan.LAYOUT.span
     rows = rows_of(50_000)
     bank = PrototypeBank(rows, screen="int8")
     assert sum(coded_rows) == 50_000

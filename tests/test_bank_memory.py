@@ -14,7 +14,8 @@ from features import features
 from flashmatch import kernels
 from flashmatch.kernels import PrototypeBank
 from flashmatch.kernels.files import tensor_file
-from flashmatch.kernels.torch_backend import int8_products, plan
+from flashmatch.kernels.products import integers
+from flashmatch.kernels.torch_backend import plan
 
 ROWS, CHANNELS, QUERIES, K = 400_000, 128, 2000, 100
 ROOT = Path(__file__).parents[1]
@@ -22,7 +23,7 @@ MIB = 2**20
 SMALL = "small workspace"
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="nobody counts memory here"),
-    pytest.mark.skipif(not int8_products.is_fast("cpu"), reason="no codes here"),
+    pytest.mark.skipif(not integers.is_fast("cpu"), reason="no codes here"),
 ]
 
 

@@ -13,9 +13,11 @@ from torch import Tensor
 from flashmatch import PrototypeBank, topk
 from flashmatch.kernels.contract import finite
 from flashmatch.kernels.contract.chunks import Rows, require_rows
+from flashmatch.kernels.contract.request import Request
+from flashmatch.kernels.products import pairs
 from flashmatch.kernels.proofs import fp16, fp32, int8
-from flashmatch.kernels.torch_backend import int8_products, int8_screen, int8_search, rescore
-from flashmatch.kernels.torch_backend.plan import plan as plan_for
+from flashmatch.kernels.torch_backend import int8_scan, int8_search, rescore
+from flashmatch.kernels.torch_backend.plan import choose_plan
 
 EXTREMES = [
     sign * x
@@ -63,7 +65,7 @@ def test_lowered_numbers_are_finite_and_never_above() -> None:
 def test_integer_thresholds_let_no_padding_pass(metric: str, kind: float) -> None:
     generator = torch.Generator().manual_seed(0)
     prototypes = torch.randn(40, 8, generator=generator) * kind
-    codes = coded([prototypes], metric, int8_screen.LAYOUT)
+    codes = coded([prototypes], metric, int8_scan.LAYOUT)
     queries = torch.randn(3, 8, generator=generator) * kind
     of_queries = codes.frame.queries(queries, finite.norms(queries))
     for threshold in (*EXTREMES, math.nan):
@@ -101,9 +103,9 @@ def test_infinite_scores_of_rows_coded_in_passing(metric: str, k: int) -> None:
     p, q = beyond(2100, 24, generator), torch.randn(30, 24, generator=generator).abs()
     q[7] *= 1e12
     plan = dataclasses.replace(
-        plan_for(30, 2100, 24, k, 1 << 28, None), screened=True, coded_rows=1024
+        choose_plan(30, 2100, 24, k, 1 << 28, None), screened=True, coded_rows=1024
     )
-    found = int8_search.search_raw(q, [p], k, metric, None, False, plan)
+    found = int8_search.search_while_coding(q, [p], Request(k, metric), plan)
     assert_exact(found, Problem(q, [p], k, metric, None, "raise", None))
 
 
@@ -113,7 +115,7 @@ def test_no_row_is_read_that_is_not_there(columns: list[int]) -> None:
     with pytest.raises(RuntimeError, match="a defect"):
         require_rows(at, 5)
     with pytest.raises(RuntimeError, match="a defect"):
-        int8_products.chosen_dots(torch.ones(2, 3), torch.ones(5, 3), torch.tensor([0, 1]), at)
+        pairs.chosen_dots(torch.ones(2, 3), torch.ones(5, 3), torch.tensor([0, 1]), at)
     for chunks in ([torch.ones(5, 3)], [torch.ones(2, 3), torch.ones(3, 3)]):
         with pytest.raises((IndexError, RuntimeError)):
             Rows(chunks).take(at, torch.empty(2, 3))
@@ -165,7 +167,7 @@ def test_no_bound_beyond_its_domain(channels: int) -> None:
     assert 0 < fp32.fp64_slack(channels) < 1
     assert fp32.fp64_slack(1 << 41) == math.inf
     for workspace in (1 << 28, 1 << 40):
-        plan = plan_for(256, 1 << 20, channels, 1, workspace, None)
+        plan = choose_plan(256, 1 << 20, channels, 1, workspace, None)
         assert plan.screened == within
         assert not plan.coded
         assert not plan.codes_pay
@@ -173,7 +175,7 @@ def test_no_bound_beyond_its_domain(channels: int) -> None:
 
 def test_codes_are_never_too_wide() -> None:
     for channels, fits in ((int8.MAX_CHANNELS, True), (133_200, False)):
-        plan = plan_for(256, 1 << 20, channels, 1, 1 << 40, None)
+        plan = choose_plan(256, 1 << 20, channels, 1, 1 << 40, None)
         assert plan.coded == plan.codes_pay == fits
         wide = torch.ones(1, channels)
         for code in (
@@ -194,7 +196,7 @@ def test_vectors_too_wide_for_a_screen_are_scored_in_fp64(
     monkeypatch.setattr(fp32, "MAX_CHANNELS", 16)
     generator = torch.Generator().manual_seed(0)
     q, p = torch.randn(9, 17, generator=generator), torch.randn(5000, 17, generator=generator)
-    assert not plan_for(9, 5000, 17, 3, 1 << 28, None).screened
+    assert not choose_plan(9, 5000, 17, 3, 1 << 28, None).screened
     assert_exact(topk(q, p, 3, metric=metric), Problem(q, [p], 3, metric, None, "raise", None))
 
 

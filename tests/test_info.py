@@ -10,7 +10,7 @@ import torch
 from flashmatch import PrototypeBank, __version__
 from flashmatch.__main__ import main
 from flashmatch.kernels import machine
-from flashmatch.kernels.torch_backend import int8_products, precision, rescore
+from flashmatch.kernels.products import fp64, integers, rounding
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> str:
@@ -48,22 +48,22 @@ def test_why_codes_are_not_used(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    found = int8_products.why_not_fast("cpu")
+    found = integers.why_not_fast("cpu")
     if not has_units:
         assert found == "this CPU has no VNNI"
     elif reason:
         assert found.startswith(reason)
     else:
         assert found in ("", "products of int8 are not exact here")
-    assert int8_products.why_not_fast("cuda") == "it is no CPU"
+    assert integers.why_not_fast("cuda") == "it is no CPU"
 
 
 def test_a_cpu_without_vnni(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False, raising=False)
-    monkeypatch.setattr(int8_products, "is_fast", lambda device: False)
-    monkeypatch.setattr(int8_products, "is_exact", lambda device: False)
+    monkeypatch.setattr(integers, "is_fast", lambda device: False)
+    monkeypatch.setattr(integers, "is_exact", lambda device: False)
     out = shown(capsys)
     assert 'screen="auto" is float, since this CPU has no VNNI' in out
     assert "of int8 are not exact, so that int8 is refused" in out
@@ -72,10 +72,10 @@ def test_a_cpu_without_vnni(
 def test_products_that_are_not_ieee(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "operand_roundoff", lambda device: precision.BF16)
-    monkeypatch.setattr(rescore, "multiplies_in_fp64", lambda device: False)
+    monkeypatch.setattr(rounding, "operand_roundoff", lambda device: rounding.BF16)
+    monkeypatch.setattr(fp64, "multiplies_in_fp64", lambda device: False)
     assert "rounded as bf16 or better; fp64's are emulated, and not used" in shown(capsys)
-    monkeypatch.setattr(precision, "operand_roundoff", lambda device: float("inf"))
+    monkeypatch.setattr(rounding, "operand_roundoff", lambda device: float("inf"))
     assert "rounded as nothing known: fp64 scores all" in shown(capsys)
 
 
@@ -104,15 +104,16 @@ def test_gpus_and_why_one_is_not_used(
     monkeypatch.setattr(cuda, "device_count", lambda: 1)
     monkeypatch.setattr(cuda, "get_device_name", lambda device: "Abacus 100")
     monkeypatch.setattr(cuda, "get_device_properties", lambda device: Properties)
-    monkeypatch.setattr(precision, "operand_roundoff", lambda device: 0.0)
-    monkeypatch.setattr(rescore, "multiplies_in_fp64", lambda device: True)
+    monkeypatch.setattr(rounding, "operand_roundoff", lambda device: 0.0)
+    monkeypatch.setattr(fp64, "multiplies_in_fp64", lambda device: True)
     for capability, backend in (((9, 0), "Triton for k up to 1,024"), ((7, 5), "torch, since the")):
         monkeypatch.setattr(cuda, "get_device_capability", lambda device, c=capability: c)
         out = shown(capsys)
         assert f"on cuda:0  {backend}" in out
         assert f"(Abacus 100, sm_{capability[0]}{capability[1]}, 80 GiB)" in out
-    monkeypatch.setitem(sys.modules, "flashmatch.kernels.triton_backend.chips", None)
-    monkeypatch.delattr("flashmatch.kernels.triton_backend.chips", raising=False)
+    for name in ("float_search", "int8_search"):
+        monkeypatch.setitem(sys.modules, f"flashmatch.kernels.triton_backend.{name}", None)
+        monkeypatch.delattr(f"flashmatch.kernels.triton_backend.{name}", raising=False)
     assert "torch, since Triton cannot be imported" in machine._backend(torch.device("cuda", 0))
 
 

@@ -11,7 +11,8 @@ from problems import METRICS
 from torch import Tensor
 
 from flashmatch import PrototypeBank, topk
-from flashmatch.kernels.torch_backend import int8_products, precision, rescore
+from flashmatch.kernels.products import fp64, pairs, rounding
+from flashmatch.kernels.torch_backend import rescore
 
 CPU = torch.device("cpu")
 
@@ -22,9 +23,9 @@ def truncated(bits: int) -> Callable[[Tensor], Tensor]:
 
 
 FORMATS = {
-    "bf16": (lambda x: x.bfloat16().float(), precision.BF16),
-    "bf16, truncated": (truncated(16), precision.BF16),
-    "tf32, truncated": (truncated(13), precision.TF32),
+    "bf16": (lambda x: x.bfloat16().float(), rounding.BF16),
+    "bf16, truncated": (truncated(16), rounding.BF16),
+    "tf32, truncated": (truncated(13), rounding.TF32),
     "fp16": (lambda x: x.half().float(), math.inf),  # another range
     "fp8": (lambda x: x.to(torch.float8_e4m3fn).float(), math.inf),
     "nothing": (lambda x: x * 0, math.inf),
@@ -43,17 +44,17 @@ def emulate(patch: pytest.MonkeyPatch, name: str) -> None:
 
 
 def test_ieee_products_show_no_error() -> None:
-    assert precision.operand_roundoff(CPU) == 0.0
-    assert rescore.multiplies_in_fp64(CPU)
+    assert rounding.operand_roundoff(CPU) == 0.0
+    assert fp64.multiplies_in_fp64(CPU)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_products_are_measured_anew_where_they_are_others(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert precision.operand_roundoff(CPU) == 0.0
+    assert rounding.operand_roundoff(CPU) == 0.0
     emulate(monkeypatch, name)
-    assert precision.operand_roundoff(CPU) == FORMATS[name][1]
+    assert rounding.operand_roundoff(CPU) == FORMATS[name][1]
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -69,17 +70,17 @@ def test_the_answer_is_the_same(name: str, metric: str, monkeypatch: pytest.Monk
 
 
 def test_products_of_chosen_pairs_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = int8_products.chosen_dots
+    original = pairs.chosen_dots
 
-    def rounded(q: Tensor, p: Tensor, *pairs: Tensor) -> Tensor:
-        return original(q.bfloat16().float(), p.bfloat16().float(), *pairs)
+    def rounded(q: Tensor, p: Tensor, *chosen: Tensor) -> Tensor:
+        return original(q.bfloat16().float(), p.bfloat16().float(), *chosen)
 
-    monkeypatch.setattr(int8_products, "chosen_dots", rounded)
-    precision._measured.cache_clear()
-    assert precision.operand_roundoff(CPU) == precision.BF16
+    monkeypatch.setattr(pairs, "chosen_dots", rounded)
+    rounding._measured.cache_clear()
+    assert rounding.operand_roundoff(CPU) == rounding.BF16
     monkeypatch.undo()
-    precision._measured.cache_clear()
-    assert precision.operand_roundoff(CPU) == 0.0
+    rounding._measured.cache_clear()
+    assert rounding.operand_roundoff(CPU) == 0.0
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -110,11 +111,11 @@ def test_the_environment_is_taken_at_its_word(
     name: str, value: str, expected: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
-    assert precision._allowed_by_environment.__wrapped__("cpu") == expected
+    assert rounding._allowed_by_environment.__wrapped__("cpu") == expected
 
 
 def test_the_environment_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    allowed = precision._allowed_by_environment.__wrapped__
+    allowed = rounding._allowed_by_environment.__wrapped__
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     assert allowed("cuda") == 0.0
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
@@ -126,8 +127,8 @@ def test_searches_in_an_environment_that_allows_bf16() -> None:
     program = """
 import torch
 from flashmatch import topk
-from flashmatch.kernels.torch_backend import precision
-print(precision.operand_roundoff(torch.device("cpu")))
+from flashmatch.kernels.torch_backend import rounding
+print(rounding.operand_roundoff(torch.device("cpu")))
 g = torch.Generator().manual_seed(0)
 p, q = torch.randn(20000, 48, generator=g), torch.randn(8, 48, generator=g)
 print(topk(q, p, 5).indices.tolist())

@@ -28,11 +28,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..torch_backend.precision import (
-    operand_roundoff as operand_roundoff,  # the one assumption about a machine
-)
+from ..contract.metrics import COSINE_EPS
 
-COSINE_EPS = 1e-8
 U32 = 2.0**-24
 U64 = 2.0**-53
 TINY = 2.0**-126

@@ -18,13 +18,15 @@ from ..codes.frame import Frame
 from ..codes.layout import Layout
 from ..codes.pages import Codes
 from ..codes.rotation import Rotation
-from ..contract import arguments, finite, metrics
+from ..contract.arguments import require_vectors
+from ..contract.finite import NONFINITE
+from ..contract.metrics import METRICS
 from ..files.tensor_file import BANK, Part, TensorFile, open_mapped, write
 from ..proofs.fp32 import LARGEST_TAME_NORM
-from .coder import SCREENS, Coder, can_code, layout_for
+from .coder import SCREENS, Coder
 from .collection import Collection
 from .ids import as_ids, require_unique
-from .prepared import Prepared
+from .prepared import ChooseLayout, Prepared
 
 FORMAT = f"{BANK} 2"
 FORMAT_WITHOUT_CHECKSUMS = f"{BANK} 1"
@@ -76,7 +78,9 @@ def _part(*pieces: Tensor) -> Part:
     return first.dtype, (sum(map(len, pieces)), *first.shape[1:]), pieces
 
 
-def load(path: str | os.PathLike, device: torch.device, checks_few: bool) -> Prepared:
+def load(
+    path: str | os.PathLike, device: torch.device, checks_few: bool, layout_for: ChooseLayout
+) -> Prepared:
     """The bank in a file; ``checks_few``: its vectors are read, too, if they are few.
 
     Raises:
@@ -91,14 +95,14 @@ def load(path: str | os.PathLike, device: torch.device, checks_few: bool) -> Pre
         )
     if version == FORMAT and not file.checksums:
         file.refuse("its checksums are gone")
-    return _Reader(file, version == FORMAT).opened(device, checks_few)
+    return _Reader(file, version == FORMAT, layout_for).opened(device, checks_few)
 
 
 class _Reader:
     """Takes from a file what it must hold, and refuses what cannot be right."""
 
-    def __init__(self, file: TensorFile, is_current: bool) -> None:
-        self.file, self.is_current = file, is_current
+    def __init__(self, file: TensorFile, is_current: bool, layout_for: ChooseLayout) -> None:
+        self.file, self.is_current, self.layout_for = file, is_current, layout_for
         try:
             about = json.loads(file.metadata["bank"])
         except (KeyError, ValueError, RecursionError):
@@ -106,7 +110,7 @@ class _Reader:
         self.about: dict[str, Any] = about if isinstance(about, dict) else {}
 
     def opened(self, device: torch.device, checks_few: bool) -> Prepared:
-        nonfinite = self._choice("nonfinite", finite.NONFINITE)
+        nonfinite = self._choice("nonfinite", NONFINITE)
         screen = self._choice("screen", SCREENS)
         vectors = self._vectors()
         if self.is_current and checks_few and vectors.nbytes <= CHECKED_BYTES:
@@ -129,10 +133,11 @@ class _Reader:
 
     def _coder(self, asked: str, collection: Collection) -> Coder:
         """Without codes yet. What was asked for stays asked for where it cannot be had."""
-        device, channels = collection.device, collection.rows.channels
-        possible = asked != "int8" or can_code(device, channels)
-        layout = layout_for(device, channels, asked if possible else "float")
-        return Coder(self._choice("metric", metrics.METRICS), asked, layout)
+        try:
+            layout = self.layout_for(collection.device, collection.rows.channels, asked)
+        except ValueError:
+            layout = None
+        return Coder(self._choice("metric", METRICS), asked, layout)
 
     def _coded(
         self, collection: Collection, coder: Coder, nonfinite: str
@@ -159,7 +164,7 @@ class _Reader:
     def _vectors(self) -> Tensor:
         vectors: Any = self.file.tensors.get("prototypes")
         try:
-            arguments.require_vectors("prototypes", vectors)
+            require_vectors("prototypes", vectors)
         except (TypeError, ValueError) as error:
             self.file.refuse(str(error))
         return vectors

@@ -11,8 +11,6 @@ from torch import Tensor
 from ..codes.frame import fitted_frame
 from ..codes.layout import Layout
 from ..codes.pages import Codes
-from ..proofs import int8
-from ..torch_backend import int8_products, int8_screen
 from .clean_rows import cleaned, is_tame
 from .collection import Collection
 
@@ -134,38 +132,3 @@ def _bar(rows: int, progress: bool | None) -> Iterator[Callable[[int], object]]:
 
     with tqdm(total=rows, desc="preparing", unit="row", unit_scale=True, delay=2, leave=False) as b:
         yield b.update
-
-
-def can_code(device: torch.device, channels: int) -> bool:
-    """Whether an int8 screen is exact there."""
-    return channels <= int8.MAX_CHANNELS and int8_products.is_exact(device.type)
-
-
-def layout_for(device: torch.device, channels: int, screen: str) -> Layout | None:
-    """How codes should lie for searches on this device; None for no codes.
-
-    Raises ValueError where int8 is demanded but cannot be had exactly.
-    """
-    if screen == "float":
-        return None
-    fits = channels <= int8.MAX_CHANNELS
-    if fits and device.type == "cuda":
-        layout = _layout_on_cuda(device)
-        if layout is not None:
-            return layout
-    if screen == "auto" and not (fits and int8_products.is_fast(device.type)):
-        return None
-    if not can_code(device, channels):
-        raise ValueError(
-            f"screen must not be 'int8' where integer products are not exact, nor beyond "
-            f"{int8.MAX_CHANNELS} channels; got {channels} channels on {device}"
-        )
-    return int8_screen.LAYOUT if device.type == "cpu" else int8_screen.LAYOUT_CUDA
-
-
-def _layout_on_cuda(device: torch.device) -> Layout | None:
-    try:
-        from ..triton_backend import chips, int8_search
-    except ImportError:  # no triton for this platform
-        return None
-    return int8_search.LAYOUT if chips.is_supported(device) else None

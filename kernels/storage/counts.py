@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..contract.matches import Found
+
 
 @dataclass(frozen=True)
 class BankStats:
@@ -33,14 +35,15 @@ class Counts:
         self._repaired = torch.zeros(1, dtype=torch.int64, device=device)
         self._first = torch.zeros(1, dtype=torch.int64, device=device)
 
-    def add(self, queries: int, repaired: int | Tensor, rescored: int, screened: int) -> None:
-        """``repaired`` may be a number that is still on the device."""
+    def add(self, queries: int, found: Found) -> None:
+        """Of so many queries."""
+        repaired = found.repaired
         if isinstance(repaired, Tensor):
             # Atomic on CUDA, where ``+=`` of two streams could lose one of them.
             self._repaired.index_add_(0, self._first, repaired.long().reshape(1))
             repaired = 0
         thread = threading.get_ident()
-        more = BankStats(queries, 0, repaired, rescored, screened)
+        more = BankStats(queries, 0, repaired, found.rescored, found.screened)
         self._sums[thread] = _sum(self._sums.get(thread, BankStats()), more)
 
     def read(self) -> BankStats:

@@ -1,19 +1,25 @@
 """One state of a bank: what a search takes once, at its start, and reads until its end."""
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
-from .. import dispatch, operators
-from ..concurrency.fit_thread import in_fit_thread
-from ..contract import finite
+from ..codes.layout import Layout
+from ..contract.finite import norms, refuse_nonfinite
 from ..files.tensor_file import TensorFile
-from ..torch_backend.int8_search import Found
 from .audit import find_mismatch
-from .coder import Coder, layout_for
+from .coder import Coder
 from .collection import Collection
 from .counts import Counts
+
+ChooseLayout = Callable[[torch.device, int, str], Layout | None]
+"""How codes lie on a device, of so many channels, where this screen was asked for; None: no codes.
+Raises ValueError where they cannot be had."""
+
+_by_handle: WeakValueDictionary[int, "Prepared"] = WeakValueDictionary()
 
 
 class Prepared:
@@ -34,14 +40,15 @@ class Prepared:
         self.collection, self.coder = collection, coder
         self.nonfinite, self.file = nonfinite, file
         self.counts = counts or Counts(collection.device)
-        self.handle = operators.enter(self)
+        self.handle = secrets.randbits(62)  # random: another process has no such bank
+        _by_handle[self.handle] = self
 
     def with_added(self, chunks: Sequence[Tensor], ids: object) -> tuple["Prepared", Tensor]:
         """The next state of the same bank, which holds ``chunks``, too, and the ids they have."""
         start, first = self.collection.ids.count, 0
         fresh = self.collection.ids.checked(ids, sum(map(len, chunks)))
         for chunk in chunks if self.nonfinite == "raise" else ():
-            finite.refuse_nonfinite("prototypes", ~finite.norms(chunk).isfinite(), first)
+            refuse_nonfinite("prototypes", ~norms(chunk).isfinite(), first)
             first += len(chunk)
         added = self.collection.appended(chunks, fresh)
         return self._next(*self.coder.coded(added, start, True, False)), fresh.to(added.device)
@@ -77,20 +84,6 @@ class Prepared:
             self.file.refuse(message)
         raise ValueError(message)
 
-    def search(self, queries: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Scores and rows (Q, k), on the queries' device; ``mask`` by position."""
-        place, device = queries.device, self.collection.device
-        queries, mask = queries.to(device), mask if mask is None else mask.to(device)
-        chunks = self.collection.rows.chunks
-        found = in_fit_thread([queries, *chunks], self._search, queries, k, mask)
-        self.counts.add(len(queries), found.repaired, found.rescored, found.screened)
-        return found.scores.to(place), found.rows.to(place)
-
-    def _search(self, queries: Tensor, k: int, mask: Tensor | None) -> Found:
-        if self.nonfinite == "raise":
-            finite.refuse_nonfinite("queries", ~finite.norms(queries).isfinite())
-        return dispatch.search(queries, self.collection, self.coder, k, mask)
-
 
 def prepared(
     chunks: Sequence[Tensor],
@@ -101,9 +94,21 @@ def prepared(
     nonfinite: str,
     progress: bool | None,
     file: TensorFile | None,
+    layout_for: ChooseLayout,
 ) -> Prepared:
     """The first state of a bank of ``chunks`` (m_i, C), with ``ids`` that are checked here."""
     empty = Collection(chunks[0].shape[1], chunks[0].dtype, device)
     rows = empty.appended(chunks, empty.ids.checked(ids, sum(map(len, chunks))))
     coder = Coder(metric, screen, layout_for(device, rows.rows.channels, screen))
     return Prepared(*coder.coded(rows, 0, nonfinite == "exclude", progress), nonfinite, file)
+
+
+def prepared_of(handle: int) -> Prepared:
+    """The state of a bank that has this handle."""
+    bank = _by_handle.get(handle)
+    if bank is None:
+        raise RuntimeError(
+            "a graph that searches a PrototypeBank must run where that bank is, as it was when the "
+            "graph was made; it is gone, or has changed"
+        )
+    return bank

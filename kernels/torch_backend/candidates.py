@@ -14,6 +14,7 @@ from ..contract import order
 from ..contract.chunks import Rows
 from ..proofs import fp32
 from . import rescore
+from .float_screen import FloatScreen
 
 _LIMIT = 4
 """Candidates per wanted match beyond which the pool is rescored at once, to bound memory."""
@@ -32,7 +33,6 @@ class Candidates:
         """Finite ``queries`` (Q, C) as given."""
         self.queries, self.k, self.metric = queries, k, metric
         count = len(queries)
-        # Of the screen, if there is one: the queries' norms in its units, and these.
         self.lengths = queries.new_zeros(count, dtype=torch.float64)
         self.units = torch.ones_like(self.lengths)
         self.keys = queries.new_full((count, k), order.EMPTY, dtype=torch.int64)
@@ -44,6 +44,10 @@ class Candidates:
         self.fresh: list[tuple[Tensor, Tensor]] = []  # queries, lower bounds not yet in self.lower
         self.size = 0
         self.rescored = 0  # pairs evaluated in fp64 so far
+
+    def measured_by(self, screen: FloatScreen) -> None:
+        """Bounds are in the units of ``screen``; it knows the queries' norms in them."""
+        self.lengths, self.units = screen.lengths, screen.units
 
     def add(self, queries: Tensor, indices: Tensor, lower: Tensor, upper: Tensor) -> None:
         """Candidates (n,) with their bounds, fp32."""

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..contract import finite, metrics
 from ..contract.chunks import Rows
+from ..products import rounding
 from ..proofs import fp32
-from . import precision
 
 _FIRST = 64
 """Rows that tell whether units are worth a thought."""
@@ -107,7 +107,7 @@ def screen_for(queries: Tensor, norms: Tensor, rows: Rows, metric: str) -> Float
     Where vectors have usual lengths, that is found out from a few, at little cost.
     """
     device = queries.device
-    about = queries, norms, metric, precision.operand_roundoff(device)
+    about = queries, norms, metric, rounding.operand_roundoff(device)
     first = torch.linalg.vector_norm(rows.span(0, min(_FIRST, len(rows)), device).float(), dim=1)
     of_queries = metric == "dot" or bool(_is_usual(norms, metric).all())
     if of_queries and bool(_is_usual(first.max(), metric)):

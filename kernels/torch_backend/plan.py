@@ -50,7 +50,7 @@ class Plan:
     coded_rows: int
 
 
-def plan(
+def choose_plan(
     queries: int, rows: int, channels: int, k: int, workspace: int, chunk_rows: int | None
 ) -> Plan:
     """The plan for Q queries, M rows, C channels within ``workspace`` bytes.

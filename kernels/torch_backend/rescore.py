@@ -6,7 +6,6 @@ evaluation's error cannot carry the score across an fp32 rounding boundary, its 
 answer. The few pairs left undecided go through ``_definition``.
 """
 
-import functools
 from collections.abc import Iterator
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from ..contract.chunks import Rows
 from ..contract.finite import measure_norms, norms
 from ..contract.metrics import COSINE_EPS
+from ..products.fp64 import multiplies_in_fp64
 from ..proofs.fp32 import fp64_slack
 
 _BLOCK_ELEMENTS = 1 << 18
@@ -121,21 +121,3 @@ def dense(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
         rows, columns = undecided.nonzero(as_tuple=True)
         low[rows, columns] = pairs(queries, Rows([prototypes]), rows, columns, metric)
     return low + 0.0
-
-
-@functools.cache
-def multiplies_in_fp64(device: torch.device) -> bool:
-    """Whether products of fp64 matrices are as precise as ``fp64_slack`` says.
-
-    cuBLAS may emulate them (its documentation, "Floating Point Emulation").
-    """
-    generator = torch.Generator("cpu").manual_seed(0)
-    for count, width in ((3, 64), (32, 257)):
-        shape = 2, count, width
-        draws = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
-        exponents = torch.randint(-60, 60, shape, generator=generator, device="cpu")
-        q, p = (draws * torch.exp2(exponents.double())).to(device)
-        error = (q @ p.T - (q[:, None] * p).sum(2)).abs()
-        if not bool((error <= fp64_slack(width) * norms(q)[:, None] * norms(p)).all()):
-            return False
-    return True

@@ -19,13 +19,16 @@ class Chip:
     multiprocessors: int
 
 
-def is_supported(device: torch.device) -> bool:
-    """Whether it has int8 tensor cores and the instructions that the kernels were compiled for."""
-    if device.type != "cuda":
-        return False
-    if torch.version.hip:
-        return _amd_name(device) in _AMD
-    return arch(device) >= 80
+def why_not(device: torch.device) -> str:
+    """Why the kernels do not run there; nothing where they do.
+
+    They want int8 tensor cores, and the instructions that they were compiled for.
+    """
+    if device.type == "cuda":
+        fits = _amd_name(device) in _AMD if torch.version.hip else arch(device) >= 80
+        if fits:
+            return ""
+    return "the Triton kernels are for sm_80 or later, gfx942 and gfx1100"
 
 
 @cache

@@ -17,8 +17,9 @@ import triton
 from torch import Tensor
 
 from ..contract import finite, order
+from ..contract.request import Request
 from ..proofs import fp16
-from . import chips, launches, rescoring, tuned_tiles
+from . import chips, launches, tuned_tiles
 from .device.float_scan import scan_kernel, scan_persistent_kernel, scan_raw_kernel
 from .device.prepare import pack_mask_kernel, prepare_prototypes_kernel, prepare_queries_kernel
 from .device.rescore import threshold_kernel
@@ -34,7 +35,7 @@ BAD_QUERIES, BAD_PROTOTYPES, REPAIRED = range(3)  # the flags
 class Chunk:
     """Some prototypes on the queries' device, prepared unless the screen is raw."""
 
-    originals: rescoring.Originals
+    originals: launches.Originals
     mask_ndim: int  # 0 none, 1 of rows, 2 of pairs
     unit: Tensor | None
     scale: Tensor | None
@@ -43,7 +44,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Block(rescoring.Queries):
+class Block(launches.Queries):
     """Some queries, prepared."""
 
     first_row: int
@@ -53,47 +54,39 @@ class Block(rescoring.Queries):
     bias: Tensor
 
 
-def supports(queries: Tensor, prototypes: list[Tensor], k: int, metric: str) -> bool:
-    """Whether this body takes the search; the torch body takes every one."""
-    small = k <= MAX_K and queries.shape[1] <= fp16.MAX_CHANNELS
-    return small and chips.is_supported(queries.device)
+def why_not_vectors(queries: Tensor, request: Request) -> str:
+    """Why this backend does not take the search; nothing where it does."""
+    if request.k > MAX_K:
+        return f"k above {MAX_K:,}"
+    if queries.shape[1] > fp16.MAX_CHANNELS:
+        return f"more than {fp16.MAX_CHANNELS:,} channels"
+    return ""
 
 
-def search(
-    queries: Tensor,
-    prototypes: list[Tensor],
-    k: int,
-    metric: str,
-    mask: Tensor | None,
-    chunk_rows: int | None,
-    exclude: bool,
+def search_vectors(
+    queries: Tensor, prototypes: list[Tensor], request: Request, workspace: int
 ) -> tuple[Tensor, Tensor]:
-    """(Q, k) float32 scores and (Q, k) int64 indices. Without ``exclude``, waits for the device."""
+    """Scores (Q, k) float32 and indices (Q, k) int64. Unless it excludes, waits for the device."""
     with torch.cuda.device(queries.device) if queries.is_cuda else nullcontext():
-        scores, indices, flags = search_with_flags(queries, prototypes, k, metric, mask, chunk_rows)
-        if not exclude:
+        scores, indices, flags = search_with_flags(queries, prototypes, request, workspace)
+        if not request.exclude:
             _refuse(flags.tolist(), queries, prototypes)
     return scores, indices
 
 
 def search_with_flags(
-    queries: Tensor,
-    prototypes: list[Tensor],
-    k: int,
-    metric: str,
-    mask: Tensor | None,
-    chunk_rows: int | None,
+    queries: Tensor, prototypes: list[Tensor], request: Request, workspace: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Also int32 flags: bad queries seen, bad prototypes seen, repairs made. Never waits."""
-    keys = queries.new_full((len(queries), k), order.EMPTY, dtype=torch.int64)
-    scores = queries.new_empty((len(queries), k), dtype=torch.float32)
+    keys = queries.new_full((len(queries), request.k), order.EMPTY, dtype=torch.int64)
+    scores = queries.new_empty((len(queries), request.k), dtype=torch.float32)
     flags = queries.new_zeros(3, dtype=torch.int32)
-    plan = plan_for(queries, prototypes, k, mask, chunk_rows)
+    plan, metric = plan_of_vectors(queries, prototypes, request, workspace), request.metric
     thresholds = queries.new_full((len(queries),), -torch.inf, dtype=torch.float32)
     starts = range(0, len(queries), plan.query_rows)
     only = _prepare_queries(queries, 0, metric, plan, flags) if len(starts) == 1 else None
     for rows, first_row in _slices(prototypes, plan.chunk_rows):
-        chunk = _prepare_prototypes(rows, first_row, queries, mask, metric, plan, flags)
+        chunk = _prepare_prototypes(rows, first_row, queries, request.mask, metric, plan, flags)
         for q in starts:
             block = only or _prepare_queries(queries, q, metric, plan, flags)
             span = slice(q, q + block.count)
@@ -107,25 +100,23 @@ def search_with_flags(
     return scores, keys, flags
 
 
-def plan_for(
-    queries: Tensor, prototypes: list[Tensor], k: int, mask: Tensor | None, chunk_rows: int | None
+def plan_of_vectors(
+    queries: Tensor, prototypes: list[Tensor], request: Request, workspace: int
 ) -> TritonPlan:
-    from .. import WORKSPACE_BYTES
-
     dtypes = {p.dtype for p in prototypes}
     away = [p.element_size() for p in prototypes if p.device != queries.device]
     return choose_plan(
         len(queries),
         max(map(len, prototypes)),
         queries.shape[1],
-        k,
+        request.k,
         half=dtypes <= set(HALVES),
         raw=all(map(_is_raw, prototypes)),
         chip=chips.chip(queries.device),
-        workspace=WORKSPACE_BYTES,
-        pairs=mask is not None and mask.ndim == 2,
+        workspace=workspace,
+        pairs=request.has_pairs,
         tuned=tuned_tiles.of_device(queries.device),
-        chunk_rows=chunk_rows,
+        chunk_rows=request.chunk_rows,
         streamed_bytes=max(away, default=0) * queries.shape[1],
     )
 
@@ -179,7 +170,7 @@ def _prepare_prototypes(
     mask_ndim = 0 if mask is None else mask.ndim
     every = flags.new_ones(1, dtype=torch.uint8).expand(count)
     own = every if mask is None else mask.view(torch.uint8)[..., first_row : first_row + count]
-    originals = rescoring.Originals(first_row, rows, own.expand(len(queries), count))
+    originals = launches.Originals(first_row, rows, own.expand(len(queries), count))
     if plan.raw:
         group_norm = flags.new_empty(size // plan.group, dtype=torch.float32)
         return Chunk(originals, mask_ndim, None, None, None, group_norm)
@@ -229,12 +220,12 @@ def _search_block(
             k, best.values.stride(0), *_slack(whole.rows.shape[1], plan),
             METRIC=metric, BLOCK_K=plan.block_k, num_warps=1,
         )  # fmt: skip
-    rescoring.rescore(
+    launches.rescore(
         block, originals, bounds, best.values[:, :kept], best.indices[:, :kept], thresholds, keys,
         metric, plan, strips=kept,
     )  # fmt: skip
     witness = best.values[:, kept:]
-    rescoring.repair(
+    launches.repair(
         block, originals, bounds, witness, thresholds, keys, flags, metric, plan
     )  # fmt: skip
 

@@ -22,8 +22,10 @@ from ..codes.layout import Layout
 from ..codes.pages import Codes
 from ..contract import finite, order
 from ..contract.chunks import Rows
+from ..contract.matches import Found
+from ..contract.request import Request
 from ..proofs import int8
-from . import chips, launches, rescoring, tuned_tiles
+from . import chips, launches, tuned_tiles
 from .device.int8_scan import (
     pack_alive_kernel,
     scan_codes_kernel,
@@ -39,79 +41,77 @@ BAD_QUERIES, _, REPAIRED = range(3)  # the flags, numbered as in float_search
 
 
 @dataclass(frozen=True)
-class Block(rescoring.Queries):
+class Block(launches.Queries):
     """Some queries, coded."""
 
     codes: Tensor  # (Qpad, width) int8
     terms: Tensor  # (4, Qpad) fp32, of int8.query_terms
 
 
-def supports(queries: Tensor, codes: Codes, rows: Rows, k: int) -> bool:
-    """Whether this body takes the search.
+def why_not_codes(queries: Tensor, codes: Codes, rows: Rows, request: Request) -> str:
+    """Why this backend does not take the search; nothing where it does.
 
     The originals may lie in several chunks, each on the queries' device or in pinned host memory,
     where only what is rescored is read.
     """
     device = queries.device
-    return (
-        k <= MAX_K
-        and codes.layout == LAYOUT
-        and codes.device == device
-        and codes.channels <= int8.MAX_CHANNELS
-        and chips.is_supported(device)
-        and all(chunk.device == device or chunk.is_pinned() for chunk in rows.chunks)
-    )
+    if request.k > MAX_K:
+        return f"k above {MAX_K:,}"
+    if codes.layout != LAYOUT or codes.device != device:
+        return "codes in another layout, or elsewhere"
+    if not all(chunk.device == device or chunk.is_pinned() for chunk in rows.chunks):
+        return "vectors elsewhere, and not pinned"
+    return ""
 
 
-def search(
-    queries: Tensor, rows: Rows, codes: Codes, k: int, mask: Tensor | None, exclude: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(Q, k) float32 scores, (Q, k) int64 rows, int32 flags: bad queries seen, 0, repairs made.
+def search_codes(
+    queries: Tensor, codes: Codes, rows: Rows, request: Request, workspace: int
+) -> Found:
+    """The k best of ``rows``, of which ``codes`` are the codes.
 
-    ``mask``: bool, (M,) or (Q, M). Without ``exclude``, waits for the device and refuses queries
-    that are not finite. Prototypes that are not finite must be dead in ``codes``, or never match.
+    Unless the request excludes, this waits for the device, and refuses queries that are not finite.
+    Prototypes that are not finite must be dead in ``codes``, or never match.
     """
     with torch.cuda.device(queries.device) if queries.is_cuda else nullcontext():
-        scores, indices, flags = _search(queries, rows, codes, k, mask)
-        if not exclude and flags.tolist()[BAD_QUERIES]:
+        scores, indices, flags = _search(queries, codes, rows, request, workspace)
+        if not request.exclude and flags.tolist()[BAD_QUERIES]:
             finite.refuse_nonfinite("queries", ~finite.norms(queries).isfinite())
-    return scores, indices, flags
+    screened = sum(part.codes.nbytes for part in codes.parts)
+    return Found(scores, indices, flags[REPAIRED], 0, screened)
 
 
-def plan_for(queries: Tensor, codes: Codes, k: int, mask: Tensor | None) -> CodesPlan:
-    from .. import WORKSPACE_BYTES
-
+def plan_of_codes(queries: Tensor, codes: Codes, request: Request, workspace: int) -> CodesPlan:
     return choose_codes_plan(
         len(queries),
         sum(part.pages for part in codes.parts),
         codes.channels,
-        k,
+        request.k,
         span=codes.layout.span,
         group=codes.layout.group,
         width=codes.codes.shape[1],
         chip=chips.chip(queries.device),
-        workspace=WORKSPACE_BYTES,
-        pairs=mask is not None and mask.ndim == 2,
+        workspace=workspace,
+        pairs=request.has_pairs,
         tuned=tuned_tiles.of_device(queries.device),
     )
 
 
 def _search(
-    queries: Tensor, rows: Rows, codes: Codes, k: int, mask: Tensor | None
+    queries: Tensor, codes: Codes, rows: Rows, request: Request, workspace: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    keys = queries.new_full((len(queries), k), order.EMPTY, dtype=torch.int64)
-    scores = queries.new_empty((len(queries), k), dtype=torch.float32)
+    """Scores, rows, and int32 flags: bad queries seen, 0, repairs made."""
+    keys = queries.new_full((len(queries), request.k), order.EMPTY, dtype=torch.int64)
+    scores = queries.new_empty((len(queries), request.k), dtype=torch.float32)
     thresholds = queries.new_full((len(queries),), -torch.inf, dtype=torch.float32)
     flags = queries.new_zeros(3, dtype=torch.int32)
-    plan = plan_for(queries, codes, k, mask)
+    plan = plan_of_codes(queries, codes, request, workspace)
     for q in range(0, len(queries), plan.query_rows):
         part = slice(q, q + plan.query_rows)
         block = _prepare(queries[part], codes.frame, plan, flags)
-        own = mask if mask is None or mask.ndim == 1 else mask[part]
         proven = keys[part], thresholds[part], flags
         for some in codes.parts:
             for run, originals in _runs(rows, some, plan.chunk_pages):
-                _search_run(block, some, run, originals, own, *proven, plan)
+                _search_run(block, some, run, originals, request.of(part).mask, *proven, plan)
         ordered = keys[part].sort(dim=1, descending=True).values
         scores[part], keys[part] = order.unpack(ordered)
         del block  # before the next one is made
@@ -188,24 +188,24 @@ def _search_run(
     at = _positions(codes, run, plan.tile.block_p)
     every = flags.new_ones(1, dtype=torch.uint8).expand(len(rows))
     own = every if mask is None else mask.view(torch.uint8)[..., first_row : first_row + len(rows)]
-    originals = rescoring.Originals(
+    originals = launches.Originals(
         first_row, rows, own.expand(count, len(rows)),
         codes.place[at], codes.dead.view(torch.uint8)[at], span,
     )  # fmt: skip
     bounds = _scan(block, codes, run, originals, 0 if mask is None else mask.ndim, plan)
     kept, first = min(plan.kept, bounds.shape[1]), min(plan.first, bounds.shape[1])
     upper, groups = torch.topk(bounds[:count], min(kept + 1, bounds.shape[1]), dim=1)
-    rescoring.rescore(
+    launches.rescore(
         block, originals, bounds, upper[:, :first], groups[:, :first], thresholds, keys,
         metric, plan, strips=first,
     )  # fmt: skip
     if first < kept:
-        rescoring.raise_thresholds(keys, thresholds, plan)
-        rescoring.rescore(
+        launches.raise_thresholds(keys, thresholds, plan)
+        launches.rescore(
             block, originals, bounds, upper[:, first:kept], groups[:, first:kept], thresholds, keys,
             metric, plan, plan.strips,
         )  # fmt: skip
-    rescoring.repair(
+    launches.repair(
         block, originals, bounds, upper[:, kept:], thresholds, keys, flags, metric, plan
     )
 
@@ -220,7 +220,7 @@ def _scan(
     block: Block,
     codes: Codes,
     run: slice,
-    originals: rescoring.Originals,
+    originals: launches.Originals,
     mask_ndim: int,
     plan: CodesPlan,
 ) -> Tensor:

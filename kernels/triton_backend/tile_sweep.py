@@ -20,8 +20,8 @@ from ..codes.pages import Codes
 from ..proofs import fp16
 from ..storage.clean_rows import screen_norms
 from . import chips, float_search, int8_search
+from .launches import Originals
 from .plan import choose_codes_plan, choose_plan, pad
-from .rescoring import Originals
 from .tiles import WIDTH, Screen, Tile, fp16_tiles, int8_tiles
 from .tuned_tiles import Row
 
@@ -65,7 +65,11 @@ class Case:
 
 
 def sweep(
-    device: torch.device, channels: Iterable[int], queries: Iterable[int], rows: int
+    device: torch.device,
+    channels: Iterable[int],
+    queries: Iterable[int],
+    rows: int,
+    workspace: int,
 ) -> Iterator[Case]:
     """Every screen and shape, with at most ``rows`` prototypes, in whole pages."""
     rows, query_counts = pad(rows, int8_search.LAYOUT.span), list(queries)
@@ -73,15 +77,13 @@ def sweep(
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         for screen in SCREENS:
             for c, q in shapes:
-                yield (_fp16 if screen == "fp16" else _int8)(q, rows, c, device)
+                yield (_fp16 if screen == "fp16" else _int8)(q, rows, c, device, workspace)
 
 
-def _fp16(queries: int, rows: int, channels: int, device: torch.device) -> Case:
-    from .. import WORKSPACE_BYTES
-
+def _fp16(queries: int, rows: int, channels: int, device: torch.device, workspace: int) -> Case:
     chip = chips.chip(device)
     plan = choose_plan(
-        queries, rows, channels, K, half=True, raw=False, chip=chip, workspace=WORKSPACE_BYTES
+        queries, rows, channels, K, half=True, raw=False, chip=chip, workspace=workspace
     )
     count = plan.query_rows
     rows = min(rows, pad(plan.chunk_rows, int8_search.LAYOUT.span))  # whole tiles of any kind
@@ -100,14 +102,12 @@ def _fp16(queries: int, rows: int, channels: int, device: torch.device) -> Case:
     return Case("fp16", channels, queries, (count, rows), trials)
 
 
-def _int8(queries: int, rows: int, channels: int, device: torch.device) -> Case:
-    from .. import WORKSPACE_BYTES
-
+def _int8(queries: int, rows: int, channels: int, device: torch.device, workspace: int) -> Case:
     chip, layout = chips.chip(device), int8_search.LAYOUT
     width = layout.width(channels)
     plan = choose_codes_plan(
         queries, rows // layout.span, channels, K, span=layout.span, group=layout.group,
-        width=width, chip=chip, workspace=WORKSPACE_BYTES,
+        width=width, chip=chip, workspace=workspace,
     )  # fmt: skip
     count, rows = plan.query_rows, plan.chunk_pages * layout.span
     q, p = _unit_vectors(count, channels, device), _unit_vectors(rows, channels, device)

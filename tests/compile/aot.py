@@ -21,10 +21,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from flashmatch.kernels.triton_backend import float_search, int8_search, rescoring
+from flashmatch.kernels.triton_backend import float_search, int8_search, launches
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-LAUNCHERS = (float_search, rescoring, int8_search)
+LAUNCHERS = (float_search, launches, int8_search)
 KERNELS = {
     name: (module, kernel)
     for module in LAUNCHERS

@@ -15,7 +15,7 @@ from problems import KINDS, METRICS, Problem, assert_exact, vectors
 from flashmatch import kernels
 from flashmatch.kernels.codes.pages import Codes
 from flashmatch.kernels.contract.chunks import Rows
-from flashmatch.kernels.triton_backend import int8_search, rescoring
+from flashmatch.kernels.triton_backend import int8_search, launches
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 CASES = [(1, 129, 40), (16, 9001, 128), (17, 5000, 1), (300, 20011, 100), (1000, 3000, 769)]
@@ -72,7 +72,7 @@ def test_integer_units_are_exact(queries: int, channels: int) -> None:
     block = int8_search._prepare(q.cuda(), codes.frame, plan, flags)
     block.terms.zero_()[0] = 1
     every = torch.ones(1, dtype=torch.uint8, device="cuda").expand(queries, 512)
-    originals = rescoring.Originals(
+    originals = launches.Originals(
         0, p.cuda(), every, codes.place, codes.dead.view(torch.uint8), codes.layout.span
     )
     bounds = int8_search._scan(block, codes, slice(0, codes.pages), originals, 0, plan)

@@ -15,7 +15,7 @@ from flashmatch.kernels.codes.pages import Codes
 from flashmatch.kernels.contract import reference
 from flashmatch.kernels.contract.chunks import Rows
 from flashmatch.kernels.proofs import int8
-from flashmatch.kernels.triton_backend import int8_search, rescoring
+from flashmatch.kernels.triton_backend import int8_search, launches
 from flashmatch.kernels.triton_backend.plan import CodesPlan
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
@@ -204,7 +204,7 @@ def test_bounds_are_those_of_the_twin(metric: str, queries: int) -> None:
     flags = torch.zeros(3, dtype=torch.int32)
     plan = int8_search.plan_for(q, codes, 1, None)
     block = int8_search._prepare(q, codes.frame, plan, flags)
-    originals = rescoring.Originals(
+    originals = launches.Originals(
         0, p, mask.view(torch.uint8), codes.place, codes.dead.view(torch.uint8), 256
     )
     bounds = int8_search._scan(block, codes, slice(0, codes.pages), originals, 2, plan)[:queries]

@@ -13,7 +13,7 @@ from torch import Tensor
 from flashmatch.kernels.contract import order
 from flashmatch.kernels.contract.reference import scores as exact_scores
 from flashmatch.kernels.proofs import fp16
-from flashmatch.kernels.triton_backend import float_search, rescoring
+from flashmatch.kernels.triton_backend import float_search, launches
 from flashmatch.kernels.triton_backend.chips import Chip
 from flashmatch.kernels.triton_backend.device import rescore
 from flashmatch.kernels.triton_backend.plan import TritonPlan, choose_plan
@@ -191,7 +191,7 @@ def test_thresholds_are_reached(kind: str, metric: str, raw: bool, monkeypatch) 
 
 def _spy(monkeypatch: pytest.MonkeyPatch, name: str, look: Callable) -> list:
     seen: list = []
-    kernel = getattr(rescoring, name)
+    kernel = getattr(launches, name)
 
     class Spy:
         def __getitem__(self, grid: tuple) -> Callable:
@@ -201,7 +201,7 @@ def _spy(monkeypatch: pytest.MonkeyPatch, name: str, look: Callable) -> list:
 
             return launch
 
-    monkeypatch.setattr(rescoring, name, Spy())
+    monkeypatch.setattr(launches, name, Spy())
     return seen
 
 
@@ -213,7 +213,7 @@ def test_repair_alone_is_a_search(metric: str, monkeypatch: pytest.MonkeyPatch) 
         def __getitem__(self, grid: tuple) -> Callable:
             return lambda *args, **kwargs: args[8].fill_(order.EMPTY)  # the new keys
 
-    monkeypatch.setattr(rescoring, "rescore_kernel", Skip())
+    monkeypatch.setattr(launches, "rescore_kernel", Skip())
     q, p = pair("sorted")
     chosen = plan(raw=False, kept=1)
     block, chunk, flags = prepared(q, p, metric, chosen)

@@ -17,9 +17,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flashmatch.kernels.contract.chunks import Rows
-from flashmatch.kernels.triton_backend import float_search, int8_search, rescoring
+from flashmatch.kernels.triton_backend import float_search, int8_search, launches
 
-LAUNCHERS = (float_search, rescoring, int8_search)
+LAUNCHERS = (float_search, launches, int8_search)
 WAITING = {
     "_local_scalar_dense",  # item, tolist, int(), bool(), float()
     "item",
@@ -227,13 +227,13 @@ def test_an_offender_in_a_launcher_is_noticed(
     module: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Were the threshold read between two launches, the tests above would fail."""
-    repair = rescoring.repair
+    repair = launches.repair
 
     def reading(*args) -> None:
         args[4].max().item()
         repair(*args)
 
-    monkeypatch.setattr(rescoring, "repair", reading)
+    monkeypatch.setattr(launches, "repair", reading)
     q, p = drawn(3, 64), [drawn(300, 64)]
     if module is float_search:
         search = lambda: float_search.search_with_flags(q, p, 5, "dot", None, None)  # noqa: E731

@@ -6,9 +6,10 @@ import os
 import pytest
 
 from flashmatch.kernels import dispatch
-from flashmatch.kernels.torch_backend import int8_products, plan
+from flashmatch.kernels.products import integers
+from flashmatch.kernels.torch_backend import plan
 
-INT8 = int8_products.is_exact("cpu")
+INT8 = integers.is_exact("cpu")
 """Whether an int8 screen may be asked for here: fast or not."""
 SCREENS = ["float", "int8"] if INT8 else ["float"]
 CODED = "int8" if INT8 else "float"
@@ -31,9 +32,9 @@ def screen_small(patch: pytest.MonkeyPatch) -> None:
 
 def screen_in_pieces(patch: pytest.MonkeyPatch, rows: int = 2048, queries: int = 16) -> None:
     """Every search of a bank with codes screens them, ``queries`` by ``rows`` at a time."""
-    original = dispatch.plan
+    original = dispatch.choose_plan
 
-    def plan(*arguments: object) -> plan.Plan:
+    def choose_plan(*arguments: object) -> plan.Plan:
         chosen = original(*arguments)
         return dataclasses.replace(
             chosen,
@@ -44,4 +45,4 @@ def screen_in_pieces(patch: pytest.MonkeyPatch, rows: int = 2048, queries: int =
             coded_queries=queries,
         )
 
-    patch.setattr(dispatch, "plan", plan)
+    patch.setattr(dispatch, "choose_plan", choose_plan)

@@ -112,7 +112,7 @@ def _addmm(queries: Tensor, prototypes: Tensor) -> Tensor:
 
 
 def _chosen(queries: Tensor, prototypes: Tensor) -> Tensor:
-    from .int8_products import chosen_dots
+    from .pairs import chosen_dots
 
     shape = len(queries), len(prototypes)
     rows = torch.arange(shape[0], device=queries.device).repeat_interleave(shape[1])

@@ -1,11 +1,11 @@
-"""The int8 screen of the torch body: codes multiplied on integer units, many pages at once.
+"""The int8 scan of a block of queries: codes multiplied on integer units, many pages at once.
 
 screen   products of codes in int32, and the maximum of each group of prototypes
 select   groups, then members, whose product reaches the integer threshold of _bounds_int8
 sieve    those members in fp32, from the vectors themselves; this raises the threshold
-rescore  what is left in the end, in fp64 (torch_backend/candidates.py, torch_backend/rescore.py)
+rescore  what is left in the end, in fp64 (candidates.py, rescore.py)
 
-Where too many members reach the threshold for this to pay, the float screen takes the pages.
+Where too many members reach the threshold for this to pay, the float scan takes the pages.
 """
 
 import torch
@@ -14,11 +14,14 @@ from torch import Tensor
 from ..codes.frame import Frame
 from ..codes.layout import Layout
 from ..codes.pages import Codes
-from ..contract import metrics
+from ..contract.metrics import COSINE_EPS
+from ..products.integers import multiply_codes
+from ..products.pairs import chosen_dots
 from ..proofs import int8
-from .float_search import Block
-from .int8_products import chosen_dots, multiply_codes
+from .float_scan import FloatScan
+from .float_screen import FloatScreen
 from .plan import CODED_SPAN
+from .query_block import QueryBlock
 
 LAYOUT = Layout(CODED_SPAN, group=16, width_multiple=4)
 """Four codes are what VNNI adds at a time, and torch 2.11 leaves a product of width 1 unwritten."""
@@ -38,41 +41,40 @@ _GATHER_ELEMENTS = 1 << 22
 """Prototypes gathered for the sieve at a time: 16 MiB."""
 
 
-class Int8Block:
-    """A block of queries on its way through pages of codes."""
+class Int8Scan:
+    """Pages of codes on their way past a block of queries."""
 
-    def __init__(self, block: Block, frame: Frame, products: Tensor) -> None:
-        """``block`` is where candidates are kept and where pages go that the screen cannot thin.
-
-        ``products`` (n,) int32 is to be written to: at least queries times rows of a scan.
-        """
-        self.block, self.frame, self.products = block, frame, products
-        self.candidates = block.candidates
+    def __init__(self, block: QueryBlock, frame: Frame, products: Tensor) -> None:
+        """``products`` (n,) int32 is to be written to: at least queries times rows of a scan."""
+        self.block, self.candidates = block, block.candidates
+        self.float_scan = FloatScan(block)  # where pages go that this scan cannot thin
+        self.frame, self.products = frame, products
         self.rows_seen = self.next_raise = 0
-        self.repaired = torch.zeros(len(block.rows), dtype=torch.bool, device=block.rows.device)
+        self.repaired = torch.zeros(len(block), dtype=torch.bool, device=block.queries.device)
+        screen, self.sieve = block.screen, None
         # Underflow in the sieve is counted for no larger units than these.
-        self.usable = block.screened and not block.screen.normalises and block.screen.scale <= 1.0
-        if self.usable:
-            self.coded = frame.queries(block.rows, block.norms)
+        if screen is not None and not screen.normalises and screen.scale <= 1.0:
+            self.sieve = _Sieve(block, screen)
+            self.coded = frame.queries(block.queries, block.norms)
 
-    def scan(self, codes: Codes, first_page: int, last_page: int, mask: Tensor | None) -> None:
-        """Bring in pages of ``codes``.
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Scores and indices (Q, k)."""
+        return self.float_scan.result()
 
-        ``mask`` (M,) or (Q, M) bool by row of all prototypes, of this block's queries.
-        """
-        if not (self.usable and self._scan(codes, first_page, last_page, mask)):
+    def scan(self, codes: Codes, first_page: int, last_page: int) -> None:
+        """Bring in pages of ``codes``."""
+        if self.sieve is None or not self._scan(self.sieve, _Pages(codes, first_page, last_page)):
             start, stop = (page * codes.layout.span for page in (first_page, last_page))
             start, stop = codes.first_row + start, codes.first_row + min(stop, codes.count)
-            self.scan_in_float(start, stop, mask, codes.alive(first_page, last_page))
+            self.scan_in_float(start, stop, codes.alive(first_page, last_page))
 
-    def _scan(self, codes: Codes, first_page: int, last_page: int, mask: Tensor | None) -> bool:
+    def _scan(self, sieve: "_Sieve", pages: "_Pages") -> bool:
         """Whether the pages were dealt with: False where too many members are left."""
-        pages = _Pages(codes, first_page, last_page)
-        products = self._multiply(pages, mask)
-        shape = (len(products), -1, codes.layout.group, codes.layout.tile_groups)
+        products, layout = self._multiply(pages), pages.layout
+        shape = (len(products), -1, layout.group, layout.tile_groups)
         maxima = products.view(shape).amax(2).flatten(1)
         if not self.candidates.full:
-            self._raise_early(pages, products, maxima)
+            self._raise_early(sieve, pages, products, maxima)
         threshold = self.candidates.least().double() * self.candidates.units
         thresholds = int8.integer_thresholds(self.coded, pages.bounds, threshold)
         queries, groups = (maxima >= thresholds).nonzero(as_tuple=True)
@@ -85,8 +87,8 @@ class Int8Block:
         if len(queries) > _CROWDED_SHARE * products.numel():
             return self._give_up(queries, _CROWDED_SHARE * products.shape[1])
         rows = pages.rows(positions[pair, member])
-        values, slack = self._sieve(pages, queries, rows)
-        self.candidates.add(queries, rows + codes.first_row, values - slack, values + slack)
+        values, slack = sieve(pages, queries, rows)
+        self.candidates.add(queries, rows + pages.first_row, values - slack, values + slack)
         self.rows_seen += len(pages.codes)
         if self.candidates.crowded():
             self.candidates.tighten(self.block.prototypes)
@@ -99,34 +101,37 @@ class Int8Block:
         self.repaired |= torch.bincount(queries, minlength=len(self.repaired)) > most
         return False
 
-    def scan_in_float(
-        self, start: int, stop: int, mask: Tensor | None, alive: Tensor | None = None
-    ) -> None:
-        """Bring in rows start..stop of all prototypes by the float screen.
+    def scan_in_float(self, start: int, stop: int, alive: Tensor | None = None) -> None:
+        """Bring in rows start..stop of all prototypes by the float scan.
 
-        ``mask`` as for ``scan``; ``alive`` (stop - start,) bool, True where a row may match.
+        ``alive`` (stop - start,) bool, True where a row may match.
         """
-        block = self.block
-        if not block.screened:
+        block, step = self.block, self.block.plan.chunk_rows
+        if block.screen is None:
             self.repaired |= True
-        for at in range(start, stop, block.plan.chunk_rows):
-            to = min(at + block.plan.chunk_rows, stop)
-            may = None if alive is None else alive[at - start : to - start]
-            if mask is not None:
-                may = mask[..., at:to] if may is None else mask[..., at:to] & may
-            block.scan(block.prototypes.span(at, to, block.rows.device), at, may)
+        for at in range(start, stop, step):
+            to = min(at + step, stop)
+            may = block.request.mask_of(at, to)
+            if alive is not None:
+                here = alive[at - start : to - start]
+                may = here if may is None else may & here
+            rows = block.prototypes.span(at, to, block.queries.device)
+            self.float_scan.scan(rows, at, may)
 
-    def _multiply(self, pages: "_Pages", mask: Tensor | None) -> Tensor:
+    def _multiply(self, pages: "_Pages") -> Tensor:
         """(Q, P) int32 products of codes, LOWEST where a prototype may not match."""
         count = len(pages.codes) * len(self.coded.codes)
         products = self.products[:count].view(len(self.coded.codes), -1)
         products = multiply_codes(self.coded.codes, pages.codes, out=products)
         closed = pages.dead if bool(pages.dead.any()) else None
+        mask = self.block.request.mask
         if mask is not None:
             closed = pages.dead | ~mask[..., pages.rows_of_all()]
         return products if closed is None else products.masked_fill_(closed, int8.LOWEST)
 
-    def _raise_early(self, pages: "_Pages", products: Tensor, maxima: Tensor) -> None:
+    def _raise_early(
+        self, sieve: "_Sieve", pages: "_Pages", products: Tensor, maxima: Tensor
+    ) -> None:
         """A threshold from the k members that look best, before anything is excluded by one."""
         k, layout = self.candidates.k, pages.layout
         best = min(k, maxima.shape[1])
@@ -144,35 +149,10 @@ class Int8Block:
         rows = pages.rows(positions.gather(1, chosen))
         may = value > -torch.inf  # the others may be padding, which has no row
         each = torch.arange(len(products), device=products.device)[:, None]
-        values, slack = self._sieve(pages, each.expand(-1, k)[may], rows[may])
+        values, slack = sieve(pages, each.expand(-1, k)[may], rows[may])
         lower = value.new_full(value.shape, -torch.inf)
         lower[may] = values - slack
         self.candidates.raise_early(lower.amin(1))
-
-    def _sieve(self, pages: "_Pages", queries: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Screened values (n,) in fp32 and their slack, of pairs of a query and a row of codes.
-
-        ``queries`` (n,) ascend.
-        """
-        metric, scale = self.frame.metric, self.block.screen.scale
-        norms = pages.norms[rows] if scale == 1.0 else pages.norms[rows] * scale
-        values = torch.empty_like(norms)
-        direct = pages.floats(self.block)
-        step = len(queries) if direct is not None else max(1, _GATHER_ELEMENTS // pages.channels)
-        for start in range(0, len(queries), max(step, 1)):
-            part = slice(start, start + step)
-            if direct is None:
-                gathered, at = pages.gathered(self.block, rows[part])
-            else:
-                gathered, at = direct, rows[part] - pages.first
-            values[part] = chosen_dots(self.block.screen.floats, gathered, queries[part], at)
-        if scale != 1.0:
-            values *= scale
-        if metric == "cosine":
-            values /= norms.clamp(min=metrics.COSINE_EPS)
-        elif metric == "l2":
-            values -= norms.square() * 0.5
-        return values, self.block.screen.slack_of_pairs(queries, norms)
 
 
 class _Pages:
@@ -204,17 +184,49 @@ class _Pages:
         rows = self.rows(torch.arange(len(self.codes), device=self.codes.device))
         return rows.clamp_(max=self.last - 1) + self.first_row
 
-    def floats(self, block: Block) -> Tensor | None:
-        """The rows as given, if they lie in one piece as the sieve can read them."""
-        pieces = list(
-            block.prototypes.pieces(self.first_row + self.first, self.first_row + self.last)
-        )
+
+class _Sieve:
+    """Screened values of chosen pairs, in fp32, from the vectors themselves."""
+
+    def __init__(self, block: QueryBlock, screen: FloatScreen) -> None:
+        self.prototypes, self.screen = block.prototypes, screen
+        self.device = block.queries.device
+
+    def __call__(self, pages: _Pages, queries: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (n,) and their slack, of pairs of a query and a row of codes.
+
+        ``queries`` (n,) ascend.
+        """
+        metric, scale = self.screen.metric, self.screen.scale
+        norms = pages.norms[rows] if scale == 1.0 else pages.norms[rows] * scale
+        values = torch.empty_like(norms)
+        direct = self._in_place(pages)
+        step = len(queries) if direct is not None else max(1, _GATHER_ELEMENTS // pages.channels)
+        for start in range(0, len(queries), max(step, 1)):
+            part = slice(start, start + step)
+            if direct is None:
+                gathered, at = self._gathered(pages, rows[part])
+            else:
+                gathered, at = direct, rows[part] - pages.first
+            values[part] = chosen_dots(self.screen.floats, gathered, queries[part], at)
+        if scale != 1.0:
+            values *= scale
+        if metric == "cosine":
+            values /= norms.clamp(min=COSINE_EPS)
+        elif metric == "l2":
+            values -= norms.square() * 0.5
+        return values, self.screen.slack_of_pairs(queries, norms)
+
+    def _in_place(self, pages: _Pages) -> Tensor | None:
+        """The rows as given, if they lie in one piece as products can read them."""
+        first, last = (pages.first_row + row for row in (pages.first, pages.last))
+        pieces = list(self.prototypes.pieces(first, last))
         piece = pieces[0]
-        is_readable = piece.dtype == torch.float32 and piece.device == block.rows.device
+        is_readable = piece.dtype == torch.float32 and piece.device == self.device
         return piece if len(pieces) == 1 and is_readable and piece.is_contiguous() else None
 
-    def gathered(self, block: Block, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _gathered(self, pages: _Pages, rows: Tensor) -> tuple[Tensor, Tensor]:
         """fp32 copies of the rows in question, each once, and where in them ``rows`` are."""
         needed, at = rows.unique(return_inverse=True)
-        out = block.screen.floats.new_empty(len(needed), self.channels)
-        return block.prototypes.take(needed + self.first_row, out), at
+        out = self.screen.floats.new_empty(len(needed), pages.channels)
+        return self.prototypes.take(needed + pages.first_row, out), at

@@ -1,0 +1,34 @@
+"""What a search gives."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.utils import _pytree
+
+
+class Matches(NamedTuple):
+    """The k best prototypes of each query: score descending, then index ascending."""
+
+    scores: Tensor
+    """(Q, k) float32; larger is more similar; -inf where nothing may match."""
+    indices: Tensor
+    """(Q, k) int64 rows of the prototypes, numbered through all chunks; -1 where none."""
+
+
+# So that torch.export can save a program that returns one; torch offers no public way.
+_pytree._register_namedtuple(Matches, serialized_type_name="flashmatch.Matches")
+
+
+class Found(NamedTuple):
+    """What a search of codes gives, and what it took."""
+
+    scores: Tensor
+    """(Q, k) fp32"""
+    rows: Tensor
+    """(Q, k) int64, -1 where none"""
+    repaired: int | Tensor
+    """Queries that needed a wider search; a tensor where reading it would wait for the device."""
+    rescored: int
+    """Pairs evaluated in fp64."""
+    screened: int
+    """Bytes of codes read."""

@@ -1,0 +1,51 @@
+"""fp32 products of chosen pairs of rows, without the matrix that they would be entries of."""
+
+import functools
+import warnings
+
+import torch
+from torch import Tensor
+
+from ..contract.chunks import require_rows
+
+_PAIR_ELEMENTS = 1 << 22
+"""Elements of chosen rows gathered at a time where they cannot be read in place."""
+
+
+def chosen_dots(queries: Tensor, prototypes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """fp32 products (n,) of queries[rows[i]] and prototypes[columns[i]]; ``rows`` ascend.
+
+    On a CPU, both are read in place, nothing is gathered: a CSR pattern says which pairs. torch
+    does not look whether its columns exist, and would read whatever lies behind the prototypes.
+    """
+    require_rows(columns, len(prototypes))
+    if queries.device.type != "cpu":
+        return _gathered_dots(queries, prototypes, rows, columns)
+    _quiet_csr()
+    bounds = torch.arange(len(queries) + 1, device="cpu")
+    pairs = torch.sparse_csr_tensor(
+        torch.searchsorted(rows.contiguous(), bounds),
+        columns,
+        queries.new_zeros(len(columns)),
+        size=(len(queries), len(prototypes)),
+        device="cpu",
+        check_invariants=False,
+    )
+    return torch.sparse.sampled_addmm(pairs, queries, prototypes.T, beta=0.0).values()
+
+
+def _gathered_dots(queries: Tensor, prototypes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    step = max(1, _PAIR_ELEMENTS // queries.shape[1])
+    parts = [
+        (queries[r] * prototypes[c]).sum(1)
+        for r, c in zip(rows.split(step), columns.split(step), strict=True)
+    ]
+    return torch.cat(parts) if parts else queries.new_empty(0)
+
+
+@functools.cache
+def _quiet_csr() -> None:
+    """Make torch say now, unheard, that its CSR tensors are in beta; it says so once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor([0, 0], [], [], size=(1, 1), dtype=torch.float32)
