@@ -84,9 +84,9 @@ class PrototypeBank:
                 prototypes = open_matrix(path)
             file = TensorFile(str(path), {"prototypes": prototypes}, {})
         chunks = [chunk.detach() for chunk in arguments.require_prototypes(prototypes)]
-        place = chunks[0].device if device is None else arguments.require_device("device", device)
+        where = chunks[0].device if device is None else arguments.require_device("device", device)
         options = metric, screen, nonfinite, progress, file, layout_for
-        self._begin(in_fit_thread(chunks, prepared, chunks, ids, place, *options))
+        self._begin(in_fit_thread(chunks, prepared, chunks, ids, where, *options))
 
     def topk(self, queries: Tensor, k: int, *, mask: Tensor | None = None) -> Matches:
         """The k most similar prototypes of each query, exactly: as ``flashmatch.topk``.
@@ -109,7 +109,7 @@ class PrototypeBank:
         state = self._state  # this one, whatever others make of the bank meanwhile
         rows = state.collection
         arguments.require_vectors("queries", queries)
-        _require_channels("queries", queries, rows)
+        arguments.require_bank_channels("queries", queries, rows.rows.channels)
         k = arguments.require_k(k, len(rows))
         count = queries.shape[0]  # len() is no symbol
         arguments.require_mask(mask, count, len(rows), queries.device)
@@ -137,7 +137,7 @@ class PrototypeBank:
         """
         chunks = [chunk.detach() for chunk in arguments.require_prototypes(prototypes)]
         for chunk in chunks:
-            _require_channels("prototypes", chunk, self._rows)
+            arguments.require_bank_channels("prototypes", chunk, self.dim)
         return self._states.change(
             lambda state: in_fit_thread(
                 [*state.collection.rows.chunks, *chunks], state.with_added, chunks, ids
@@ -205,8 +205,8 @@ class PrototypeBank:
                 and what is wrong with it.
         """
         bank = cls.__new__(cls)
-        place = arguments.require_device("device", "cpu" if device is None else device)
-        bank._begin(in_fit_thread((), bank_file.load, path, place, check is None, layout_for))
+        where = arguments.require_device("device", "cpu" if device is None else device)
+        bank._begin(in_fit_thread((), bank_file.load, path, where, check is None, layout_for))
         if check:
             bank.check()
         return bank
@@ -305,11 +305,3 @@ class PrototypeBank:
     @property
     def _coder(self) -> Coder:
         return self._state.coder
-
-
-def _require_channels(name: str, value: Tensor, rows: Collection) -> None:
-    channels = rows.rows.channels
-    if value.shape[1] != channels:
-        raise ValueError(
-            f"{name} must have the bank's {channels} channels; got {tuple(value.shape)}"
-        )

@@ -41,13 +41,13 @@ def search_vectors(
 
 def search_bank(bank: Prepared, queries: Tensor, request: Request) -> tuple[Tensor, Tensor]:
     """Scores and rows (Q, k) of a bank, on the queries' device; the mask is by position."""
-    place, device = queries.device, bank.collection.device
+    asked, device = queries.device, bank.collection.device
     queries, mask = queries.to(device), request.mask
     request = replace(request, mask=mask if mask is None else mask.to(device), exclude=True)
     tensors = [queries, *bank.collection.rows.chunks]
     found = in_fit_thread(tensors, _search_rows, bank, queries, request)
     bank.counts.add(len(queries), found)
-    return found.scores.to(place), found.rows.to(place)
+    return found.scores.to(asked), found.rows.to(asked)
 
 
 def layout_for(device: torch.device, channels: int, screen: str) -> Layout | None:

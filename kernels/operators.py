@@ -25,7 +25,7 @@ def observable_topk(
     if _is_observed([queries, *prototypes]):
         r = request
         options = r.k, r.metric, r.mask, r.chunk_rows, r.exclude, bank and bank.handle
-        return topk(queries, prototypes, *options)
+        return topk_operator(queries, prototypes, *options)
     if bank is not None:
         return dispatch.search_bank(bank, queries, request)
     return dispatch.search_vectors(queries, prototypes, request)
@@ -43,7 +43,7 @@ def _is_observed(tensors: list[Tensor]) -> bool:
 
 
 @torch.library.custom_op("flashmatch::topk", mutates_args=())
-def topk(
+def topk_operator(
     queries: Tensor,
     prototypes: list[Tensor],
     k: int,
@@ -60,14 +60,14 @@ def topk(
     return dispatch.search_vectors(queries, prototypes, request)
 
 
-@topk.register_fake
+@topk_operator.register_fake
 def _(queries: Tensor, prototypes: list[Tensor], k: int, *options: object) -> tuple[Tensor, Tensor]:
     scores = queries.new_empty((queries.shape[0], k), dtype=torch.float32)
     return scores, torch.empty_like(scores, dtype=torch.int64)
 
 
 @torch.library.custom_op("flashmatch::topk_backward", mutates_args=())
-def topk_backward(
+def gradient_operator(
     grad: Tensor,
     queries: Tensor,
     prototypes: list[Tensor],
@@ -79,7 +79,7 @@ def topk_backward(
     return gradient.of_selected(grad, queries, prototypes, indices, metric, of_prototypes)
 
 
-@topk_backward.register_fake
+@gradient_operator.register_fake
 def _(
     grad: Tensor,
     queries: Tensor,
@@ -103,9 +103,11 @@ def _setup_context(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad_scores, _grad_indices):
     queries, indices, *prototypes = ctx.saved_tensors
-    grads = topk_backward(grad_scores, queries, prototypes, indices, ctx.metric, ctx.of_prototypes)
+    grads = gradient_operator(
+        grad_scores, queries, prototypes, indices, ctx.metric, ctx.of_prototypes
+    )
     of_prototypes = grads[1:] if ctx.of_prototypes else [None] * len(prototypes)
     return grads[0], of_prototypes, *[None] * 6
 
 
-topk.register_autograd(_backward, setup_context=_setup_context)
+topk_operator.register_autograd(_backward, setup_context=_setup_context)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .contract.request import Request
-from .operators import observable_topk, topk, topk_backward
+from .operators import gradient_operator, observable_topk, topk_operator
 from .storage.prepared import Prepared, prepared_of
 
 
@@ -31,10 +31,10 @@ def transformable_gradient(
     metric: str,
     of_prototypes: bool,
 ) -> Sequence[Tensor]:
-    """``topk_backward``, also under torch.func."""
+    """``gradient_operator``, also under torch.func."""
     if _is_transformed():
         return _Gradient.apply(metric, of_prototypes, grad, queries, indices, *prototypes)
-    return topk_backward(grad, queries, prototypes, indices, metric, of_prototypes)
+    return gradient_operator(grad, queries, prototypes, indices, metric, of_prototypes)
 
 
 def _is_transformed() -> bool:
@@ -43,7 +43,7 @@ def _is_transformed() -> bool:
 
 
 class _Search(torch.autograd.Function):
-    """``topk``. What a transform may batch is an argument, the mask with it."""
+    """``topk_operator``. What a transform may batch is an argument, the mask with it."""
 
     @staticmethod
     def forward(request, bank, queries, mask, *prototypes):
@@ -73,7 +73,7 @@ class _Search(torch.autograd.Function):
 
 
 class _Gradient(torch.autograd.Function):
-    """``topk_backward``."""
+    """``gradient_operator``."""
 
     @staticmethod
     def forward(metric, of_prototypes, grad, queries, indices, *prototypes):
@@ -127,7 +127,7 @@ def _batched(batch, in_dims, queries, mask, prototypes, request, bank):
     return (torch.stack(scores), torch.stack(indices)), (0, 0)
 
 
-@topk.register_vmap
+@topk_operator.register_vmap
 def _(info, in_dims, queries, prototypes, k, metric, mask, chunk_rows, exclude, bank=None):
     query_dim, prototype_dims, _, _, mask_dim, *_ = in_dims
     dims = query_dim, mask_dim, *prototype_dims
@@ -166,4 +166,4 @@ def _batched_backward(info, in_dims, grad, queries, prototypes, indices, metric,
     return [flat.view(q.shape)], [0]
 
 
-topk_backward.register_vmap(_batched_backward)
+gradient_operator.register_vmap(_batched_backward)

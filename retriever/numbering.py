@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..kernels.contract.arguments import require_int
-from ..kernels.storage.ids import LIMIT
+from ..kernels.contract.arguments import ID_LIMIT, require_int
 from .batches import Batch
 from .processes import world_size
 from .watched import WatchedLoader
@@ -81,7 +80,7 @@ def _require_index(value: Any) -> int:
         index = require_int("sample_idx", value)
     except TypeError:
         raise TypeError(f"{expected}; got {value!r}") from None
-    if not 0 <= index < LIMIT:
+    if not 0 <= index < ID_LIMIT:
         raise ValueError(f"{expected}; got {index}")
     return index
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from flashmatch import topk
 from flashmatch.kernels import BankStats, PrototypeBank
 from flashmatch.kernels.codes.layout import Layout
-from flashmatch.kernels.proofs.fp32 import LARGEST_TAME_NORM
+from flashmatch.kernels.proofs.fp32 import LARGEST_NORM
 from flashmatch.kernels.torch_backend import int8_scan
 
 SPAN = int8_scan.LAYOUT.span
@@ -294,7 +294,7 @@ def test_norms_too_large_for_the_screen_are_searched_in_float(metric: str) -> No
 def test_norms_up_to_the_largest_tame_one_are_coded(metric: str) -> None:
     it = problem(metric=metric)
     x = it.prototypes[0].double()
-    scale = LARGEST_TAME_NORM * 0.999 / torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    scale = LARGEST_NORM * 0.999 / torch.linalg.vector_norm(x, dim=1, keepdim=True)
     it = it.replace(prototypes=[(x * scale).float()])
     assert check(it).screen == CODED
 

@@ -18,7 +18,7 @@ from flashmatch.kernels.codes.rotation import Rotation
 from flashmatch.kernels.contract.finite import norms
 from flashmatch.kernels.contract.metrics import COSINE_EPS
 from flashmatch.kernels.proofs import int8
-from flashmatch.kernels.proofs.fp32 import LARGEST_TAME_NORM, U32
+from flashmatch.kernels.proofs.fp32 import LARGEST_NORM, U32
 from flashmatch.kernels.storage.clean_rows import screen_norms
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
@@ -96,7 +96,7 @@ class Case(NamedTuple):
 def tame(kind: str, rows: int, channels: int, generator: torch.Generator) -> Tensor:
     """fp32 vectors that the screen takes."""
     x = features(kind, rows, channels, generator)
-    scale = 1e-2 * LARGEST_TAME_NORM / norms(x).clamp(min=1e-2 * LARGEST_TAME_NORM)
+    scale = 1e-2 * LARGEST_NORM / norms(x).clamp(min=1e-2 * LARGEST_NORM)
     return (x * scale[:, None]).float()
 
 
@@ -190,7 +190,7 @@ def test_no_pair_that_reaches_a_threshold_is_excluded(
         count = len(it.prototypes)
         codes = Codes(it.frame, LAYOUT, count, channels)
         codes.write(0, it.prototypes, screen_norms(it.prototypes))
-        places = (~codes.dead).nonzero()[:, 0]
+        places = (~codes.unmatchable).nonzero()[:, 0]
         assert torch.equal(codes.slots(places).sort().values, torch.arange(count))
         values = it.values[:, codes.slots(places).numpy()]
         products = (it.coded.codes.double() @ codes.codes[places, :channels].double().T).numpy()

@@ -33,7 +33,7 @@ def bounds_and_best(
     queries = queries.double().where(norms.isfinite()[:, None], 0)
     block = codes.frame.queries(queries, norms.where(norms.isfinite(), 0))
     slots = codes.slots(torch.arange(len(codes.codes))).clamp(max=len(prototypes) - 1)
-    allowed = ~codes.dead[None] if mask is None else ~codes.dead & mask[:, slots]
+    allowed = ~codes.unmatchable[None] if mask is None else ~codes.unmatchable & mask[:, slots]
     products = block.codes.long() @ codes.codes[:, : codes.channels].long().T
     maxima = grouped(products.int().masked_fill(~allowed, LOWEST))
     terms = int8.query_terms(block, norms, codes.frame.origin_norm, metric)

@@ -33,11 +33,13 @@ def formula(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
 def test_opcheck(metric: str) -> None:
     queries, first, second = tensors(5, 30, 12)
     mask = torch.rand(5, 42) > 0.5
-    torch.library.opcheck(operators.topk, (queries, [first, second], 3, metric, mask, 7, False))
+    torch.library.opcheck(
+        operators.topk_operator, (queries, [first, second], 3, metric, mask, 7, False)
+    )
     grad, indices = torch.randn(5, 3), torch.randint(42, (5, 3))
     arguments = (queries.detach(), [first.detach(), second.detach()], indices, metric)
     for of_prototypes in (True, False):
-        torch.library.opcheck(operators.topk_backward, (grad, *arguments, of_prototypes))
+        torch.library.opcheck(operators.gradient_operator, (grad, *arguments, of_prototypes))
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -194,10 +194,10 @@ def test_two_banks_through_one_compiled_function() -> None:
 def test_a_graph_outlives_its_bank_with_an_error() -> None:
     bank = PrototypeBank(PROTOTYPES)
     arguments = (QUERIES, [PROTOTYPES], K, "cosine", None, None, False, bank._state.handle)
-    assert_same(operators.topk(*arguments), bank.topk(QUERIES, K))
+    assert_same(operators.topk_operator(*arguments), bank.topk(QUERIES, K))
     del bank
     with pytest.raises(RuntimeError, match="bank"):
-        operators.topk(*arguments)
+        operators.topk_operator(*arguments)
 
 
 @pytest.mark.parametrize(

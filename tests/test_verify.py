@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flashmatch import Verification, topk, verify
-from flashmatch.kernels.verify.intervals import attainable
+from flashmatch.kernels.verify.intervals import score_interval
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
@@ -239,7 +239,7 @@ def test_any_score_beyond_the_attainable_is_found(problem: Problem, data: st.Dat
     prototype = torch.cat([p.double() for p in problem.prototypes])[indices[query, rank]]
     q, p = problem.queries[query].double().tolist(), prototype.tolist()
     step = data.draw(st.sampled_from((-1, 1)))
-    edge = torch.tensor(attainable(q, p, problem.metric)[step > 0])
+    edge = torch.tensor(score_interval(q, p, problem.metric)[step > 0])
     assume(edge.isfinite())
     scores[query, rank] = up(edge, step)
     assert checked(problem, (scores, indices)).wrong == 1

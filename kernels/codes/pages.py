@@ -3,7 +3,7 @@
 Codes lie in pages of ``span`` rows. Within a page they are sorted by size, so that the ``group``
 neighbours that share a scale and an error bound are alike, and laid out so that group g holds
 positions g, g + groups, g + 2 groups, ... of its tile: its maximum is taken across contiguous
-scores. ``place`` leads back from a position to the row.
+scores. ``row_in_page`` leads back from a position to the row.
 """
 
 import copy
@@ -23,8 +23,8 @@ _TILE_ELEMENTS = 1 << 19
 class Codes:
     """Codes of ``count`` rows from ``first_row`` on, in pages, on one device.
 
-    ``codes`` (rows, width) int8, ``place`` int16 (row within the page) and ``dead`` bool (may never
-    match) by position; ``bounds`` fp32 as of ``group_bounds`` by group; ``norms`` fp32 by row.
+    By position: ``codes`` (n, width) int8, ``row_in_page`` (n,) int16, ``unmatchable`` (n,) bool. By
+    group: ``bounds`` (groups, 4) fp32, as of ``group_bounds``. By row: ``norms`` (count,) fp32.
 
     Those of a bank never change once others can see them. ``parts`` are all of a bank's: whole
     pages, which the next state shares, and behind them the last page, which it codes again.
@@ -89,37 +89,39 @@ class Codes:
                 mine.copy_(theirs)
         return new
 
-    def closed(self, rows: Tensor, alive: Tensor) -> "Codes":
-        """``alive`` (all rows,) bool decides which of the pages that hold ``rows`` may match."""
+    def closed(self, rows: Tensor, matchable: Tensor) -> "Codes":
+        """With pages that hold ``rows`` as ``matchable`` (all rows,) bool decides."""
         span, new = self.layout.span, copy.copy(self)
-        new.dead = self.dead.clone()
+        new.unmatchable = self.unmatchable.clone()
         here = rows[(rows >= self.first_row) & (rows < self.first_row + self.count)]
         pages = torch.div(here - self.first_row, span, rounding_mode="floor").unique()
-        new.close(pages.to(self.device), alive[self.first_row :])
-        new.tail = None if self.tail is None else self.tail.closed(rows, alive)
+        new.close(pages.to(self.device), matchable[self.first_row :])
+        new.tail = None if self.tail is None else self.tail.closed(rows, matchable)
         return new
 
-    def alive(self, first_page: int, last_page: int) -> Tensor:
+    def matchable(self, first_page: int, last_page: int) -> Tensor:
         """(n,) bool: which rows of these pages may match."""
         span = self.layout.span
         first, stop = first_page * span, min(last_page * span, self.count)
-        positions = (~self.dead[first : last_page * span]).nonzero()[:, 0] + first
-        alive = torch.zeros(stop - first, dtype=torch.bool, device=self.device)
-        alive[self.slots(positions) - first] = True
-        return alive
+        positions = (~self.unmatchable[first : last_page * span]).nonzero()[:, 0] + first
+        matchable = torch.zeros(stop - first, dtype=torch.bool, device=self.device)
+        matchable[self.slots(positions) - first] = True
+        return matchable
 
     def slots(self, positions: Tensor) -> Tensor:
         """Rows (n,) int64 of code ``positions`` (n,) int64."""
         page = torch.div(positions, self.layout.span, rounding_mode="floor")
-        return page * self.layout.span + self.place[positions]
+        return page * self.layout.span + self.row_in_page[positions]
 
-    def close(self, pages: Tensor, alive: Tensor) -> None:
-        """Let ``alive`` (>= count,) bool, by row, decide which codes of ``pages`` may match."""
+    def close(self, pages: Tensor, matchable: Tensor) -> None:
+        """Let ``matchable`` (>= count,) bool, by row, decide which codes of ``pages`` may match."""
         span = self.layout.span
         offset = torch.arange(span, device=pages.device)
-        rows = (pages[:, None] * span + offset).clamp_(max=len(alive) - 1)
-        here = alive[rows] & (pages[:, None] * span + offset < self.count)
-        self.dead.view(-1, span)[pages] = ~here.gather(1, self.place.view(-1, span)[pages].long())
+        rows = (pages[:, None] * span + offset).clamp_(max=len(matchable) - 1)
+        here = matchable[rows] & (pages[:, None] * span + offset < self.count)
+        self.unmatchable.view(-1, span)[pages] = ~here.gather(
+            1, self.row_in_page.view(-1, span)[pages].long()
+        )
 
     def _write(self, page: int, rows: Tensor, norms: Tensor) -> None:
         span, group, groups = self.layout.span, self.layout.group, self.layout.tile_groups
@@ -135,7 +137,7 @@ class Codes:
         order = rank.argsort(1).view(-1, groups, group).transpose(1, 2).reshape(count, span)
         base = torch.arange(0, count * span, span, device=rows.device)[:, None]
         source = (order + base).flatten()
-        dead = source >= len(rows)
+        is_padding = source >= len(rows)
         if missing:
             vectors, largest = padded(vectors, (0, 0, 0, missing)), padded(largest, (0, missing))
         vectors, largest = vectors.index_select(0, source), largest[source]
@@ -149,9 +151,9 @@ class Codes:
             slice(page * self.layout.groups, None),
         )
         self.codes[at, : self.channels] = coded.codes
-        self.place[at], self.dead[at] = order.flatten().short(), dead
+        self.row_in_page[at], self.unmatchable[at] = order.flatten().short(), is_padding
         error, size, bias = (
-            values.masked_fill(dead, lowest).view(-1, group, groups).amax(1).flatten()
+            values.masked_fill(is_padding, lowest).view(-1, group, groups).amax(1).flatten()
             for values, lowest in ((coded.error, 0), (coded.size, 0), (coded.bias, -torch.inf))
         )
         bias = bias.clamp(min=-1e37)  # a group of padding
@@ -163,8 +165,8 @@ class Codes:
         rows, device = pages * self.layout.span, self.device
         width = self.layout.width(self.channels)
         self.codes = torch.zeros(rows, width, dtype=torch.int8, device=device)
-        self.place = torch.zeros(rows, dtype=torch.int16, device=device)
-        self.dead = torch.ones(rows, dtype=torch.bool, device=device)
+        self.row_in_page = torch.zeros(rows, dtype=torch.int16, device=device)
+        self.unmatchable = torch.ones(rows, dtype=torch.bool, device=device)
         self.bounds = torch.zeros(pages * self.layout.groups, 4, dtype=torch.float32, device=device)
         self.norms = torch.zeros(rows, dtype=torch.float32, device=device)
 
@@ -183,16 +185,16 @@ class Codes:
             own.copy_(read(name, own.dtype, tuple(own.shape)))
 
     def _in_use(self, of: "Codes | None" = None) -> dict[str, Tensor]:
-        """As many of the tensors of these codes, or others, as these have rows."""
+        """As many of the tensors of these codes, or others, as these have rows, named as in a file."""
         of, pages = of or self, self.pages
         rows = pages * self.layout.span
         return {
             "codes": of.codes[:rows],
-            "place": of.place[:rows],
-            "dead": of.dead[:rows],
+            "place": of.row_in_page[:rows],
+            "dead": of.unmatchable[:rows],
             "bounds": of.bounds[: pages * self.layout.groups],
             "norms": of.norms[: self.count],
         }
 
     def _tensors(self) -> tuple[Tensor, ...]:
-        return self.codes, self.place, self.dead, self.bounds, self.norms
+        return self.codes, self.row_in_page, self.unmatchable, self.bounds, self.norms

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from .order import MAX_ROWS
 
+ID_LIMIT = 2**63
+"""Above every id."""
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -48,9 +50,9 @@ def require_device(name: str, value: torch.device | str | int) -> torch.device:
         )
     reason = "it holds no data"
     try:
-        place = torch.empty(0, device=value).device
-        if place.type != "meta":
-            return place
+        found = torch.empty(0, device=value).device
+        if found.type != "meta":
+            return found
     except Exception as error:  # every backend has its own
         reason = str(error).partition("\n")[0]
     there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
@@ -125,6 +127,13 @@ def require_same_channels(queries: Tensor, prototypes: Sequence[Tensor]) -> None
         raise ValueError(
             f"queries and prototypes must have equally many channels; "
             f"got {queries.shape[1]} and {prototypes[0].shape[1]}"
+        )
+
+
+def require_bank_channels(name: str, value: Tensor, channels: int) -> None:
+    if value.shape[1] != channels:
+        raise ValueError(
+            f"{name} must have the bank's {channels} channels; got {tuple(value.shape)}"
         )
 
 

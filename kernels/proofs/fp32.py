@@ -35,11 +35,11 @@ U64 = 2.0**-53
 TINY = 2.0**-126
 LARGEST = (2 - 2.0**-23) * 2.0**127
 """The largest number of fp32."""
-LARGEST_TAME_NORM = 1e18
+LARGEST_NORM = 1e18
 """Norms up to here keep every fp32 product and sum of a dot or l2 screen below overflow."""
 SHORT_NORM, LONG_NORM = 2.0**-40, 2.0**50
 """Of products of shorter vectors, underflow takes more than roundings do; longer ones have
-neighbours in size that are not tame."""
+neighbours in size that are out of range."""
 MAX_CHANNELS = 1 << 21
 """Up to here the 1.5 C + 16 roundings of an fp32 screen make a relative error below 1/4. With more
 channels nothing below is proven of it: bounds are infinite, and exclude nothing."""

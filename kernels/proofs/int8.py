@@ -36,7 +36,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .fp32 import LARGEST, LARGEST_TAME_NORM, U32, U64, fp64_slack
+from .fp32 import LARGEST, LARGEST_NORM, U32, U64, fp64_slack
 
 LARGEST_CODE = 127
 MAX_CHANNELS = 1 << 15
@@ -176,7 +176,7 @@ def query_terms(queries: CodedQueries, norms: Tensor, origin_norm: float, metric
     if metric == "l2":
         slack = fp64_slack(queries.codes.shape[1]) * (norms + origin_norm).square()
         shift = shift + slack - 0.5 * norms.square()
-    unbounded = (queries.norm > LARGEST_TAME_NORM) | ~(shift.abs() <= LARGEST_TAME_NORM**2)
+    unbounded = (queries.norm > LARGEST_NORM) | ~(shift.abs() <= LARGEST_NORM**2)
     shift = shift.masked_fill(unbounded, torch.inf).masked_fill(~norms.isfinite(), -torch.inf)
     return torch.stack([queries.scale, queries.error, queries.norm, shift]).float()
 
@@ -213,6 +213,6 @@ def group_upper_bounds(terms: Tensor, bounds: Tensor, maxima: Tensor, metric: st
     reach = product.abs() + spread + residual + bias.abs() + c.abs()
     upper = total + (reach * UPPER_MARGIN + UPPER_FLOOR)
     upper = upper * 2 if metric == "l2" else upper
-    in_range = (upper == upper) & (size <= LARGEST_TAME_NORM)
+    in_range = (upper == upper) & (size <= LARGEST_NORM)
     upper = torch.where(in_range, upper, torch.inf)
     return torch.where((maxima == LOWEST) | (c == -torch.inf), -torch.inf, upper)

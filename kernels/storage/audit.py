@@ -53,8 +53,8 @@ def _wrong(part: Codes, first: int, vectors: Tensor, norms: Tensor) -> str | Non
     stop = -(-(first + len(norms)) // part.layout.span) * part.layout.span
     positions = torch.arange(first, stop, device=part.device)
     row = part.slots(positions) - first
-    alive = ~part.dead[first:stop] & (row < len(norms))
-    positions, row = positions[alive], row[alive]
+    matchable = ~part.unmatchable[first:stop] & (row < len(norms))
+    positions, row = positions[matchable], row[matchable]
     scale, error, size, bias = part.bounds[part.layout.group_of(positions)].double().unbind(1)
     coded = part.codes[positions, : part.channels].double() * scale[:, None]
     vectors = part.frame.prototypes(vectors, norms)[row].double()

@@ -22,7 +22,7 @@ from ..contract.arguments import require_vectors
 from ..contract.finite import NONFINITE
 from ..contract.metrics import METRICS
 from ..files.tensor_file import BANK, Part, TensorFile, open_mapped, write
-from ..proofs.fp32 import LARGEST_TAME_NORM
+from ..proofs.fp32 import LARGEST_NORM
 from .coder import SCREENS, Coder
 from .collection import Collection
 from .ids import as_ids, require_unique
@@ -200,17 +200,19 @@ class _Reader:
     def _require_sound(self, codes: Codes, collection: Collection) -> None:
         """What codes must be whatever the vectors are, so that no search reads where none are."""
         span, device = codes.layout.span, codes.device
-        place, order = codes.place.view(-1, span), torch.arange(span, device=device)
-        self._require(place.sort(1).values == order, "places are no permutation of a page")
+        in_order = torch.arange(span, device=device)
+        rows = codes.row_in_page.view(-1, span).sort(1).values
+        self._require(rows == in_order, "places are no permutation of a page")
         scale, error, size, bias = codes.bounds.unbind(1)
         self._require((scale > 0) & (scale + bias).isfinite(), "scales are not positive numbers")
         self._require((error >= 0) & (size >= 0) & (error + size).isfinite(), "bounds are negative")
-        self._require((codes.norms >= 0) & (codes.norms <= LARGEST_TAME_NORM), "norms are no norms")
-        dead, alive = codes.dead.clone(), collection.matchable()
-        if alive is None:
-            alive = torch.ones(len(collection), dtype=torch.bool, device=device)
-        codes.close(torch.arange(codes.pages, device=device), alive)
-        self._require(dead == codes.dead, "dead codes are not those of rows that never match")
+        self._require((codes.norms >= 0) & (codes.norms <= LARGEST_NORM), "norms are no norms")
+        saved, matchable = codes.unmatchable.clone(), collection.matchable()
+        if matchable is None:
+            matchable = torch.ones(len(collection), dtype=torch.bool, device=device)
+        codes.close(torch.arange(codes.pages, device=device), matchable)
+        same = saved == codes.unmatchable
+        self._require(same, "dead codes are not those of rows that never match")
 
     def _require(self, sound: Tensor, what: str) -> None:
         if not bool(sound.all()):

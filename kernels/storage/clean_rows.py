@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..contract import finite
 from ..contract.chunks import Rows
-from ..proofs.fp32 import LARGEST_TAME_NORM
+from ..proofs.fp32 import LARGEST_NORM
 
 _ELEMENTS = 1 << 19
 
@@ -17,9 +17,9 @@ def screen_norms(vectors: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def is_tame(norms: Tensor) -> bool:
+def is_in_range(norms: Tensor) -> bool:
     """Whether vectors with these norms, fp32, can be coded: finite, and far from overflow."""
-    return bool(norms.max() <= LARGEST_TAME_NORM)
+    return bool(norms.max() <= LARGEST_NORM)
 
 
 def cleaned(
@@ -31,7 +31,7 @@ def cleaned(
     """
     vectors = rows.span(start, stop, device)
     norms = screen_norms(vectors)
-    if is_tame(norms):
+    if is_in_range(norms):
         return vectors, norms, None
     bad = ~finite.norms(vectors).isfinite()
     if not exclude:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..codes.frame import fitted_frame
 from ..codes.layout import Layout
 from ..codes.pages import Codes
-from .clean_rows import cleaned, is_tame
+from .clean_rows import cleaned, is_in_range
 from .collection import Collection
 
 SCREENS = ("auto", "int8", "float")
@@ -62,7 +62,7 @@ class Coder:
                 vectors, norms, bad = cleaned(rows, at, stop, device, exclude)
                 if bad is not None:
                     excluded.append(bad.nonzero()[:, 0] + at)
-                if part is None or not is_tame(norms):
+                if part is None or not is_in_range(norms):
                     codes = None  # the others, too, are looked at for what is not finite
                 elif codes is not None:
                     part.write((at - part.first_row) // part.layout.span, vectors, norms)

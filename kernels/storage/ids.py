@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from ..concurrency.room import Room
-from ..contract.arguments import require_dense, require_int
+from ..contract.arguments import ID_LIMIT, require_dense, require_int
 
-LIMIT = 2**63
-"""Above every id."""
 INTEGERS = (
     *(torch.int64, torch.int32, torch.int16, torch.int8),
     *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),
@@ -146,8 +144,8 @@ def as_ids(ids: object) -> Tensor:
         array = np.array([_as_id(value) for value in array], dtype=np.int64)
     if array.dtype.kind == "i" and (array < 0).any():
         raise ValueError(f"ids must not be negative; got {_shown(array[array < 0])}")
-    if array.dtype.kind == "u" and (array >= LIMIT).any():
-        raise ValueError(f"ids must be below 2^63; got {_shown(array[array >= LIMIT])}")
+    if array.dtype.kind == "u" and (array >= ID_LIMIT).any():
+        raise ValueError(f"ids must be below 2^63; got {_shown(array[array >= ID_LIMIT])}")
     return torch.from_numpy(array.astype(np.int64))
 
 
@@ -179,7 +177,7 @@ def _as_id(value: object) -> int:
         names = isinstance(value, (str, bytes))
         hint = ". Names stay beside the bank, in a list: names[i] is that of id i" * names
         raise TypeError(f"ids must be integers; got {reprlib.repr(value)}{hint}") from None
-    if not 0 <= number < LIMIT:
+    if not 0 <= number < ID_LIMIT:
         rule = "not be negative" if number < 0 else "be below 2^63"
         raise ValueError(f"ids must {rule}; got {number}")
     return number

@@ -70,7 +70,7 @@ class FloatScan:
         """Add the chunk's survivors to the candidates; False if it has to be scored as a whole."""
         groups = -(-len(chunk.rows) // self.block.plan.group)
         self._screen(chunk, screen, groups * self.block.plan.group, normalise)
-        if not bool(self.chunk_norms.max() <= fp32.LARGEST_TAME_NORM):
+        if not bool(self.chunk_norms.max() <= fp32.LARGEST_NORM):
             cleaned = self._cleaned(chunk)
             if cleaned is not chunk:
                 return self._scan_screened(cleaned, screen)

@@ -58,7 +58,7 @@ class FloatScreen:
             self.floats = queries.float()
         self._bounds = (self.lengths * 1.0001).float()[:, None]
         self._one = self._bounds.new_ones(1, 1)
-        in_range = metric == "cosine" or bool(self.lengths.max() <= fp32.LARGEST_TAME_NORM)
+        in_range = metric == "cosine" or bool(self.lengths.max() <= fp32.LARGEST_NORM)
         self.works = in_range and roundoff < math.inf
         self._slack = fp32.fp32_slack(metric, self.channels, roundoff)
 

@@ -66,7 +66,7 @@ class Int8Scan:
         if self.sieve is None or not self._scan(self.sieve, _Pages(codes, first_page, last_page)):
             start, stop = (page * codes.layout.span for page in (first_page, last_page))
             start, stop = codes.first_row + start, codes.first_row + min(stop, codes.count)
-            self.scan_in_float(start, stop, codes.alive(first_page, last_page))
+            self.scan_in_float(start, stop, codes.matchable(first_page, last_page))
 
     def _scan(self, sieve: "_Sieve", pages: "_Pages") -> bool:
         """Whether the pages were dealt with: False where too many members are left."""
@@ -101,10 +101,10 @@ class Int8Scan:
         self.repaired |= torch.bincount(queries, minlength=len(self.repaired)) > most
         return False
 
-    def scan_in_float(self, start: int, stop: int, alive: Tensor | None = None) -> None:
+    def scan_in_float(self, start: int, stop: int, matchable: Tensor | None = None) -> None:
         """Bring in rows start..stop of all prototypes by the float scan.
 
-        ``alive`` (stop - start,) bool, True where a row may match.
+        ``matchable`` (stop - start,) bool, True where a row may match.
         """
         block, step = self.block, self.block.plan.chunk_rows
         if block.screen is None:
@@ -112,8 +112,8 @@ class Int8Scan:
         for at in range(start, stop, step):
             to = min(at + step, stop)
             may = block.request.mask_of(at, to)
-            if alive is not None:
-                here = alive[at - start : to - start]
+            if matchable is not None:
+                here = matchable[at - start : to - start]
                 may = here if may is None else may & here
             rows = block.prototypes.span(at, to, block.queries.device)
             self.float_scan.scan(rows, at, may)
@@ -123,10 +123,10 @@ class Int8Scan:
         count = len(pages.codes) * len(self.coded.codes)
         products = self.products[:count].view(len(self.coded.codes), -1)
         products = multiply_codes(self.coded.codes, pages.codes, out=products)
-        closed = pages.dead if bool(pages.dead.any()) else None
+        closed = pages.unmatchable if bool(pages.unmatchable.any()) else None
         mask = self.block.request.mask
         if mask is not None:
-            closed = pages.dead | ~mask[..., pages.rows_of_all()]
+            closed = pages.unmatchable | ~mask[..., pages.rows_of_all()]
         return products if closed is None else products.masked_fill_(closed, int8.LOWEST)
 
     def _raise_early(
@@ -165,7 +165,7 @@ class _Pages:
         self.first = first_page * codes.layout.span
         self.last = min(last_page * codes.layout.span, codes.count)
         at = slice(self.first, last_page * codes.layout.span)
-        self.codes, self.dead = codes.codes[at], codes.dead[at]
+        self.codes, self.unmatchable = codes.codes[at], codes.unmatchable[at]
         groups = slice(first_page * codes.layout.groups, last_page * codes.layout.groups)
         self.bounds, self.norms = codes.bounds[groups], codes.norms
 

@@ -8,7 +8,7 @@ from ..codes.pages import Codes
 from ..contract.chunks import Rows
 from ..contract.matches import Found
 from ..contract.request import Request
-from ..storage.clean_rows import cleaned, is_tame
+from ..storage.clean_rows import cleaned, is_in_range
 from .int8_scan import LAYOUT, Int8Scan
 from .plan import Plan
 from .query_block import QueryBlock
@@ -96,7 +96,7 @@ def _products(queries: Tensor, plan: Plan) -> Tensor:
 def _code(codes: Codes, rows: Rows, start: int, stop: int, exclude: bool) -> bool:
     """Whether ``codes`` now are those of rows start..stop: False where numbers are too large."""
     vectors, norms, bad = cleaned(rows, start, stop, codes.device, exclude)
-    if not is_tame(norms):
+    if not is_in_range(norms):
         return False
     codes.first_row = start
     codes.write(0, vectors, norms)

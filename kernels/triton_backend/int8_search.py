@@ -190,7 +190,7 @@ def _search_run(
     own = every if mask is None else mask.view(torch.uint8)[..., first_row : first_row + len(rows)]
     originals = launches.Originals(
         first_row, rows, own.expand(count, len(rows)),
-        codes.place[at], codes.dead.view(torch.uint8)[at], span,
+        codes.row_in_page[at], codes.unmatchable.view(torch.uint8)[at], span,
     )  # fmt: skip
     bounds = _scan(block, codes, run, originals, 0 if mask is None else mask.ndim, plan)
     kept, first = min(plan.kept, bounds.shape[1]), min(plan.first, bounds.shape[1])

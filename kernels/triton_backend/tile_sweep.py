@@ -116,7 +116,9 @@ def _int8(queries: int, rows: int, channels: int, device: torch.device, workspac
     flags = torch.zeros(3, dtype=torch.int32, device=device)
     block = int8_search._prepare(q, codes.frame, plan, flags)
     every = flags.new_ones(1, dtype=torch.uint8).expand(count, rows)
-    originals = Originals(0, p, every, codes.place, codes.dead.view(torch.uint8), layout.span)
+    originals = Originals(
+        0, p, every, codes.row_in_page, codes.unmatchable.view(torch.uint8), layout.span
+    )
     run = slice(0, codes.pages)
 
     def scan(tile: Tile) -> Tensor:

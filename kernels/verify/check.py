@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..concurrency.fit_thread import in_fit_thread
 from ..contract import arguments, metrics
-from .intervals import attainable
+from .intervals import score_interval
 from .report import LISTED, Disagreement, Verification
 
 _COSINE_EPS = 1e-8
@@ -151,12 +151,12 @@ class _Problem:
             yield first, _scores(queries, prototypes, self.metric).float() + 0.0, allowed
             first += len(part)
 
-    def attainable(self, row: int, index: int) -> tuple[float, float]:
+    def interval(self, row: int, index: int) -> tuple[float, float]:
         """Least and greatest fp32 score that an fp64 evaluation of one pair can give."""
         for chunk in self.chunks:
             if index < len(chunk):
                 query, prototype = self.queries[row].double(), chunk[index].double()
-                return attainable(query.tolist(), prototype.tolist(), self.metric)
+                return score_interval(query.tolist(), prototype.tolist(), self.metric)
             index -= len(chunk)
         raise IndexError(index)
 
@@ -185,8 +185,9 @@ def _examine(
     if indices.numel() == 0:
         return torch.zeros_like(rows, dtype=torch.bool), 0.0
     empty = (indices == -1) & (scores == -inf)
-    places = indices.masked_fill(empty, _NEVER)
-    wrong = _out_of_order(scores, places) | _repeated(places)
+    order_indices = indices.masked_fill(empty, _NEVER)
+    last = scores[:, -1], order_indices[:, -1]
+    wrong = _out_of_order(scores, order_indices) | _repeated(order_indices)
     listed, own = torch.zeros_like(empty), torch.full_like(scores, torch.nan)
     for first, table, allowed in problem.tables(rows):
         here = (indices >= first) & (indices < first + table.shape[1])
@@ -194,13 +195,13 @@ def _examine(
         column = indices[r, rank] - first
         own[r, rank], listed[r, rank] = table[r, column], allowed[r, column]
         allowed[r, column] = False  # from here on: left out
-        _mark_left_out(wrong, problem, rows, first, table, allowed, (scores[:, -1], places[:, -1]))
+        _mark_left_out(wrong, problem, rows, first, table, allowed, last)
     wrong |= ~(listed | empty).all(1)
     differs = listed & (scores != own)
     for i in (differs.any(1) & ~wrong).nonzero()[:, 0].tolist():
         ranks = differs[i].nonzero()[:, 0]
         pairs = zip(scores[i, ranks].tolist(), indices[i, ranks].tolist(), strict=True)
-        spans = ((score, problem.attainable(int(rows[i]), index)) for score, index in pairs)
+        spans = ((score, problem.interval(int(rows[i]), index)) for score, index in pairs)
         wrong[i] = not all(least <= score <= greatest for score, (least, greatest) in spans)
     apart = (scores.double() - own.double()).abs().nan_to_num(nan=inf, posinf=inf)
     return wrong, float(apart.masked_fill(~listed | (scores == own), 0).max())
@@ -225,7 +226,7 @@ def _mark_left_out(
     for i in (ahead.any(1) & ~wrong).nonzero()[:, 0].tolist():
         rivals = ahead[i].nonzero()[:, 0]
         best_first = indices[rivals[table[i, rivals].argsort(descending=True)]].tolist()
-        least = ((problem.attainable(int(rows[i]), index)[0], index) for index in best_first)
+        least = ((problem.interval(int(rows[i]), index)[0], index) for index in best_first)
         wrong[i] = any(_precedes(*match, last[0][i], last[1][i]) for match in least)
 
 
@@ -236,17 +237,17 @@ def _precedes(
     return (score > other_score) | ((score == other_score) & (index < other_index))
 
 
-def _out_of_order(scores: Tensor, places: Tensor) -> Tensor:
+def _out_of_order(scores: Tensor, order_indices: Tensor) -> Tensor:
     """Queries (R,) with a match that neither precedes the next one nor is as empty."""
-    before, after = places[:, :-1], places[:, 1:]
+    before, after = order_indices[:, :-1], order_indices[:, 1:]
     ordered = _precedes(scores[:, :-1], before, scores[:, 1:], after)
     return ~(ordered | ((before == _NEVER) & (after == _NEVER))).all(1)
 
 
-def _repeated(places: Tensor) -> Tensor:
+def _repeated(order_indices: Tensor) -> Tensor:
     """Queries (R,) with one prototype at two ranks."""
-    places = places.sort(1).values
-    return ((places[:, 1:] == places[:, :-1]) & (places[:, 1:] != _NEVER)).any(1)
+    ordered = order_indices.sort(1).values
+    return ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != _NEVER)).any(1)
 
 
 def _disagreements(

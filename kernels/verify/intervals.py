@@ -30,7 +30,7 @@ import torch
 COSINE_EPS = Fraction(1e-8)
 
 
-def attainable(
+def score_interval(
     query: Sequence[float], prototype: Sequence[float], metric: str
 ) -> tuple[float, float]:
     """Least and greatest fp32 score that an fp64 evaluation can give two finite vectors."""

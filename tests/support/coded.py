@@ -13,7 +13,7 @@ from flashmatch.kernels.storage.clean_rows import screen_norms
 
 
 def coded(prototypes: list[Tensor], metric: str, layout: Layout) -> Codes:
-    """Codes of all rows, of which those that are not finite are dead."""
+    """Codes of all rows, of which those that are not finite never match."""
     whole = torch.cat(prototypes)
     is_finite = norms(whole).isfinite()
     whole = whole.where(is_finite[:, None], 0)
@@ -23,8 +23,8 @@ def coded(prototypes: list[Tensor], metric: str, layout: Layout) -> Codes:
     return codes
 
 
-def close(codes: Codes, alive: Tensor) -> None:
-    codes.close(torch.arange(codes.pages, device=alive.device), alive)
+def close(codes: Codes, matchable: Tensor) -> None:
+    codes.close(torch.arange(codes.pages, device=matchable.device), matchable)
 
 
 def on(device: str, problem: Problem) -> tuple[Tensor, Rows, Tensor | None]:

@@ -10,14 +10,14 @@ import triton
 import triton.language as tl
 
 from ...proofs import int8 as bounds_int8
-from ...proofs.fp32 import LARGEST_TAME_NORM
+from ...proofs.fp32 import LARGEST_NORM
 from .float_scan import bits_of, members_apart, tile_of
 from .rescore import BLOCK_C, INF, SCAN_SIZES, load_fp64, square_norm
 
 LOWEST = tl.constexpr(bounds_int8.LOWEST)
 MARGIN = tl.constexpr(bounds_int8.UPPER_MARGIN)
 FLOOR = tl.constexpr(bounds_int8.UPPER_FLOOR)
-LARGEST = tl.constexpr(LARGEST_TAME_NORM)
+LARGEST = tl.constexpr(LARGEST_NORM)
 
 
 @triton.jit(do_not_specialize=["n_queries"])
