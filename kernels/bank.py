@@ -1,7 +1,7 @@
 """The door for a bank: prototypes prepared once, searched many times, added to and removed from."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,15 +11,14 @@ from .concurrency.fit_thread import in_fit_thread
 from .concurrency.succession import Succession
 from .contract import arguments
 from .contract.finite import NONFINITE
-from .contract.matches import Matches
+from .contract.matches import Matches, no_matches
 from .contract.metrics import METRICS
 from .contract.naming import named
 from .contract.request import Request
 from .dispatch import layout_for
 from .files.tensor_file import TensorFile, open_matrix
 from .storage import bank_file
-from .storage.coder import SCREENS, Coder
-from .storage.collection import Collection
+from .storage.coder import SCREENS
 from .storage.counts import BankStats
 from .storage.prepared import Prepared, prepared
 from .transforms import transformable_topk
@@ -56,8 +55,7 @@ class PrototypeBank:
         progress: show a bar while preparing; None = in a terminal, if it takes long.
 
     Raises:
-        TypeError, ValueError, FileNotFoundError: naming the argument, what was expected, and what
-            was given.
+        TypeError, ValueError, FileNotFoundError: naming argument, expectation and value.
 
     Preparing reads every vector once, O(M C), and holds 64 MiB or so at a time beside the codes.
     """
@@ -101,28 +99,26 @@ class PrototypeBank:
             Scores are differentiable with respect to the queries.
 
         Raises:
-            TypeError, ValueError: naming the argument, what was expected, and what was given.
+            TypeError, ValueError: naming argument, expectation and value.
 
-        Time is O(Q M C); memory beyond inputs and outputs is at most
-        ``flashmatch.kernels.WORKSPACE_BYTES``.
+        Time is O(Q M C); memory beyond inputs and outputs at most ``kernels.WORKSPACE_BYTES``.
         """
         state = self._state  # this one, whatever others make of the bank meanwhile
-        rows = state.collection
+        collection, vectors = state.collection, state.collection.rows
         arguments.require_vectors("queries", queries)
-        arguments.require_bank_channels("queries", queries, rows.rows.channels)
-        k = arguments.require_k(k, len(rows))
+        arguments.require_bank_channels("queries", queries, vectors.channels)
+        k = arguments.require_k(k, len(collection))
         count = queries.shape[0]  # len() is no symbol
-        arguments.require_mask(mask, count, len(rows), queries.device)
+        arguments.require_mask(mask, count, len(collection), queries.device)
         if count == 0 or k == 0:
-            empty = queries.new_empty(count, k, dtype=torch.float32)
-            return Matches(empty, empty.long())
+            return no_matches(queries, k)
         device, bank = queries.device, state
         if torch.compiler.is_exporting():  # the program outlives this bank: it keeps the vectors
-            bank, mask = None, rows.mask_by_row(mask)
+            bank, mask = None, collection.mask_by_row(mask)
             mask = mask if mask is None else mask.to(device)
         request = Request(k, state.coder.metric, mask, exclude=state.nonfinite == "exclude")
-        scores, found = transformable_topk(queries, rows.rows.chunks, request, bank)
-        return Matches(scores, rows.positions(found.to(rows.device)).to(device))
+        scores, rows = transformable_topk(queries, vectors.chunks, request, bank)
+        return Matches(scores, collection.positions(rows.to(collection.device)).to(device))
 
     @_ANY_MODE
     def add(self, prototypes: Tensor | Sequence[Tensor], ids: object = None) -> Tensor:
@@ -164,7 +160,7 @@ class PrototypeBank:
         Raises:
             TypeError, ValueError: not a 1-D int64 tensor of positions from 0 to len(self) - 1.
         """
-        rows = self._rows
+        rows = self._state.collection
         if positions is not None:
             arguments.require_positions("positions", positions, len(rows))
         return in_fit_thread(rows.rows.chunks, rows.take, positions)
@@ -179,8 +175,14 @@ class PrototypeBank:
         Raises:
             ValueError, OSError: ``path`` is no file, or cannot be written.
         """
+        self._save(path, {}, {})
+
+    def _save(
+        self, path: str | os.PathLike, more: Mapping[str, Tensor], metadata: Mapping[str, str]
+    ) -> None:
+        """``more`` tensors and ``metadata`` are an adapter's; ``load`` leaves them alone."""
         state = self._state
-        in_fit_thread(state.collection.rows.chunks, bank_file.save, path, state)
+        in_fit_thread(state.collection.rows.chunks, bank_file.save, path, state, more, metadata)
 
     @classmethod
     @_ANY_MODE
@@ -201,8 +203,7 @@ class PrototypeBank:
                 checksums where they are 64 MiB or less, which takes some 20 ms.
 
         Raises:
-            FileNotFoundError, ValueError: no such file, not the file of a bank, or a damaged one,
-                and what is wrong with it.
+            FileNotFoundError, ValueError: no such file, or what is wrong with it.
         """
         bank = cls.__new__(cls)
         where = arguments.require_device("device", "cpu" if device is None else device)
@@ -215,9 +216,8 @@ class PrototypeBank:
         """Read all vectors, and raise where they are not those that were saved, or prepared.
 
         Every block of rows of a loaded file is compared with its checksum, which finds whatever
-        changed on the disk; then every bound that searches rely on is measured again, which finds
-        whatever changed in memory that matters to them. Files written before checksums were
-        (format 1) have only the second.
+        changed on the disk; files of format 1 have none. Then every bound that searches rely on is
+        measured again, which finds whatever changed in memory that matters to them.
 
         Raises:
             ValueError: naming the file and the rows that differ.
@@ -249,10 +249,10 @@ class PrototypeBank:
         self._begin(Prepared(**parts))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._state.collection)
 
     def __repr__(self) -> str:
-        rows = self._rows
+        rows = self._state.collection
         return (
             f"PrototypeBank({len(rows)} x {rows.rows.channels}, metric={self.metric!r}, "
             f"screen={self.screen!r}, dtype={rows.rows.dtype}, device='{rows.device}')"
@@ -261,31 +261,31 @@ class PrototypeBank:
     @property
     def dim(self) -> int:
         """Channels C."""
-        return self._rows.rows.channels
+        return self._state.collection.rows.channels
 
     @property
     def metric(self) -> str:
-        return self._coder.metric
+        return self._state.coder.metric
 
     @property
     def screen(self) -> str:
         """``"int8"`` or ``"float"``, whichever is in use: norms beyond 1e18 need float."""
-        return self._coder.screen
+        return self._state.coder.screen
 
     @property
     def dtype(self) -> torch.dtype:
         """One that holds all vectors exactly."""
-        return self._rows.rows.dtype
+        return self._state.collection.rows.dtype
 
     @property
     def device(self) -> torch.device:
         """Where codes lie and searches run."""
-        return self._rows.device
+        return self._state.collection.device
 
     @property
     def ids(self) -> Tensor:
         """(M,) int64 on ``device``: the id of each position."""
-        return self._rows.ids.in_order.to(self.device, copy=True)
+        return self._state.collection.ids.in_order.to(self.device, copy=True)
 
     @property
     def nbytes(self) -> int:
@@ -297,11 +297,3 @@ class PrototypeBank:
     def stats(self) -> BankStats:
         """What searches took since the bank was made. Reading it waits for the device."""
         return self._state.counts.read()
-
-    @property
-    def _rows(self) -> Collection:
-        return self._state.collection
-
-    @property
-    def _coder(self) -> Coder:
-        return self._state.coder

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import dispatch, gradient
+from .contract.matches import no_matches
 from .contract.request import Request
 from .storage.prepared import Prepared, prepared_of
 
@@ -62,8 +63,8 @@ def topk_operator(
 
 @topk_operator.register_fake
 def _(queries: Tensor, prototypes: list[Tensor], k: int, *options: object) -> tuple[Tensor, Tensor]:
-    scores = queries.new_empty((queries.shape[0], k), dtype=torch.float32)
-    return scores, torch.empty_like(scores, dtype=torch.int64)
+    scores, indices = no_matches(queries, k)
+    return scores, indices
 
 
 @torch.library.custom_op("flashmatch::topk_backward", mutates_args=())

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from .contract import arguments
 from .contract.finite import NONFINITE
-from .contract.matches import Matches
+from .contract.matches import Matches, no_matches
 from .contract.metrics import METRICS
 from .contract.request import Request
 from .transforms import transformable_topk
@@ -66,9 +65,6 @@ def topk(
     if chunk_rows is not None:
         chunk_rows = arguments.require_int("chunk_rows", chunk_rows, least=1)
     if count == 0 or k == 0:
-        return Matches(
-            queries.new_empty(count, k, dtype=torch.float32),
-            queries.new_empty(count, k, dtype=torch.int64),
-        )
+        return no_matches(queries, k)
     request = Request(k, metric, mask, chunk_rows, exclude=nonfinite == "exclude")
     return Matches(*transformable_topk(queries, chunks, request))

@@ -122,7 +122,7 @@ def test_exact_on_hard_data(kind: str, metric: str) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_heavy_coordinates_are_rotated(metric: str) -> None:
     bank = check(problem("heavy", channels=256, metric=metric))
-    codes = bank._coder.codes
+    codes = bank._state.coder.codes
     assert codes is not None
     assert codes.frame.rotation is not None
 
@@ -423,7 +423,9 @@ def test_inputs_are_left_alone() -> None:
 def test_prototypes_are_not_copied() -> None:
     it = problem(rows=5000, channels=64)
     bank = bank_of(it)
-    assert [c.data_ptr() for c in bank._rows.rows.chunks] == [it.prototypes[0].data_ptr()]
+    assert [c.data_ptr() for c in bank._state.collection.rows.chunks] == [
+        it.prototypes[0].data_ptr()
+    ]
     assert bank.nbytes <= 5120 * (64 + 3 + 4 + 1) + 5000 * 9
     assert bank_of(it, screen="float").nbytes == 5000 * 9
 

@@ -354,7 +354,7 @@ def test_a_file_keeps_what_was_asked_for(path: Path, monkeypatch: pytest.MonkeyP
                 loaded = PrototypeBank.load(path)
                 in_use = {"auto": "int8" if there else "float"}.get(asked, asked)
                 assert loaded.screen == in_use
-                assert loaded._coder.asked == asked
+                assert loaded._state.coder.asked == asked
                 assert is_consistent(loaded)
 
 

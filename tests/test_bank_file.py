@@ -75,7 +75,7 @@ def test_codes_come_back_and_are_not_made_again(
     del coded_rows[:]
     loaded = PrototypeBank.load(path)
     assert coded_rows == []
-    codes, saved = loaded._coder.codes, bank._coder.codes
+    codes, saved = loaded._state.coder.codes, bank._state.coder.codes
     assert (codes.frame.rotation is not None) == (kind == "heavy")
     for name, (tensor,) in saved.in_use().items():
         assert torch.equal(codes.in_use()[name][0], tensor)
@@ -152,14 +152,14 @@ def test_a_norm_too_large_for_the_screen_is_saved_as_float(path: Path) -> None:
 def test_vectors_are_mapped_not_read(path: Path) -> None:
     PrototypeBank(rows_of()).save(path)
     loaded = PrototypeBank.load(path)
-    (chunk,) = loaded._rows.rows.chunks
+    (chunk,) = loaded._state.collection.rows.chunks
     mappings = Path("/proc/self/maps")
     if not mappings.exists():
         pytest.skip("nothing tells what is mapped here")
     assert _is_mapped_from(path, chunk.data_ptr())
     assert not _is_mapped_from(path, rows_of().data_ptr())
     loaded.remove(range(2000))  # nor is what is left copied
-    assert loaded._rows.rows.chunks[0].data_ptr() == chunk.data_ptr()
+    assert loaded._state.collection.rows.chunks[0].data_ptr() == chunk.data_ptr()
 
 
 def _is_mapped_from(path: Path, address: int) -> bool:

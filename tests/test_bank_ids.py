@@ -133,7 +133,7 @@ def test_most_rows_gone_are_forgotten(screen_after: str) -> None:
     kept = torch.cat([torch.arange(200), torch.arange(4200, 5000)])
     assert_same(bank, rows[kept], ids[kept].tolist())
     assert bank.nbytes < 0.4 * full
-    assert sum(map(len, bank._rows.rows.chunks)) == 1000
+    assert sum(map(len, bank._state.collection.rows.chunks)) == 1000
     bank.add(rows[gone], ids=ids[gone])
     assert_same(bank, rows[torch.cat([kept, gone])], ids[torch.cat([kept, gone])].tolist())
 
@@ -271,7 +271,7 @@ def test_many_tiny_additions_stay_few_chunks(screen: str) -> None:
     bank = PrototypeBank(rows[:0], screen=screen)
     for row in rows.split(1):
         bank.add(row)
-    assert len(bank._rows.rows.chunks) <= 2
+    assert len(bank._state.collection.rows.chunks) <= 2
     assert_same(bank, rows, list(range(700)))
 
 

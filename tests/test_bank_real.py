@@ -57,6 +57,6 @@ def test_features(features: Tensor, metric: str, monkeypatch: pytest.MonkeyPatch
     )
     if not INT8:
         return
-    assert bank._coder.codes.frame.rotation is not None  # a few channels outshine the others
+    assert bank._state.coder.codes.frame.rotation is not None  # a few channels outshine the others
     assert bank.stats.repaired == 0
     assert bank.stats.rows_rescored < 20 * len(queries)

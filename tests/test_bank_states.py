@@ -221,11 +221,11 @@ def test_changes_cost_what_they_touch(coded_rows: list[int]) -> None:
     for count in (1, 1, 10, 2000, 1):
         bank.add(rows_of(count))
     assert sum(coded_rows) <= 2013 + 6 * 1023
-    copied = [tensor.data_ptr() for tensor in bank._coder.codes._tensors()]
+    copied = [tensor.data_ptr() for tensor in bank._state.coder.codes._tensors()]
     for _ in range(3):  # with room behind them, whole pages are shared
         bank.add(rows_of(1100))
-    shared = [tensor.data_ptr() for tensor in bank._coder.codes._tensors()]
-    assert shared[0] == copied[0] or bank._coder.codes.count > 7 * 1024
+    shared = [tensor.data_ptr() for tensor in bank._state.coder.codes._tensors()]
+    assert shared[0] == copied[0] or bank._state.coder.codes.count > 7 * 1024
 
 
 def test_readers_never_wait_for_a_writer(bank: PrototypeBank) -> None:

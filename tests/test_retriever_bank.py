@@ -404,7 +404,7 @@ def test_a_bank_holds_a_byte_per_coordinate_and_no_vectors(made) -> None:
     retriever = retriever_of(vectors)
     retriever.predict(queries)
     assert made[0].nbytes <= 1.1 * vectors.numel()
-    (chunk,) = made[0]._rows.rows.chunks
+    (chunk,) = made[0]._state.collection.rows.chunks
     assert chunk.data_ptr() == retriever.prototype_vecs.data_ptr() == vectors.data_ptr()
 
 

@@ -7,7 +7,6 @@ import torch
 
 from ...kernels import PrototypeBank
 from ...kernels.concurrency.succession import Succession
-from ...kernels.storage import bank_file
 from .contents import Contents
 from .errors import InvalidIndexError
 from .id_map import IndexIDMap, IndexIDMap2
@@ -36,7 +35,7 @@ def write(index: Index, path: str | os.PathLike) -> None:
         (ids,) = contents.with_one_id_map().ids
         more[_ID_MAP] = torch.from_numpy(ids)
     metadata = {_INDEX: ",".join(around)} if around else {}
-    bank_file.save(path, contents.bank._state, more, metadata)
+    contents.bank._save(path, more, metadata)
 
 
 def read(path: str | os.PathLike, argument: str, device: torch.device) -> Index:

@@ -5,7 +5,6 @@ from torch import Tensor
 
 from ...kernels import topk
 from ...kernels.contract.arguments import require_int
-from ...kernels.torch_backend import rescore
 from .arrays import Array, matches, returned
 from .metrics import METRIC_L2, distances, metric_name
 from .tensors import matrix
@@ -48,7 +47,8 @@ def pairwise_distances(
 
 def _scores(queries: Tensor, rows: Tensor, metric: str) -> Tensor:
     strange = ~queries.isfinite().all(1), ~rows.isfinite().all(1)
-    scores = rescore.dense(queries.nan_to_num(0, 0, 0), rows.nan_to_num(0, 0, 0), metric)
+    found = topk(queries.nan_to_num(0, 0, 0), rows.nan_to_num(0, 0, 0), len(rows), metric=metric)
+    scores = torch.empty_like(found.scores).scatter_(1, found.indices, found.scores)
     for row in strange[0].nonzero()[:, 0].tolist():
         scores[row] = _arithmetic(queries[row], rows, metric)
     for row in strange[1].nonzero()[:, 0].tolist():

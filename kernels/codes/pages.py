@@ -23,8 +23,8 @@ _TILE_ELEMENTS = 1 << 19
 class Codes:
     """Codes of ``count`` rows from ``first_row`` on, in pages, on one device.
 
-    By position: ``codes`` (n, width) int8, ``row_in_page`` (n,) int16, ``unmatchable`` (n,) bool. By
-    group: ``bounds`` (groups, 4) fp32, as of ``group_bounds``. By row: ``norms`` (count,) fp32.
+    By position: ``codes`` (n, width) int8, ``row_in_page`` (n,) int16, ``unmatchable`` (n,) bool.
+    By group: ``bounds`` (groups, 4) fp32, of ``group_bounds``. By row: ``norms`` (count,) fp32.
 
     Those of a bank never change once others can see them. ``parts`` are all of a bank's: whole
     pages, which the next state shares, and behind them the last page, which it codes again.
@@ -185,7 +185,7 @@ class Codes:
             own.copy_(read(name, own.dtype, tuple(own.shape)))
 
     def _in_use(self, of: "Codes | None" = None) -> dict[str, Tensor]:
-        """As many of the tensors of these codes, or others, as these have rows, named as in a file."""
+        """Tensors of these codes, or others, as many as these have rows; named as in a file."""
         of, pages = of or self, self.pages
         rows = pages * self.layout.span
         return {

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree
 
@@ -17,6 +18,12 @@ class Matches(NamedTuple):
 
 # So that torch.export can save a program that returns one; torch offers no public way.
 _pytree._register_namedtuple(Matches, serialized_type_name="flashmatch.Matches")
+
+
+def no_matches(queries: Tensor, k: int) -> Matches:
+    """Of no queries, or none of each."""
+    scores = queries.new_empty(queries.shape[0], k, dtype=torch.float32)
+    return Matches(scores, torch.empty_like(scores, dtype=torch.int64))
 
 
 class Found(NamedTuple):

@@ -39,8 +39,8 @@ CHECKED_BYTES = 1 << 26
 def save(
     path: str | os.PathLike,
     state: Prepared,
-    more: Mapping[str, Tensor] | None = None,
-    metadata: Mapping[str, str] | None = None,
+    more: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
 ) -> None:
     """Rows that are there; codes only if nothing was removed, else ``load`` makes them anew.
 
@@ -69,8 +69,8 @@ def save(
         about["seed"] = None if rotation is None else rotation.seed
         about["layout"] = astuple(coder.codes.layout)
         about["fitted_on"] = coder.fitted_on
-    parts |= {name: _part(tensor) for name, tensor in (more or {}).items()}
-    write(path, parts, {"format": FORMAT, "bank": json.dumps(about), **(metadata or {})})
+    parts |= {name: _part(tensor) for name, tensor in more.items()}
+    write(path, parts, {"format": FORMAT, "bank": json.dumps(about), **metadata})
 
 
 def _part(*pieces: Tensor) -> Part:

@@ -10,7 +10,6 @@ from faiss_unpatched import faiss_unpatched  # noqa: F401
 
 import flashmatch
 import flashmatch.adapters.faiss as ours
-from flashmatch.kernels.storage import bank_file
 
 faiss = pytest.importorskip("faiss")
 
@@ -157,7 +156,7 @@ def test_damaged_files_are_refused_or_harmless(kind: str, tmp_path: Path) -> Non
 def test_id_maps_that_are_none(ids, name: str, tmp_path: Path) -> None:
     bank = made(ours, "IndexFlatIP")._prepared()
     more = {} if ids is None else {"id_map": torch.from_numpy(ids)}
-    bank_file.save(tmp_path / "index", bank._state, more, {"index": name})
+    bank._save(tmp_path / "index", more, {"index": name})
     with pytest.raises(ValueError, match=r"index.*no id map"):
         ours.read_index(tmp_path / "index")
 
@@ -166,6 +165,6 @@ def test_id_maps_that_are_none(ids, name: str, tmp_path: Path) -> None:
 def test_kinds_that_are_none(name: str, tmp_path: Path) -> None:
     bank = made(ours, "IndexFlatIP")._prepared()
     more = {"id_map": torch.from_numpy(IDS)}
-    bank_file.save(tmp_path / "index", bank._state, more, {"index": name})
+    bank._save(tmp_path / "index", more, {"index": name})
     with pytest.raises(ValueError, match=rf"its index is .{name}"):
         ours.read_index(tmp_path / "index")
