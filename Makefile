@@ -7,9 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
-SEARCHING := $(filter-out tests/test_bank_memory.py tests/test_bank_real.py,$(wildcard tests/test_bank*.py)) \
-	$(foreach name,topk topk_refusals bounds bounds_int8 edges_of_the_proof scales roundoff fit_threads \
-	verify ops workspace poison attainable retriever_bank info,tests/test_$(name).py)
+# What searches, or knows a processor; not what takes memory or time that no processor changes.
+SEARCHING := tests/kernels tests/retriever/test_bank.py \
+	$(foreach name,bank_memory bank_real torch_integration,--ignore=tests/kernels/test_$(name).py)
 FAULTS ?=
 N ?= 2000
 N_INTERPRETER ?= 150

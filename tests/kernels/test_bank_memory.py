@@ -18,7 +18,7 @@ from flashmatch.kernels.products import integers
 from flashmatch.kernels.torch_backend import plan
 
 ROWS, CHANNELS, QUERIES, K = 400_000, 128, 2000, 100
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MIB = 2**20
 SMALL = "small workspace"
 pytestmark = [

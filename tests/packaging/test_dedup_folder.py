@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "dedup_folder.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "dedup_folder.py"
 
 
 @pytest.fixture(scope="module")
