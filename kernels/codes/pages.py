@@ -105,10 +105,10 @@ class Codes:
         first, stop = first_page * span, min(last_page * span, self.count)
         positions = (~self.unmatchable[first : last_page * span]).nonzero()[:, 0] + first
         matchable = torch.zeros(stop - first, dtype=torch.bool, device=self.device)
-        matchable[self.slots(positions) - first] = True
+        matchable[self.rows_at(positions) - first] = True
         return matchable
 
-    def slots(self, positions: Tensor) -> Tensor:
+    def rows_at(self, positions: Tensor) -> Tensor:
         """Rows (n,) int64 of code ``positions`` (n,) int64."""
         page = torch.div(positions, self.layout.span, rounding_mode="floor")
         return page * self.layout.span + self.row_in_page[positions]

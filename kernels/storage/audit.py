@@ -52,7 +52,7 @@ def _wrong(part: Codes, first: int, vectors: Tensor, norms: Tensor) -> str | Non
         return "norms"
     stop = -(-(first + len(norms)) // part.layout.span) * part.layout.span
     positions = torch.arange(first, stop, device=part.device)
-    row = part.slots(positions) - first
+    row = part.rows_at(positions) - first
     matchable = ~part.unmatchable[first:stop] & (row < len(norms))
     positions, row = positions[matchable], row[matchable]
     scale, error, size, bias = part.bounds[part.layout.group_of(positions)].double().unbind(1)

@@ -161,7 +161,7 @@ class _Pages:
     def __init__(self, codes: Codes, first_page: int, last_page: int) -> None:
         self.layout, self.channels = codes.layout, codes.channels
         self.first_row = codes.first_row
-        self.row_at = codes.slots
+        self._rows_at = codes.rows_at
         self.first = first_page * codes.layout.span
         self.last = min(last_page * codes.layout.span, codes.count)
         at = slice(self.first, last_page * codes.layout.span)
@@ -177,7 +177,7 @@ class _Pages:
 
     def rows(self, positions: Tensor) -> Tensor:
         """Rows of codes, int64, that lie at ``positions`` among these."""
-        return self.row_at(self.first + positions)
+        return self._rows_at(self.first + positions)
 
     def rows_of_all(self) -> Tensor:
         """The row among all prototypes of each position; any row where there is none."""

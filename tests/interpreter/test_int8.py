@@ -209,7 +209,7 @@ def test_bounds_are_those_of_the_twin(metric: str, queries: int) -> None:
     )
     bounds = int8_search._scan(block, codes, slice(0, codes.pages), originals, 2, plan)[:queries]
 
-    slots = codes.slots(torch.arange(384)).clamp(max=299)  # the tiles in use
+    slots = codes.rows_at(torch.arange(384)).clamp(max=299)  # the tiles in use
     products = (block.codes[:queries].long() @ codes.codes[:384].long().T).int()
     allowed = mask[:, slots] & ~codes.dead[:384]
     exact = reference.scores(q, p, metric)[:, slots].masked_fill(~allowed, -torch.inf)

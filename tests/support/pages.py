@@ -16,7 +16,12 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 KINDS = ("python", "text", "diff", "bash")
 RUNS_IN = {
-    "tests": ("README.md", "docs/integrations/metrics.md", "docs/integrations/torch.md"),
+    "tests": (
+        "README.md",
+        "docs/architecture.md",
+        "docs/integrations/metrics.md",
+        "docs/integrations/torch.md",
+    ),
     "dropin": (
         "docs/integrations/faiss.md",
         "docs/integrations/lightly.md",

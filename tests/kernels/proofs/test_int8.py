@@ -191,8 +191,8 @@ def test_no_pair_that_reaches_a_threshold_is_excluded(
         codes = Codes(it.frame, LAYOUT, count, channels)
         codes.write(0, it.prototypes, screen_norms(it.prototypes))
         places = (~codes.unmatchable).nonzero()[:, 0]
-        assert torch.equal(codes.slots(places).sort().values, torch.arange(count))
-        values = it.values[:, codes.slots(places).numpy()]
+        assert torch.equal(codes.rows_at(places).sort().values, torch.arange(count))
+        values = it.values[:, codes.rows_at(places).numpy()]
         products = (it.coded.codes.double() @ codes.codes[places, :channels].double().T).numpy()
         page = torch.div(places, LAYOUT.span, rounding_mode="floor")
         group = page * LAYOUT.groups + places % LAYOUT.groups

@@ -32,7 +32,7 @@ def bounds_and_best(
     metric, norms = codes.frame.metric, finite.norms(queries)
     queries = queries.double().where(norms.isfinite()[:, None], 0)
     block = codes.frame.queries(queries, norms.where(norms.isfinite(), 0))
-    slots = codes.slots(torch.arange(len(codes.codes))).clamp(max=len(prototypes) - 1)
+    slots = codes.rows_at(torch.arange(len(codes.codes))).clamp(max=len(prototypes) - 1)
     allowed = ~codes.unmatchable[None] if mask is None else ~codes.unmatchable & mask[:, slots]
     products = block.codes.long() @ codes.codes[:, : codes.channels].long().T
     maxima = grouped(products.int().masked_fill(~allowed, LOWEST))
@@ -83,7 +83,9 @@ def test_queries_that_aim_at_the_error(kind: str, metric: str) -> None:
         codes.bounds[:, 0].view(-1, 1, LAYOUT.tile_groups).expand(-1, LAYOUT.group, -1).flatten()
     )
     decoded = codes.codes[:, :96].double() * scale[:, None].double()
-    error = frame.prototypes(p, screen_norms(p))[codes.slots(torch.arange(256))].double() - decoded
+    error = (
+        frame.prototypes(p, screen_norms(p))[codes.rows_at(torch.arange(256))].double() - decoded
+    )
     for q in (error, 1e6 * error, decoded, p.double(), -p.double()):
         assert_bounded(*bounds_and_best(q[:50], p, codes))
 
