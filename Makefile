@@ -9,7 +9,8 @@ PYTHON ?= python3
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 SEARCHING := $(filter-out tests/test_bank_memory.py tests/test_bank_real.py,$(wildcard tests/test_bank*.py)) \
 	$(foreach name,topk topk_refusals bounds bounds_int8 edges_of_the_proof scales roundoff fit_threads \
-	verify ops workspace poison attainable retriever_bank info,tests/test_$(name).py)
+	verify ops workspace poison attainable info,tests/test_$(name).py) \
+	tests/retriever/test_kept_bank.py
 FAULTS ?=
 N ?= 2000
 N_INTERPRETER ?= 150

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..kernels import Matches, PrototypeBank, topk
 from ..kernels._checks import METRICS, NONFINITE, require_choice, require_device, require_int
 from ..kernels._naming import named
-from ..retriever.relevance import ranks_of_others
+from ..retriever.metrics.labels import ranks_of_others
 from ._arrays import as_vectors
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..kernels import Matches, PrototypeBank, topk
 from ..kernels._checks import METRICS, require_int
 from ..kernels._naming import named
-from ..retriever.relevance import ranks_of_others
+from ..retriever.metrics.labels import ranks_of_others
 from ._arrays import as_vectors
 from ._nearest import NearestRows
 

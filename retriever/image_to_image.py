@@ -10,19 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels._naming import named
-from ._checks import require_features, require_options, require_row_each
-from .batches import as_batch, as_images
-from .encoders import EncoderSpec, build_encoder, last_features
-from .heads import build_head
-from .images import as_stack, read_each
+from .batches.forms import as_batch, as_images
+from .batches.samples import as_samples
+from .files.prototype_file import dump_prototypes
+from .images.pixels import as_stack, read_each
+from .images.preprocess import build_preprocessor
 from .kept_bank import KeptBank
-from .modes import evaluating
-from .preprocess import build_preprocessor
-from .prototypes import PrototypeSource, dump_prototypes, obtain_prototypes
-from .samples import as_samples
+from .model.encoders import EncoderSpec, build_encoder, last_features
+from .model.evaluating import evaluating
+from .model.features import require_features, require_options, require_row_each
+from .model.heads import build_head
+from .model.weights import load_weights, require_checkpoint
+from .prototypes import PrototypeSource, obtain_prototypes
 from .settings import RetrieverSettings
 from .similarity import Similarity, all_scores, best_scores, require_similarity, sort_scores
-from .weights import load_weights, require_checkpoint
 
 
 class ImageToImageRetriever(RetrieverSettings):

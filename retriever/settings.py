@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ._checks import require_topk
 from .kept_bank import KeptBank
+from .model.features import require_topk
 from .prototypes import PrototypeSource, require_prototype
 from .similarity import Similarity, all_scores, require_similarity
 

@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from .batch_parts import (
+from .collate import collate
+from .parts import (
     are_alike_stacks,
     are_images,
     as_list,
@@ -33,7 +34,6 @@ from .batch_parts import (
     require_channels_first,
     shown,
 )
-from .samples import collate
 
 INPUT_KEYS = ("inputs", "image", "images", "img", "imgs", "pixel_values")
 SAMPLE_KEYS = ("data_samples", "sample_idx")

@@ -122,32 +122,6 @@ def _vector(name: str, value: object, dtype: torch.dtype) -> Tensor:
     return vector
 
 
-def labels_of(data_samples: object) -> Tensor:
-    """The targets of a batch: class indices (N,) or, where any were softened, scores (N, classes).
-
-    ``data_samples`` is such a tensor or array already, or a sequence of labels, or of samples that
-    all have ``gt_score`` or all have one ``gt_label``.
-
-    Raises:
-        ValueError: neither holds.
-    """
-    if isinstance(data_samples, (Tensor, np.ndarray)):
-        return torch.as_tensor(data_samples)
-    samples = list(data_samples) if isinstance(data_samples, Sequence) else []
-    for name in ("gt_score", "gt_label"):
-        if samples and all(hasattr(sample, name) for sample in samples):
-            targets = torch.stack([torch.as_tensor(getattr(sample, name)) for sample in samples])
-            return targets if name == "gt_score" else _one_each(targets)
-    if samples and all(isinstance(sample, (int, np.integer)) for sample in samples):
-        return torch.tensor(samples)
-    if samples and all(isinstance(sample, Tensor) for sample in samples):
-        return torch.stack(samples)
-    raise ValueError(
-        "data_samples must be a tensor of labels, or samples that all have gt_label or gt_score; "
-        f"got {type(data_samples).__name__}{f' of {type(samples[0]).__name__}' if samples else ''}"
-    )
-
-
 def as_samples(data_samples: Any, count: int) -> Any:
     """``data_samples`` itself if it holds samples; new ones for anything else, and for None.
 
@@ -196,39 +170,3 @@ def _as_sample(value: Any) -> Any:
     if isinstance(label, (int, np.integer)) or (isinstance(label, Tensor) and label.ndim < 2):
         return DataSample().set_gt_label(label)
     return DataSample(metainfo={"label": value})
-
-
-def _one_each(labels: Tensor) -> Tensor:
-    if labels.ndim > 1 and labels.shape[1] != 1:
-        raise ValueError(f"gt_label must hold one label per sample; got {labels.shape[1]}")
-    return labels.reshape(len(labels))
-
-
-def collate(items: Sequence[Any]) -> Any:
-    """A batch of dataset items, left as lists: images of any sizes, and samples of any kind.
-
-    Items of the form dict(inputs=, data_samples=) become one such dict of lists, tuples a tuple of
-    lists, anything else one tuple of one list. The preprocessor does the stacking. Items that are
-    None, for images that could not be read, are left out; prototypes then need a ``sample_idx``.
-
-    Raises:
-        TypeError, ValueError: items of different forms, keys or lengths.
-    """
-    items = [item for item in items if item is not None]
-    if not items:
-        return ()
-    if len({_form(item) for item in items}) > 1:
-        shown = ", ".join(sorted({str(_form(item)) for item in items}))
-        raise ValueError(f"items must all have the same form; got {shown}")
-    if isinstance(items[0], Mapping):
-        return {key: [item[key] for item in items] for key in items[0]}
-    if isinstance(items[0], (tuple, list)):
-        return tuple(list(column) for column in zip(*items, strict=True))
-    return (items,)
-
-
-def _form(item: Any) -> Any:
-    """What items of one batch must have in common."""
-    if isinstance(item, Mapping):
-        return frozenset(item)
-    return f"{len(item)} parts" if isinstance(item, (tuple, list)) else "one part"

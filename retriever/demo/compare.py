@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..kernels import topk
+from ...kernels import topk
 
 Search = Callable[[], tuple[Tensor, Tensor]]
 MIB = 2**20

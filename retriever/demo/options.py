@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from .gallery import MAX_SIDE
-from .images import LONGEST_REASON, UnreadableImage, read_image
-from .modes import evaluating
-from .names import printable, quoted
-from .report import try_folder
+from ..gallery.photographs import MAX_SIDE
+from ..images.read import LONGEST_REASON, UnreadableImage, read_image
+from ..model.evaluating import evaluating
+from ..names import printable, quoted
+from .page import try_folder
 
 PAGE = "index.html"
 # The least and the most of each option. A batch of 512 pixels a side takes 3.5 GB, and the enlarged

@@ -12,9 +12,9 @@ from tempfile import TemporaryFile
 
 from PIL import Image
 
-from ..kernels._whole_file import whole_file
+from ...kernels._whole_file import whole_file
+from ..gallery.views import Gallery
 from .compare import Comparison
-from .gallery import Gallery
 from .table import comparison_cells
 
 THUMBNAIL_SIDE = 160

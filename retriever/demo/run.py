@@ -10,8 +10,17 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ..batches.collate import collate
+from ..gallery.photographs import SUFFIXES, Photographs, photographs_in
+from ..gallery.shipped import shipped_photographs
+from ..gallery.views import Gallery, counted, cut_views, describe_views, fit
+from ..image_to_image import ImageToImageRetriever
+from ..images.read import UnreadableImage
+from ..model.encoders import EFFICIENTNET_LITE0_PREPROCESS, EncoderSpec, build_encoder
+from ..names import print_line, printable, quoted
 from .compare import Comparison
-from .demo_options import (
+from .distort import DESCRIPTION
+from .options import (
     PAGE,
     DemoError,
     Options,
@@ -20,24 +29,7 @@ from .demo_options import (
     require_image_size,
     require_options,
 )
-from .distort import DESCRIPTION
-from .encoders import EFFICIENTNET_LITE0_PREPROCESS, EncoderSpec, build_encoder
-from .gallery import (
-    SUFFIXES,
-    Gallery,
-    Photographs,
-    counted,
-    cut_views,
-    describe_views,
-    fit,
-    photographs_in,
-    shipped_photographs,
-)
-from .image_to_image import ImageToImageRetriever
-from .images import UnreadableImage
-from .names import print_line, printable, quoted
-from .report import Finding, Page, write_page
-from .samples import collate
+from .page import Finding, Page, write_page
 from .table import align, comparison_cells, share
 from .trial import (
     BATCH,

@@ -8,11 +8,11 @@ from random import Random
 import torch
 from PIL import Image
 
+from ..gallery.views import Gallery, View, fit
+from ..image_to_image import ImageToImageRetriever
 from .compare import Comparison, compare, enlarge
 from .distort import distort
-from .gallery import Gallery, View, fit
-from .image_to_image import ImageToImageRetriever
-from .report import Finding
+from .page import Finding
 
 BATCH = 32  # images at a time, while encoding and while searching; mmpretrain's own
 ENLARGED_NOISE = 0.05

@@ -1,56 +1,21 @@
 """Photographs, from a folder or from the scikit-image wheel, and galleries of their parts."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from math import ceil
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
-from .images import UnreadableImage, read_image
-from .names import printable
-from .samples import DataSample
+from ..batches.samples import DataSample
+from ..names import printable
+from .photographs import Photograph
 
-SUFFIXES = frozenset((".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
-UNREADABLE = (UnreadableImage,)  # what ends the reading of one file, and of no other
-MAX_SIDE = 800  # of a photograph in pixels; what an encoder sees is smaller still
 MIN_TILE_SIDE = 32  # smaller ones show nothing
 FINEST_GRID = 8
 LARGE_SIDE = 64  # a distorted copy of something smaller shows nothing that could be known again
-
-# What is a photograph among the data files of the scikit-image wheel; the others are drawings,
-# test patterns and masks. All of these lie in the wheel itself: nothing is downloaded.
-SHIPPED = (
-    "astronaut.png",
-    "brick.png",
-    "camera.png",
-    "cell.png",
-    "chelsea.png",
-    "clock_motion.png",
-    "coffee.png",
-    "coins.png",
-    "grass.png",
-    "gravel.png",
-    "hubble_deep_field.jpg",
-    "ihc.png",
-    "microaneurysms.png",
-    "moon.png",
-    "motorcycle_left.png",
-    "motorcycle_right.png",
-    "page.png",
-    "retina.jpg",
-    "rocket.jpg",
-    "text.png",
-)
-SHIPPED_PATCHES = "lfw_subset.npy"  # (200, 25, 25) in 0..1: a hundred faces, then a hundred others
-SHIPPED_FACES = 100
 
 
 class Box(NamedTuple):
@@ -74,29 +39,6 @@ class Box(NamedTuple):
             min(self.bottom, other.bottom),
         )
         return common.area / min(self.area, other.area)
-
-
-@dataclass(frozen=True, eq=False)
-class Photograph:
-    """One photograph. A file is read when it is needed; small images are held."""
-
-    name: str
-    source: Path | Image.Image
-    size: tuple[int, int]
-
-    def load(self) -> Image.Image:
-        """The whole of it, at most ``MAX_SIDE`` pixels a side.
-
-        Raises:
-            UnreadableImage: the file is another than it was, or gone.
-        """
-        return read_image(self.source, MAX_SIDE) if isinstance(self.source, Path) else self.source
-
-
-class Photographs(NamedTuple):
-    found: list[Photograph]
-    skipped: list[str]
-    """One line for each file that could not be read: its name and why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,76 +94,6 @@ class Gallery(Dataset):
 def fit(image: Image.Image, side: int) -> Image.Image:
     """A square of ``side`` pixels. Proportions are lost, on both sides of a comparison alike."""
     return image.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3)
-
-
-def photographs_in(folder: Path, progress: bool = False) -> Photographs:
-    """Every readable image below ``folder``, by path; hidden files and folders are left alone.
-
-    Links to folders are not followed. What has the name of an image and cannot be read, and folders
-    that cannot be listed, are among those skipped.
-    """
-    found, skipped = [], []
-
-    def skip(path: Path, reason: str) -> None:
-        skipped.append(printable(f"{path.relative_to(folder).as_posix()}: {reason}"))
-
-    def skip_folder(error: OSError) -> None:
-        skip(Path(error.filename), error.strerror or str(error))
-
-    files = sorted(_image_files(folder, skip_folder))
-    for path in tqdm(files, desc="reading images", disable=not progress, leave=False):
-        try:
-            size = read_image(path, MAX_SIDE).size
-            found.append(Photograph(path.relative_to(folder).as_posix(), path, size))
-        except UNREADABLE as error:
-            skip(path, error.reason)
-    return Photographs(found, skipped)
-
-
-def _image_files(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder, onerror=on_error):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            path = Path(place, name)
-            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
-                yield path
-
-
-def shipped_photographs() -> Photographs:
-    """The photographs of the installed scikit-image, then its small patches.
-
-    Raises:
-        ImportError: scikit-image is not installed, or has none of them.
-    """
-    spec = find_spec("skimage")  # found, not imported: that would take a second
-    places = spec.submodule_search_locations if spec else None
-    if not places:
-        raise ImportError("the demo's photographs come from the scikit-image wheel")
-    folder = Path(places[0]) / "data"
-    paths = [folder / name for name in SHIPPED]
-    found = [
-        Photograph(path.stem, path, read_image(path, MAX_SIDE).size)
-        for path in paths
-        if path.exists()
-    ]
-    if not found:
-        raise ImportError(f"this scikit-image has none of its photographs in {folder}")
-    return Photographs(found + _shipped_patches(folder / SHIPPED_PATCHES), [])
-
-
-def _shipped_patches(path: Path) -> list[Photograph]:
-    if not path.exists():
-        return []
-    patches = np.load(path)
-    images = [Image.fromarray(np.uint8(255 * patch)).convert("RGB") for patch in patches]
-    return [
-        Photograph(
-            f"face {i + 1}" if i < SHIPPED_FACES else f"patch {i + 1 - SHIPPED_FACES}",
-            image,
-            image.size,
-        )
-        for i, image in enumerate(images)
-    ]
 
 
 def cut_views(photographs: Sequence[Photograph], at_least: int) -> list[View]:

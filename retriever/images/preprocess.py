@@ -11,11 +11,11 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..batches.forms import as_batch, as_images
+from ..batches.labels import labels_of
+from ..configs import build_from_config
 from .augments import RandomBatchAugment
-from .batches import as_batch, as_images
-from .configs import build_from_config
-from .images import read_each
-from .samples import labels_of
+from .pixels import read_each
 
 _OWN_NAMES = (None, "ClsDataPreprocessor", "mmpretrain.ClsDataPreprocessor")
 
@@ -69,7 +69,7 @@ class ImagePreprocessor(nn.Module):
         """``data`` as ``as_batch`` takes it -> dict(inputs=(N, C, H, W), data_samples=...).
 
         Inputs are one stacked tensor, or a sequence of images: tensors (C, H, W), arrays (H, W) or
-        (H, W, C), PIL images, paths; see ``images.read_pixels`` for what becomes of each. Unequal
+        (H, W, C), PIL images, paths; see ``images.pixels.read_pixels`` for what becomes of each. Unequal
         sizes are padded to the largest; greys among colours are colours of equal channels.
 
         Raises:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..kernels._checks import require_int
-from ..kernels._ids import LIMIT
-from .batches import Batch
-from .processes import world_size
+from ...kernels._checks import require_int
+from ...kernels._ids import LIMIT
+from ..batches.forms import Batch
+from ..processes import world_size
 from .watched import WatchedLoader
 
 UNKNOWN = -1

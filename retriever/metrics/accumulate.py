@@ -1,9 +1,4 @@
-"""Metrics of retrieval from the best matches alone: whole, in batches, in several processes.
-
-``relevance`` says which matches are relevant; functions give one value for each query; the classes
-here keep their means over any number of batches. Which of them equals which library's number is
-told in docs/integrations/metrics.md.
-"""
+"""Means of metrics over queries that come in batches, and in several processes."""
 
 from collections.abc import Sequence
 from math import nan
@@ -12,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..kernels._checks import require_choice, require_int
-from .knn import Weights, class_ranks, knn_accuracy, knn_predict
-from .metric_sums import MetricSums
+from ...kernels._checks import require_choice, require_int
+from .knn import Weights, class_ranks, knn_predict
+from .labels import Labels
 from .ranking import (
     AP_DIVISORS,
     AP_MODES,
@@ -26,24 +21,8 @@ from .ranking import (
     recall_at_k,
     reciprocal_rank,
 )
-from .relevance import Labels, Relevance, relevance, relevance_to_targets
-
-__all__ = [
-    "KnnAccuracy",
-    "Relevance",
-    "RetrievalMetrics",
-    "average_precision_at_k",
-    "class_ranks",
-    "hit_rate_at_k",
-    "knn_accuracy",
-    "knn_predict",
-    "precision_at_k",
-    "r_precision",
-    "recall_at_k",
-    "reciprocal_rank",
-    "relevance",
-    "relevance_to_targets",
-]
+from .relevant import Relevance
+from .sums import MetricSums
 
 EMPTY = ("neg", "pos", "skip", "error")
 R_PRECISIONS = ("off", "exact", "truncate")

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..kernels._checks import require_int
-from .relevance import (
+from ...kernels._checks import require_int
+from .labels import (
     Labels,
     labels_at,
     ranks_of_others,

@@ -9,7 +9,7 @@ what was given.
 import torch
 from torch import Tensor
 
-from ..kernels._checks import require_choice, require_int
+from ...kernels._checks import require_choice, require_int
 
 AP_MODES = ("IR", "integrate")
 AP_DIVISORS = ("relevant", "attainable", "found")

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .processes import world_size
+from ..processes import world_size
 
 Sums = TypeVar("Sums", bound="MetricSums")
 

@@ -14,10 +14,10 @@ from mmengine.registry import Registry  # pyright: ignore[reportMissingImports]
 from mmpretrain.evaluation import metrics as theirs  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-from ..kernels._naming import named
-from .ranking import average_precision_at_k, hit_rate_at_k
-from .relevance import Relevance, relevance_to_targets
-from .similarity import sort_scores
+from ...kernels._naming import named
+from ..metrics.ranking import average_precision_at_k, hit_rate_at_k
+from ..metrics.relevant import Relevance, relevance_to_targets
+from ..similarity import sort_scores
 
 METRICS = Registry("metric", parent=ROOT, scope="flashmatch")
 

@@ -6,7 +6,7 @@ from typing import Any
 from mmpretrain.registry import MODELS  # pyright: ignore[reportMissingImports]
 from torch import nn
 
-from . import encoders, heads
+from ..model import encoders, heads
 
 Config = Mapping[str, Any]
 

@@ -12,10 +12,11 @@ from mmengine.runner import Runner  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from . import prototypes
-from .loaders import Encode, encode_loader
-from .processes import from_first_process
-from .prototypes import read_prototypes, require_finite, require_matrix
+from .. import prototypes
+from ..files.prototype_file import read_prototypes, require_matrix
+from ..loading.encode import Encode, encode_loader
+from ..processes import from_first_process
+from ..prototypes import require_finite
 
 PrototypeSource = DataLoader | Mapping[str, Any] | str | PathLike[str] | Tensor | np.ndarray
 

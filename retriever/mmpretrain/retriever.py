@@ -1,10 +1,4 @@
-"""ImageToImageRetriever for mmpretrain and mmengine: their configs, registries, loops and samples.
-
-    model = dict(type="flashmatch.ImageToImageRetriever", ...)  # the rest as it was
-
-Importing this module registers the class, and evaluators that read ranked labels; mmengine imports
-it for that prefix, by way of flashmatch.registry.
-"""
+"""mmpretrain's ``ImageToImageRetriever``, with the searches of flashmatch."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -18,24 +12,21 @@ from mmpretrain.models import BaseRetriever  # pyright: ignore[reportMissingImpo
 from mmpretrain.structures import DataSample  # pyright: ignore[reportMissingImports]
 from torch import Tensor, nn
 
-from ..kernels._naming import named
-from ._checks import require_features
-from .encoders import EncoderSpec, last_features
-from .kept_bank import KeptBank
-from .mmpretrain_metrics import RetrievalAveragePrecision, RetrievalRecall
-from .mmpretrain_parts import (
+from ...kernels._naming import named
+from ..files.prototype_file import write_prototypes
+from ..kept_bank import KeptBank
+from ..model.encoders import EncoderSpec, last_features
+from ..model.evaluating import evaluating
+from ..model.features import require_features
+from ..settings import RetrieverSettings
+from ..similarity import Similarity, all_scores, best_scores, require_similarity, sort_scores
+from .parts import (
     build_encoder,
     build_head,
     initialisation_config,
     preprocessor_config,
 )
-from .mmpretrain_prototypes import PrototypeSource, obtain_prototypes, require_prototype
-from .modes import evaluating
-from .prototypes import write_prototypes
-from .settings import RetrieverSettings
-from .similarity import Similarity, all_scores, best_scores, require_similarity, sort_scores
-
-__all__ = ["ImageToImageRetriever", "RetrievalAveragePrecision", "RetrievalRecall"]
+from .prototypes import PrototypeSource, obtain_prototypes, require_prototype
 
 MODELS = Registry("model", parent=ROOT, scope="flashmatch")
 

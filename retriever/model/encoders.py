@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .configs import build_from_config
+from ..configs import build_from_config
 
 EncoderSpec = nn.Module | Callable[..., Any] | Mapping[str, Any] | Sequence[Any] | str
 

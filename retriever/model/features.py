@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..kernels._checks import require_dense, require_int
+from ...kernels._checks import require_dense, require_int
 
 
 def require_features(features: object, channels: int | None = None) -> None:

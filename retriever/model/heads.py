@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .configs import build_from_config
-from .samples import labels_of
+from ..batches.labels import labels_of
+from ..configs import build_from_config
 
 
 class LossHead(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from flashmatch.retriever import DataSample, ImageToImageRetriever, collate
-from flashmatch.retriever.batches import INPUT_KEYS, as_batch, gives_columns, read_batch
+from flashmatch.retriever.batches.forms import INPUT_KEYS, as_batch, gives_columns, read_batch
 
 SIDE = 4
 STACK = torch.arange(2 * 3 * SIDE * SIDE, dtype=torch.float32).reshape(2, 3, SIDE, SIDE)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from flashmatch.retriever import DataSample, LossHead, collate
-from flashmatch.retriever.samples import as_samples, labels_of
+from flashmatch.retriever.batches.labels import labels_of
+from flashmatch.retriever.batches.samples import as_samples
 
 
 def test_setters_return_the_sample_and_accept_what_the_originals_do() -> None:

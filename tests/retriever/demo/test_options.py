@@ -10,8 +10,11 @@ from pictures import picture
 from torch import Tensor, nn
 
 from flashmatch.__main__ import main
-from flashmatch.retriever import demo, demo_options, report
-from flashmatch.retriever.demo import DemoError, Options, run
+from flashmatch.retriever.demo import options as demo_options
+from flashmatch.retriever.demo import page
+from flashmatch.retriever.demo import run as demo
+from flashmatch.retriever.demo.options import DemoError, Options
+from flashmatch.retriever.demo.run import run
 from flashmatch.retriever.images import UnreadableImage
 from flashmatch.retriever.names import print_line
 
@@ -31,11 +34,6 @@ class Means(nn.Module):
             raise RuntimeError("an image of\nless than 8")
         self.seen += len(images)
         return nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)
-
-
-@pytest.fixture(autouse=True)
-def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flashmatch.retriever.compare.ROUNDS", (1, 1))
 
 
 @pytest.fixture
@@ -110,7 +108,7 @@ def test_a_folder_that_may_not_be_written(folder: Path, monkeypatch: pytest.Monk
     def refuse(dir: Path) -> None:
         raise PermissionError(13, "Permission denied", str(dir))
 
-    monkeypatch.setattr(report, "TemporaryFile", refuse)
+    monkeypatch.setattr(page, "TemporaryFile", refuse)
     with pytest.raises(DemoError, match=r"--out must be .* got '.*a/b': Permission denied"):
         run(options(folder, out=folder.parent / "a" / "b"), Means(), quiet)
     assert not (folder.parent / "a").exists()

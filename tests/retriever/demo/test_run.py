@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from flashmatch import __version__
 from flashmatch.__main__ import main
-from flashmatch.retriever import demo
-from flashmatch.retriever.compare import compare, enlarge, fp64_indices
-from flashmatch.retriever.demo import DemoError, Options, run
-from flashmatch.retriever.table import align, share
+from flashmatch.retriever.demo import run as demo
+from flashmatch.retriever.demo.compare import compare, enlarge, fp64_indices
+from flashmatch.retriever.demo.options import DemoError, Options
+from flashmatch.retriever.demo.run import run
+from flashmatch.retriever.demo.table import align, share
 
 
 class Thumbnail(nn.Module):
@@ -31,11 +32,6 @@ class Thumbnail(nn.Module):
 def smooth(seed: int, size: tuple[int, int] = (96, 80)) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (3, 3, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-
-
-@pytest.fixture(autouse=True)
-def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flashmatch.retriever.compare.ROUNDS", (1, 1))
 
 
 @pytest.fixture
@@ -130,7 +126,7 @@ def test_one_tiny_image_is_enough(tmp_path: Path) -> None:
     [
         ({"images": Path("no/such")}, r"--images must be a folder; got 'no/such'"),
         ({"query": Path("no.jpg")}, r"--query must be an image file; got 'no.jpg'"),
-        ({"query": Path(__file__)}, r"--query must be a readable image; got .*test_demo.py"),
+        ({"query": Path(__file__)}, r"--query must be a readable image; got .*test_run.py"),
         ({"out": Path(__file__)}, r"--out must be a folder"),
         ({"threads": -1}, r"--threads must not be negative; got -1"),
         ({"topk": 0}, r"--topk must be at least 1; got 0"),
@@ -152,7 +148,7 @@ def test_missing_packages_come_with_the_command(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     assert main(["demo", "--no-html"]) == 2
     assert 'pip install "flashmatch[demo]"' in capsys.readouterr().err
-    monkeypatch.setattr("flashmatch.retriever.gallery.find_spec", lambda name: None)
+    monkeypatch.setattr("flashmatch.retriever.gallery.shipped.find_spec", lambda name: None)
     monkeypatch.setattr(demo, "build_encoder", lambda spec: Thumbnail())
     assert main(["demo", "--no-html"]) == 2
     assert 'scikit-image wheel: pip install "flashmatch[demo]"' in capsys.readouterr().err
@@ -197,7 +193,7 @@ def test_the_comparison_judges_by_fp64() -> None:
 
 
 def test_the_original_is_left_out_where_it_would_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flashmatch.retriever.compare.ORIGINAL_BYTES", 1000)
+    monkeypatch.setattr("flashmatch.retriever.demo.compare.ORIGINAL_BYTES", 1000)
     rows = compare("title", torch.ones(2, 8), torch.randn(50, 8), 2).rows
     assert rows[-1].name == "torch.cosine_similarity + sort"
     assert rows[-1].milliseconds is None

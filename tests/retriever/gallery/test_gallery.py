@@ -1,25 +1,19 @@
 """Galleries: which files are photographs, how they are cut, and what a broken one does."""
 
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from flashmatch.retriever import distort
 from flashmatch.retriever.gallery import (
-    Box,
     Gallery,
     Photograph,
     cut_views,
-    describe_views,
     photographs_in,
     shipped_photographs,
 )
-from flashmatch.retriever.images import read_image
-
-RED, BLUE = (255, 0, 0), (0, 0, 255)
+from flashmatch.retriever.gallery.views import Box, describe_views
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -59,40 +53,6 @@ def test_damaged_files_are_skipped_and_named(tmp_path: Path) -> None:
         "lies.gif",
     ]
     assert str(tmp_path) not in " ".join(photographs.skipped)
-
-
-def test_exif_orientation_is_followed(tmp_path: Path) -> None:
-    image = Image.new("RGB", (40, 20), RED)
-    image.paste(BLUE, (20, 0, 40, 20))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-    image.save(tmp_path / "turned.png", exif=exif)
-    upright = read_image(tmp_path / "turned.png")
-    assert upright.size == (20, 40)
-    assert (upright.getpixel((10, 5)), upright.getpixel((10, 35))) == (RED, BLUE)
-
-
-def test_every_kind_of_pixel_becomes_rgb(tmp_path: Path) -> None:
-    grey16 = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
-    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
-    images = {
-        "grey16.png": Image.fromarray(grey16),
-        "clear.png": clear,
-        "bits.png": Image.new("1", (8, 8), 1),
-        "palette.gif": noise(8, 8).convert("P"),
-        "cmyk.jpg": Image.new("CMYK", (8, 8)),
-    }
-    for name, image in images.items():
-        image.save(tmp_path / name)
-        assert read_image(tmp_path / name).mode == "RGB", name
-    assert read_image(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
-    assert read_image(tmp_path / "grey16.png").getextrema()[0] == (0, 255)
-
-
-def test_large_images_are_reduced_in_proportion(tmp_path: Path) -> None:
-    for name in ("large.png", "large.jpg"):
-        noise(1200, 600).save(tmp_path / name)
-        assert read_image(tmp_path / name, max_side=300).size == (300, 150)
 
 
 def test_tiles_of_a_grid_cover_the_photograph_once() -> None:
@@ -142,21 +102,6 @@ def test_a_gallery_gives_fitted_images_that_know_their_row(tmp_path: Path) -> No
     assert item["data_samples"].sample_idx == 3
     expected = noise(128, 80).crop(gallery.views[3].box)
     assert gallery.image(3).tobytes() == expected.tobytes()
-
-
-def test_distortion_is_seeded_and_does_something() -> None:
-    image = noise(90, 60)
-    same = [distort.distort(image, Random(7)).tobytes() for _ in range(2)]
-    assert same[0] == same[1] != distort.distort(image, Random(8)).tobytes()
-    copies = [distort.crop(image, Random(seed)) for seed in range(50)]
-    shares = [copy.width * copy.height / (90 * 60) for copy in copies]
-    assert 0.58 < min(shares) < 0.65
-    assert 0.75 < max(shares) < 0.82
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 40), (25, 25)])
-def test_distortion_survives_tiny_images(size: tuple[int, int]) -> None:
-    assert min(distort.distort(noise(*size), Random(0)).size) >= 1
 
 
 def test_the_shipped_photographs_make_a_thousand_images() -> None:

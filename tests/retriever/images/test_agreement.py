@@ -9,7 +9,8 @@ import torch
 from pictures import encoded, originals, picture
 from PIL import Image, ImageOps
 
-from flashmatch.retriever.gallery import MAX_SIDE, photographs_in
+from flashmatch.retriever.gallery import photographs_in
+from flashmatch.retriever.gallery.photographs import MAX_SIDE
 from flashmatch.retriever.images import read_image
 
 ORIENTATION, NODATA = 0x0112, 42113

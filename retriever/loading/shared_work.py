@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..kernels import topk
+from ...kernels import topk
 from .numbering import Part, same_rows
 
 _LOOKED_AT = 64
