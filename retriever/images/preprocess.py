@@ -69,7 +69,7 @@ class ImagePreprocessor(nn.Module):
         """``data`` as ``as_batch`` takes it -> dict(inputs=(N, C, H, W), data_samples=...).
 
         Inputs are one stacked tensor, or a sequence of images: tensors (C, H, W), arrays (H, W) or
-        (H, W, C), PIL images, paths; see ``images.pixels.read_pixels`` for what becomes of each. Unequal
+        (H, W, C), PIL images, paths; ``pixels.read_pixels`` says what becomes of each. Unequal
         sizes are padded to the largest; greys among colours are colours of equal channels.
 
         Raises:

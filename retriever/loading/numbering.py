@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ...kernels._checks import require_int
-from ...kernels._ids import LIMIT
 from ..batches.forms import Batch
 from ..processes import world_size
 from .watched import WatchedLoader
@@ -81,7 +80,7 @@ def _require_index(value: Any) -> int:
         index = require_int("sample_idx", value)
     except TypeError:
         raise TypeError(f"{expected}; got {value!r}") from None
-    if not 0 <= index < LIMIT:
+    if not 0 <= index <= torch.iinfo(torch.int64).max:
         raise ValueError(f"{expected}; got {index}")
     return index
 

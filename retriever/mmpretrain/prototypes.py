@@ -18,8 +18,6 @@ from ..loading.encode import Encode, encode_loader
 from ..processes import from_first_process
 from ..prototypes import require_finite
 
-PrototypeSource = DataLoader | Mapping[str, Any] | str | PathLike[str] | Tensor | np.ndarray
-
 
 class PrototypeTypeError(TypeError, AssertionError):
     """A prototype of a kind that cannot be one; mmpretrain raises AssertionError for it."""

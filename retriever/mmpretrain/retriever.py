@@ -12,21 +12,21 @@ from mmpretrain.models import BaseRetriever  # pyright: ignore[reportMissingImpo
 from mmpretrain.structures import DataSample  # pyright: ignore[reportMissingImports]
 from torch import Tensor, nn
 
-from ...kernels._naming import named
 from ..files.prototype_file import write_prototypes
 from ..kept_bank import KeptBank
-from ..model.encoders import EncoderSpec, last_features
+from ..model.encoders import EncoderSpec
 from ..model.evaluating import evaluating
-from ..model.features import require_features
+from ..model.features import last_features, require_features
+from ..prototypes import PrototypeSource
 from ..settings import RetrieverSettings
-from ..similarity import Similarity, all_scores, best_scores, require_similarity, sort_scores
+from ..similarity import Similarity, match, require_similarity
 from .parts import (
     build_encoder,
     build_head,
     initialisation_config,
     preprocessor_config,
 )
-from .prototypes import PrototypeSource, obtain_prototypes, require_prototype
+from .prototypes import obtain_prototypes, require_prototype
 
 MODELS = Registry("model", parent=ROOT, scope="flashmatch")
 
@@ -150,19 +150,9 @@ class ImageToImageRetriever(RetrieverSettings, BaseRetriever):
             self.prepare_prototype()
         prototypes = self.prototype_vecs
         require_features(inputs, prototypes.shape[1])
-        require_similarity(self.similarity)
-        if self.dense_scores:
-            if not inputs.isfinite().all():
-                raise ValueError("features must be finite; got NaN or infinity")
-            score = all_scores(inputs, prototypes, self.similarity)
-            pred_score, pred_label = sort_scores(score)
-            return {"score": score, "pred_label": pred_label, "pred_score": pred_score}
-        k = len(prototypes) if self.topk == -1 else min(self.topk, len(prototypes))
-        with named(queries="features", prototypes="prototype"):
-            pred_score, pred_label = best_scores(
-                inputs, prototypes, k, self.similarity, search=self._bank.topk
-            )
-        return {"score": pred_score, "pred_label": pred_label, "pred_score": pred_score}
+        k = len(prototypes) if self.topk == -1 else self.topk
+        k = None if self.dense_scores else k
+        return match(inputs, prototypes, k, self.similarity, search=self._bank.topk)
 
     @torch.no_grad()
     def predict(

@@ -47,11 +47,6 @@ def build_encoder(spec: EncoderSpec, argument: str = "image_encoder") -> nn.Modu
     )
 
 
-def last_features(output: Any) -> Any:
-    """What an encoder gave, or the last of several."""
-    return output[-1] if isinstance(output, (tuple, list)) else output
-
-
 class FunctionEncoder(nn.Module):
     """A plain callable as a module. It has no weights, so that nothing moves or trains it."""
 

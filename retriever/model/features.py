@@ -1,9 +1,15 @@
-"""What the retriever refuses about its options and its features: argument, expectation, value."""
+"""What an encoder gives, and what it must be."""
 
-import torch
+from typing import Any
+
 from torch import Tensor
 
-from ...kernels._checks import require_dense, require_int
+from ...kernels._checks import require_dense
+
+
+def last_features(output: Any) -> Any:
+    """What an encoder gave, or the last of several."""
+    return output[-1] if isinstance(output, (tuple, list)) else output
 
 
 def require_features(features: object, channels: int | None = None) -> None:
@@ -24,19 +30,3 @@ def require_row_each(features: Tensor, inputs: int, where: str = "") -> None:
             f"{where}image_encoder must give one row for each input; got {len(features)} for "
             f"{inputs} inputs"
         )
-
-
-def require_topk(topk: object) -> int:
-    k = require_int("topk", topk)
-    if k != -1 and k < 1:
-        raise ValueError(f"topk must be at least 1, or -1 for all; got {k}")
-    return k
-
-
-def require_options(autocast: object, similarity_chunk_rows: object) -> None:
-    if autocast not in (None, torch.float16, torch.bfloat16):
-        raise ValueError(
-            f"autocast must be torch.float16, torch.bfloat16 or None; got {autocast!r}"
-        )
-    if similarity_chunk_rows is not None:
-        require_int("similarity_chunk_rows", similarity_chunk_rows, least=1)
