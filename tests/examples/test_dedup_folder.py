@@ -1,8 +1,8 @@
 """The example that finds near-duplicates in a folder, on real photographs and on made-up rows."""
 
-import importlib.util
+import runpy
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,22 +10,17 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "dedup_folder.py"
+EXAMPLE = str(Path(__file__).parents[2] / "examples" / "dedup_folder.py")
 
 
 @pytest.fixture(scope="module")
-def example() -> ModuleType:
+def example() -> SimpleNamespace:
     pytest.importorskip("scipy")
-    spec = importlib.util.spec_from_file_location("dedup_folder", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return SimpleNamespace(**runpy.run_path(EXAMPLE))
 
 
 def test_exactly_the_copies_of_photographs_are_found(
-    example: ModuleType, capsys: pytest.CaptureFixture[str]
+    example: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("skimage")
     groups = example.main()
@@ -36,14 +31,14 @@ def test_exactly_the_copies_of_photographs_are_found(
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.9999])
-def test_a_wrong_threshold_is_noticed(example: ModuleType, threshold: float) -> None:
+def test_a_wrong_threshold_is_noticed(example: SimpleNamespace, threshold: float) -> None:
     pytest.importorskip("skimage")
     with pytest.raises(SystemExit, match="expected"):
         example.main(threshold=threshold)
 
 
 @pytest.mark.parametrize("copies", [1, 7, 8, 9, 40])
-def test_no_pair_is_missed_however_many_there_are(example: ModuleType, copies: int) -> None:
+def test_no_pair_is_missed_however_many_there_are(example: SimpleNamespace, copies: int) -> None:
     generator = torch.Generator().manual_seed(copies)
     features = torch.randn(12, 6, generator=generator).repeat(copies, 1)
     features += 0.2 * torch.randn(features.shape, generator=generator)
@@ -56,7 +51,7 @@ def test_no_pair_is_missed_however_many_there_are(example: ModuleType, copies: i
     assert set(found) == expected
 
 
-def test_groups_are_what_pairs_connect(example: ModuleType) -> None:
+def test_groups_are_what_pairs_connect(example: SimpleNamespace) -> None:
     angles = torch.tensor([0.0, 50.0, 10.0, 180.0, 20.0, 55.0]).deg2rad()
     features = torch.stack([angles.cos(), angles.sin()], dim=1)
     assert example.groups_of(features, 0.98) == [[0, 2, 4], [1, 5]]  # 11.5 degrees
@@ -64,7 +59,7 @@ def test_groups_are_what_pairs_connect(example: ModuleType) -> None:
 
 
 def test_a_folder_of_ones_own(
-    example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    example: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert example.main(tmp_path) == []
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)

@@ -1,21 +1,18 @@
 """The evaluation example does what it says."""
 
-import importlib.util
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "knn_evaluation.py"
+EXAMPLE = str(Path(__file__).parents[2] / "examples" / "knn_evaluation.py")
 
 
 def test_votes_on_digits_are_scikit_learns(capsys: pytest.CaptureFixture[str]) -> None:
     neighbors = pytest.importorskip("sklearn.neighbors")
-    spec = importlib.util.spec_from_file_location("knn_evaluation", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+    example = SimpleNamespace(**runpy.run_path(EXAMPLE))
     results = example.main(k=20, temperature=0.07)
     features, labels = (part.double().numpy() for part in example.digits_features("pixels"))
     peer = neighbors.KNeighborsClassifier(

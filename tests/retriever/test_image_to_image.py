@@ -1,14 +1,12 @@
 """The retriever against the original's formula, and against the original's traps."""
 
 import copy
-import pickle
 
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-import flashmatch
 from flashmatch.retriever import DataSample, ImageToImageRetriever, LossHead
 
 SIMILARITIES = ("cosine_similarity", "dot_product", "euclidean_distance")
@@ -474,13 +472,6 @@ def test_state_dict_holds_the_encoder_only(vectors: Tensor) -> None:
     assert len(list(retriever.parameters())) == 2
 
 
-def test_retriever_can_be_copied_and_pickled(images: Tensor, vectors: Tensor) -> None:
-    retriever = retriever_of(vectors, topk=3)
-    expected = retriever.predict(images)[0].pred_label
-    for twin in (copy.deepcopy(retriever), pickle.loads(pickle.dumps(retriever))):
-        assert torch.equal(twin.predict(images)[0].pred_label, expected)
-
-
 def test_channels_last_and_autocast(vectors: Tensor) -> None:
     seen = []
 
@@ -500,8 +491,3 @@ def test_channels_last_and_autocast(vectors: Tensor) -> None:
     assert len(retriever.predict(torch.randn(2, 3, 8, 8))) == 2
     assert seen == [True, True]
     assert retriever.prototype_vecs.dtype == torch.float32
-
-
-def test_front_door_exports() -> None:
-    assert flashmatch.ImageToImageRetriever is ImageToImageRetriever
-    assert flashmatch.DataSample is DataSample

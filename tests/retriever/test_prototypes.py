@@ -18,6 +18,7 @@ from torch.utils.data import (
     SubsetRandomSampler,
     TensorDataset,
 )
+from two_processes import in_two_processes
 
 from flashmatch.retriever import DataSample, ImageToImageRetriever, collate, load_prototypes
 
@@ -159,11 +160,6 @@ def test_every_kind_equals_the_originals_formula(kind: str, prototypes: dict) ->
 
 
 # The original's traps
-
-
-def test_samples_without_index_do_not_overwrite_every_row() -> None:
-    for shuffle in (False, True):
-        assert_rows(prepared(loader(Samples(index=lambda i: None), shuffle=shuffle)), expected())
 
 
 def test_samples_with_and_without_index_are_refused() -> None:
@@ -406,11 +402,7 @@ def test_dump_refuses_other_suffixes(tmp_path: Path) -> None:
 # Several processes
 
 
-def _in_process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
+def encoded(rank: int) -> dict[str, Tensor]:
     sampler = {"sampler": torch.utils.data.DistributedSampler(Samples(), shuffle=False)}
     cases = {
         "padded": loader(Samples(), **sampler),
@@ -420,17 +412,11 @@ def _in_process(rank: int, folder: str) -> None:
         "uneven": loader(Samples(), sampler=range(3) if rank else range(3, ROWS)),
         "one has none": loader(Samples(), sampler=[] if rank else range(ROWS)),
     }
-    vectors = {name: prepared(case).prototype_vecs for name, case in cases.items()}
-    torch.save(vectors, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return {name: prepared(case).prototype_vecs for name, case in cases.items()}
 
 
 def test_two_processes_share_the_work_and_sum_nothing(tmp_path: Path) -> None:
-    torch.multiprocessing.start_processes(
-        _in_process, (str(tmp_path),), nprocs=2, start_method="fork"
-    )
-    for rank in range(2):
-        vectors = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+    for rank, vectors in enumerate(in_two_processes(encoded, tmp_path)):
         assert len(vectors) == 6
         for name, rows in vectors.items():
             torch.testing.assert_close(rows, expected(), msg=f"rank {rank}: {name}")

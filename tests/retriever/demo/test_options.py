@@ -59,6 +59,9 @@ def quiet(line: str) -> None:
     [
         ({"image_size": 1}, r"--image-size must be at least 8; got 1: an image of less than 8$"),
         ({"image_size": 7}, r"--image-size must be at least 8; got 7: "),
+        ({"image_size": -3}, r"--image-size must be at least 1; got -3"),
+        ({"topk": 0}, r"--topk must be at least 1; got 0"),
+        ({"threads": -1}, r"--threads must not be negative; got -1"),
         ({"image_size": 0}, r"--image-size must be at least 1; got 0"),
         ({"image_size": 1_000_000}, r"--image-size must be at most 512; got 1000000$"),
         ({"enlarged": 10**12}, r"--enlarged must be at most 500000; got 1000000000000$"),
@@ -73,6 +76,7 @@ def quiet(line: str) -> None:
         ({"images": Path(__file__)}, r"--images must be a folder; got '.*py'$"),
         ({"images": Path("a\0b")}, r"--images must be a folder; got 'a\\x00b'"),
         ({"query": Path("no.png")}, r"--query must be an image file; got 'no.png': No such file"),
+        ({"query": Path(__file__)}, r"--query must be a readable image; .*cannot identify"),
         ({"query": Path()}, r"--query must be a readable image; got '\.': it is no regular file"),
         ({"query": Path("/dev/zero")}, r"--query must be a readable image; .* no regular file"),
         ({"query": Path("x" * 5000)}, r"--query must be a readable image; .*File name too long"),

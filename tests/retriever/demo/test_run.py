@@ -121,23 +121,6 @@ def test_one_tiny_image_is_enough(tmp_path: Path) -> None:
     assert finding.rows == [0]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"images": Path("no/such")}, r"--images must be a folder; got 'no/such'"),
-        ({"query": Path("no.jpg")}, r"--query must be an image file; got 'no.jpg'"),
-        ({"query": Path(__file__)}, r"--query must be a readable image; got .*test_run.py"),
-        ({"out": Path(__file__)}, r"--out must be a folder"),
-        ({"threads": -1}, r"--threads must not be negative; got -1"),
-        ({"topk": 0}, r"--topk must be at least 1; got 0"),
-        ({"image_size": -3}, r"--image-size must be at least 1; got -3"),
-    ],
-)
-def test_what_cannot_work_is_refused(folder: Path, changes: dict, message: str) -> None:
-    with pytest.raises(DemoError, match=message):
-        run(options(folder, **changes), Thumbnail(), lambda line: None)
-
-
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_text("no image")
     with pytest.raises(DemoError, match=r"--images must hold at least one readable image .* 1 unr"):

@@ -1,6 +1,5 @@
 """Files from elsewhere: what they would take is known before; errors are ValueErrors."""
 
-import pickle
 import random
 import struct
 import zipfile
@@ -191,8 +190,3 @@ def test_a_gallery_that_changed_on_disk_is_noticed(tmp_path: Path) -> None:
             match=f"path must be an undamaged file; got '{path}'|path must be a safetensors file",
         ):
             load_prototypes(path)
-
-
-def test_pickles_that_would_run_code_are_refused(path: Path) -> None:
-    path.write_bytes(pickle.dumps(print))
-    assert "Pickled objects are refused" in refused(path)

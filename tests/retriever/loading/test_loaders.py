@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.utils.data import (
     default_collate,
     get_worker_info,
 )
+from two_processes import in_two_processes
 
 from flashmatch.retriever import DataSample, ImageToImageRetriever, collate
 
@@ -512,11 +514,7 @@ def test_greys_and_vectors() -> None:
 # Several processes
 
 
-def _in_process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
+def attempts(rank: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def attempt(name: str, loader: Any) -> None:
@@ -538,15 +536,11 @@ def _in_process(rank: int, folder: str) -> None:
     attempt("shared", {"dataset": Keyed(lambda i: named(i, lambda i: i % 9)), "batch_size": 2})
     attempt("stream", DataLoader(Stream(named), 4, collate_fn=collate))
     attempt("unnamed stream", DataLoader(Stream(image), 4))
-    torch.save(found, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return found
 
 
-def test_two_processes_drop_and_refuse_together(tmp_path: Any) -> None:
-    torch.multiprocessing.start_processes(
-        _in_process, (str(tmp_path),), nprocs=2, start_method="fork"
-    )
-    both = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+def test_two_processes_drop_and_refuse_together(tmp_path: Path) -> None:
+    both = in_two_processes(attempts, tmp_path)
     for found in both:
         for name, ids in (
             ("dropped", [0, 1, 2, 4, 5, 6, 7, 8, 9]),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from two_processes import in_two_processes
 
 from flashmatch.retriever import metrics as m
 from flashmatch.retriever.metrics import KnnAccuracy, Relevance, RetrievalMetrics, relevance
@@ -401,32 +402,22 @@ def test_knn_over_batches() -> None:
     assert accuracy.compute() == pytest.approx(expected)
 
 
-def _in_process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
+def computed(rank: int) -> list[dict[str, float]]:
     metrics, knn = RetrievalMetrics(), KnnAccuracy(CLASSES)
     for part in batches(3)[rank::2] if rank == 0 else batches(3)[1:2]:
         metrics.update(part)
     if rank == 0:  # the other has no queries at all
         knn.update(*random_votes(0))
-    results = [metrics.compute(), metrics.compute(), metrics.compute(sync=False), knn.compute()]
-    torch.save(results, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return [metrics.compute(), metrics.compute(), metrics.compute(sync=False), knn.compute()]
 
 
 def test_two_processes_report_the_same(tmp_path: Path) -> None:
-    torch.multiprocessing.start_processes(
-        _in_process, (str(tmp_path),), nprocs=2, start_method="fork"
-    )
     everything, knn = RetrievalMetrics(), KnnAccuracy(CLASSES)
     for part in batches(3):
         everything.update(part)
     knn.update(*random_votes(0))
     expected, alone = everything.compute(), []
-    for rank in range(2):
-        first, second, own, voted = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+    for first, second, own, voted in in_two_processes(computed, tmp_path):
         assert first == second == pytest.approx(expected)
         assert voted == pytest.approx(knn.compute())
         alone.append(own["mAP@5"])
