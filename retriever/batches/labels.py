@@ -22,7 +22,7 @@ def labels_of(data_samples: object) -> Tensor:
     for name in ("gt_score", "gt_label"):
         if samples and all(hasattr(sample, name) for sample in samples):
             targets = torch.stack([torch.as_tensor(getattr(sample, name)) for sample in samples])
-            return targets if name == "gt_score" else _one_each(targets)
+            return targets if name == "gt_score" else _one_label_each(targets)
     if samples and all(isinstance(sample, (int, np.integer)) for sample in samples):
         return torch.tensor(samples)
     if samples and all(isinstance(sample, Tensor) for sample in samples):
@@ -33,7 +33,7 @@ def labels_of(data_samples: object) -> Tensor:
     )
 
 
-def _one_each(labels: Tensor) -> Tensor:
+def _one_label_each(labels: Tensor) -> Tensor:
     if labels.ndim > 1 and labels.shape[1] != 1:
         raise ValueError(f"gt_label must hold one label per sample; got {labels.shape[1]}")
     return labels.reshape(len(labels))

@@ -1,4 +1,4 @@
-"""Tensor files: what a path holds, read without executing anything it contains."""
+"""Checkpoints: which file holds the weights, and what of it the modules take."""
 
 from collections.abc import Mapping
 from pathlib import Path
