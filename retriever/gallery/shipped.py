@@ -11,10 +11,12 @@ from .photographs import MAX_SIDE, Photograph, Photographs
 
 # What is a photograph among the data files of the scikit-image wheel; the others are drawings,
 # test patterns and masks. All of these lie in the wheel itself: nothing is downloaded.
-SHIPPED = ("astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png",
-    "clock_motion.png", "coffee.png", "coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg",
-    "ihc.png", "microaneurysms.png", "moon.png", "motorcycle_left.png", "motorcycle_right.png",
-    "page.png", "retina.jpg", "rocket.jpg", "text.png")  # fmt: skip
+SHIPPED = (
+    "astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png", "clock_motion.png",
+    "coffee.png", "coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png",
+    "microaneurysms.png", "moon.png", "motorcycle_left.png", "motorcycle_right.png", "page.png",
+    "retina.jpg", "rocket.jpg", "text.png",
+)  # fmt: skip
 SHIPPED_PATCHES = "lfw_subset.npy"  # (200, 25, 25) in 0..1: a hundred faces, then a hundred others
 SHIPPED_FACES = 100
 
