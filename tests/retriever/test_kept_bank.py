@@ -40,11 +40,6 @@ def assert_current(retriever: ImageToImageRetriever, queries: Tensor) -> None:
     assert torch.equal(torch.stack([sample.pred_score for sample in samples]), scores)
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def vectors() -> Tensor:
     return torch.randn(ROWS, CHANNELS)

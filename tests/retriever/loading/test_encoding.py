@@ -1,5 +1,7 @@
 """What encoders, datasets and batches may do wrong, and how it is said."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from loaded import IMAGES, ROWS, VECTORS, Keyed, assert_prepared, encode, failing, pair, prepared
