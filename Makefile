@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 # What searches, or knows a processor; not what takes memory or time that no processor changes.
-SEARCHING := tests/kernels tests/retriever/test_bank.py \
+SEARCHING := tests/kernels tests/retriever/test_kept_bank.py \
 	$(foreach name,bank_memory bank_real torch_integration,--ignore=tests/kernels/test_$(name).py)
 FAULTS ?=
 N ?= 2000

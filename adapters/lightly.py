@@ -13,9 +13,8 @@ from torch import Tensor
 from ..kernels import Matches, PrototypeBank, topk
 from ..kernels.contract.arguments import require_int
 from ..kernels.contract.naming import named
-from ..retriever import knn
-from ..retriever.metrics import KnnAccuracy
-from ..retriever.relevance import Labels, as_labels
+from ..retriever.metrics import KnnAccuracy, knn
+from ..retriever.metrics.labels import Labels, as_labels
 from ._arrays import as_vectors
 
 VOTES = 2**22  # class scores held at a time by an evaluation: 32 MiB

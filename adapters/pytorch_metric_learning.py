@@ -10,7 +10,7 @@ from ..kernels.contract.arguments import require_choice, require_device, require
 from ..kernels.contract.finite import NONFINITE
 from ..kernels.contract.metrics import METRICS
 from ..kernels.contract.naming import named
-from ..retriever.relevance import ranks_of_others
+from ..retriever.metrics.labels import ranks_of_others
 from ._arrays import as_vectors
 
 

@@ -10,7 +10,7 @@ from ..kernels import Matches, PrototypeBank, topk
 from ..kernels.contract.arguments import require_int
 from ..kernels.contract.metrics import METRICS
 from ..kernels.contract.naming import named
-from ..retriever.relevance import ranks_of_others
+from ..retriever.metrics.labels import ranks_of_others
 from ._arrays import as_vectors
 from ._nearest import NearestRows
 

@@ -1,7 +1,7 @@
 """Objects from config dicts: ``dict(type="package.module.Name", **arguments)``.
 
 A ``type`` calls whatever it names, with the config's arguments: a config is a program, and only for
-those who trust whoever wrote it, as with mmengine's. Files of tensors are not: see ``weights``.
+those who trust whoever wrote it, as with mmengine's. Files of tensors are not: see ``files``.
 """
 
 from collections.abc import Mapping

@@ -9,20 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..kernels.contract.naming import named
-from ._checks import require_features, require_options, require_row_each
-from .batches import as_batch, as_images
-from .encoders import EncoderSpec, build_encoder, last_features
-from .heads import build_head
-from .images import as_stack, read_each
+from ..kernels.contract.arguments import require_int
+from .batches.forms import as_batch, as_images
+from .batches.samples import as_samples
+from .files.prototype_file import dump_prototypes
+from .images.pixels import as_stack, read_each
+from .images.preprocess import build_preprocessor
 from .kept_bank import KeptBank
-from .modes import evaluating
-from .preprocess import build_preprocessor
-from .prototypes import PrototypeSource, dump_prototypes, obtain_prototypes
-from .samples import as_samples
+from .model.encoders import EncoderSpec, build_encoder
+from .model.evaluating import evaluating
+from .model.features import last_features, require_features, require_row_each
+from .model.heads import build_head
+from .model.weights import load_weights, require_checkpoint
+from .prototypes import PrototypeSource, obtain_prototypes
 from .settings import RetrieverSettings
-from .similarity import Similarity, all_scores, best_scores, require_similarity, sort_scores
-from .weights import load_weights, require_checkpoint
+from .similarity import Similarity, match, require_similarity
 
 
 class ImageToImageRetriever(RetrieverSettings):
@@ -56,7 +57,9 @@ class ImageToImageRetriever(RetrieverSettings):
         prototype_vecs: (M, C), once prepared; on the encoder's device and in its dtype, now and
             after ``.to()`` and ``.half()``. Not in the state dict. With ``topk=k`` and a named
             similarity, large ones are searched through a bank that is made when it is needed and
-            whenever they change: a byte more per coordinate. See ``KeptBank``.
+            whenever they change: a byte more per coordinate. Torch does not count writes through
+            ``.data`` or to the memory of an array: call ``prepare_prototype()`` after them. See
+            ``KeptBank``.
         prototype_ids: (M,) int64; the ``sample_idx`` of each row (or its number, without any).
         prototype_inited: whether they are up to date with ``prototype``. Assigning ``prototype``
             makes them stale, and they are prepared again on next use. Training the encoder does
@@ -89,7 +92,12 @@ class ImageToImageRetriever(RetrieverSettings):
         super().__init__()
         require_similarity(similarity_fn)
         checkpoint = require_checkpoint(pretrained, init_cfg)
-        require_options(autocast, similarity_chunk_rows)
+        if autocast not in (None, torch.float16, torch.bfloat16):
+            raise ValueError(
+                f"autocast must be torch.float16, torch.bfloat16 or None; got {autocast!r}"
+            )
+        if similarity_chunk_rows is not None:
+            require_int("similarity_chunk_rows", similarity_chunk_rows, least=1)
         self.topk = topk
         self.prototype = prototype
         self.data_preprocessor = build_preprocessor(data_preprocessor, train_cfg)
@@ -187,21 +195,10 @@ class ImageToImageRetriever(RetrieverSettings):
         """
         if not self.prototype_inited:
             self.prepare_prototype()
-        prototypes = self.prototype_vecs
+        prototypes, chunk_rows = self.prototype_vecs, self.similarity_chunk_rows
         require_features(inputs, prototypes.shape[1])
-        require_similarity(self.similarity)
-        if self.topk == -1:
-            if not inputs.isfinite().all():
-                raise ValueError("features must be finite; got NaN or infinity")
-            score = all_scores(inputs, prototypes, self.similarity, self.similarity_chunk_rows)
-            pred_score, pred_label = sort_scores(score)
-            return {"score": score, "pred_label": pred_label, "pred_score": pred_score}
-        k = min(self.topk, len(prototypes))
-        with named(queries="features", prototypes="prototype"):
-            pred_score, pred_label = best_scores(
-                inputs, prototypes, k, self.similarity, self.similarity_chunk_rows, self._bank.topk
-            )
-        return {"score": pred_score, "pred_label": pred_label, "pred_score": pred_score}
+        k = None if self.topk == -1 else self.topk
+        return match(inputs, prototypes, k, self.similarity, chunk_rows, self._bank.topk)
 
     @torch.no_grad()
     def predict(

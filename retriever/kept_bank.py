@@ -1,6 +1,8 @@
 """KeptBank: the search of ``flashmatch.topk``, through a bank for as long as prototypes stay."""
 
 import weakref
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,24 +24,22 @@ class KeptBank:
     with fewer than ``BANK_COORDINATES``, and with inference tensors, whose changes torch does not
     count.
 
-    A bank is made at the first search of its prototypes, unless those before them changed after a
-    single search, as in training: then at the second. It costs about as much as a search of 100 to
-    1,500 queries, and holds one byte per coordinate and some 30 per row besides the vectors, which
-    it refers to.
+    A bank is made at the first search of its prototypes. It costs about as much as a search of 100
+    to 1,500 queries, and holds one byte per coordinate and some 30 per row besides the vectors,
+    which it refers to.
 
     Prototypes have changed if they are another tensor, lie elsewhere, or have another device,
-    dtype, shape, stride or version. Torch does not count writes through ``.data`` or the memory of
-    an array, nor those of collectives; one entry of every row is compared to notice them too. After
-    such a write of single entries, ``forget`` has to be called, as ``prepare_prototype`` does.
+    dtype, shape, stride or version: after an assignment, ``.to()``, or whatever torch writes in
+    place. Torch does not count writes through ``.data``, those to the memory of an array, nor those
+    of collectives. After such a write ``forget`` has to be called, as ``prepare_prototype`` does;
+    until then, matches may be missing.
 
     It is copied and pickled as an empty one. Threads may share it.
     """
 
     def __init__(self) -> None:
         self._turn = Turn()
-        self._seen: _Sight | None = None
-        self._searches = 0  # of what was seen last
-        self._waits = False
+        self._kept: _Kept | None = None
 
     def __reduce__(self) -> tuple[type["KeptBank"], tuple[()]]:
         return KeptBank, ()
@@ -48,63 +48,47 @@ class KeptBank:
         """As ``flashmatch.topk``."""
         if not _suits_a_bank(queries, prototypes):
             return topk(queries, prototypes, k, metric=metric)
-        bank = self._bank_of(prototypes, metric)
-        if bank is None:
-            return topk(queries, prototypes, k, metric=metric)
-        return bank.topk(queries, k)
+        return self._bank_of(prototypes, metric).topk(queries, k)
 
     def forget(self) -> None:
-        """Let go of the bank, and look at the prototypes anew in the next search."""
-        self._seen = None
+        """Let go of the bank; the next search makes one anew."""
+        self._kept = None
 
-    def _bank_of(self, prototypes: Tensor, metric: str) -> PrototypeBank | None:
-        """The bank of these very prototypes; None where it is too early to make one."""
+    def _bank_of(self, prototypes: Tensor, metric: str) -> PrototypeBank:
+        """The bank of these very prototypes."""
         # Outside inference mode, whose tensors no later graph could use.
         with self._turn, torch.inference_mode(False), torch.no_grad():
-            seen = self._seen
-            if seen is None or not seen.is_still(prototypes, metric):
+            kept, state = self._kept, _state(prototypes, metric)
+            if kept is None or kept.prototypes() is not prototypes or kept.state != state:
                 self.forget()  # before anything takes its place
-                self._seen = seen = _Sight(prototypes, metric, self)
-                self._waits, self._searches = self._searches == 1, 0
-            self._searches += 1
-            if seen.bank is None and not (self._waits and self._searches == 1):
-                seen.bank = PrototypeBank(prototypes, metric=metric, progress=False)
-            return seen.bank
+                bank = PrototypeBank(prototypes, metric=metric, progress=False)
+                kept = _Kept(weakref.ref(prototypes, self._forgetting()), state, bank)
+                self._kept = kept
+            return kept.bank
 
-
-class _Sight:
-    """What tells whether prototypes are what they were, and their bank once there is one.
-
-    Does not keep the tensor alive.
-    """
-
-    def __init__(self, prototypes: Tensor, metric: str, keeper: KeptBank) -> None:
-        forget = weakref.WeakMethod(keeper.forget)  # a cycle would outlive the retriever
+    def _forgetting(self) -> Callable[[object], None]:
+        """``forget``, for when the prototypes are gone."""
+        forget = weakref.WeakMethod(self.forget)  # a cycle would outlive the retriever
 
         def let_go(_: object) -> None:
             if method := forget():
                 method()
 
-        self.bank: PrototypeBank | None = None
-        self._tensor = weakref.ref(prototypes, let_go)
-        self._state = _state(prototypes, metric)
-        rows, channels = prototypes.shape
-        self._columns = (torch.arange(rows, device=prototypes.device) % channels)[:, None]
-        self._entries = prototypes.gather(1, self._columns)
+        return let_go
 
-    def is_still(self, prototypes: Tensor, metric: str) -> bool:
-        return (
-            self._tensor() is prototypes
-            and self._state == _state(prototypes, metric)
-            and torch.equal(self._entries, prototypes.gather(1, self._columns))
-        )
+
+class _Kept(NamedTuple):
+    """A bank, and what tells whether the prototypes are what it was made of."""
+
+    prototypes: weakref.ref[Tensor]
+    state: tuple[object, ...]
+    bank: PrototypeBank
 
 
 def _state(prototypes: Tensor, metric: str) -> tuple[object, ...]:
     """An address is not given to others: whoever made a bank of it keeps its storage."""
-    shape = prototypes.shape, prototypes.stride()
-    counted = prototypes.data_ptr(), prototypes._version
-    return metric, *shape, prototypes.dtype, prototypes.device, *counted
+    kind = prototypes.device, prototypes.dtype, prototypes.shape, prototypes.stride()
+    return metric, *kind, prototypes.data_ptr(), prototypes._version
 
 
 def _suits_a_bank(queries: Tensor, prototypes: Tensor) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ._checks import require_topk
+from ..kernels.contract.arguments import require_int
 from .kept_bank import KeptBank
 from .prototypes import PrototypeSource, require_prototype
 from .similarity import Similarity, all_scores, require_similarity
@@ -54,7 +54,10 @@ class RetrieverSettings(nn.Module):
 
     @topk.setter
     def topk(self, topk: int) -> None:
-        self._topk = require_topk(topk)
+        k = require_int("topk", topk)
+        if k != -1 and k < 1:
+            raise ValueError(f"topk must be at least 1, or -1 for all; got {k}")
+        self._topk = k
 
     @property
     def similarity_fn(self) -> Callable[[Tensor, Tensor], Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..kernels import Matches, topk
+from ..kernels.contract.naming import named
 
 Similarity = str | Callable[[Tensor, Tensor], Tensor]
 
@@ -26,6 +27,35 @@ def require_similarity(value: object) -> None:
         f"similarity_fn must be one of {', '.join(map(repr, METRICS))} or a callable "
         f"f(queries (N, C), prototypes (M, C)) -> (N, M); got {value!r}"
     )
+
+
+def match(
+    features: Tensor,
+    prototypes: Tensor,
+    k: int | None,
+    similarity: Similarity,
+    chunk_rows: int | None = None,
+    search: Callable[..., Matches] = topk,
+) -> dict[str, Tensor]:
+    """What a retriever's ``matching`` gives: ``score``, ``pred_label`` and ``pred_score``.
+
+    ``k`` None: ``score`` (N, M) of every prototype in the prototypes' order, and both others (N, M)
+    best first. Otherwise all three are (N, k), k cut to M, best first, and both scores are one.
+
+    Raises:
+        ValueError: features that are not finite, or what is no similarity.
+    """
+    require_similarity(similarity)
+    if k is None:
+        if not features.isfinite().all():
+            raise ValueError("features must be finite; got NaN or infinity")
+        score = all_scores(features, prototypes, similarity, chunk_rows)
+        pred_score, pred_label = sort_scores(score)
+        return {"score": score, "pred_label": pred_label, "pred_score": pred_score}
+    k = min(k, len(prototypes))
+    with named(queries="features", prototypes="prototype"):
+        score, pred_label = best_scores(features, prototypes, k, similarity, chunk_rows, search)
+    return {"score": score, "pred_label": pred_label, "pred_score": score}
 
 
 def all_scores(
@@ -55,8 +85,8 @@ def best_scores(
     prototypes: Tensor,
     k: int,
     similarity: Similarity,
-    chunk_rows: int | None = None,
-    search: Callable[..., Matches] = topk,
+    chunk_rows: int | None,
+    search: Callable[..., Matches],
 ) -> tuple[Tensor, Tensor]:
     """(N, k) scores and indices: score descending, then index ascending.
 

@@ -1,1 +1,1 @@
-"""Vectors as int8: layout.py (pages, tiles, groups), frame.py (what is coded), pages.py (the codes)."""
+"""Vectors as int8: layout.py (pages, tiles, groups), frame.py (what is coded), pages.py, rotation.py."""

@@ -1,1 +1,1 @@
-"""What a bank keeps, state by state (prepared.py), and its file. No room here knows who searches it."""
+"""What a bank keeps, state by state (prepared.py), and its file. Nothing here knows who searches."""

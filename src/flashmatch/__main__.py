@@ -8,7 +8,8 @@ from pathlib import Path
 
 from flashmatch import __version__
 from flashmatch.kernels.machine import report
-from flashmatch.retriever.demo import DemoError, Options, run
+from flashmatch.retriever.demo.options import DemoError, Options
+from flashmatch.retriever.demo.run import run
 
 
 def main(argv: Sequence[str] | None = None) -> int:

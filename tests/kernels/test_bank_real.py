@@ -24,7 +24,7 @@ def crops(size: int, step: int) -> Tensor:
 @pytest.fixture(scope="module")
 def features() -> Tensor:
     pytest.importorskip("efficientnet_lite_pytorch")
-    from flashmatch.retriever.encoders import build_encoder
+    from flashmatch.retriever.model.encoders import build_encoder
 
     encoder = build_encoder("efficientnet-lite0").eval()
     with torch.no_grad():

@@ -63,4 +63,4 @@ def test_the_ten_best(configs: Path) -> None:
     model = build(config)
     assert (model.topk, model.dense_scores) == (10, False)
     names = {type(METRICS.build(evaluator)).__module__ for evaluator in config.val_evaluator}
-    assert names == {"flashmatch.retriever.mmpretrain_metrics"}
+    assert names == {"flashmatch.retriever.mmpretrain.metrics"}

@@ -12,7 +12,7 @@ import torch
 
 from flashmatch.kernels.files.whole_file import whole_file
 from flashmatch.kernels.triton_backend import tuned_tiles
-from flashmatch.retriever.prototypes import dump_prototypes
+from flashmatch.retriever.files.prototype_file import dump_prototypes
 
 posix = pytest.mark.skipif(os.name != "posix", reason="modes and links of POSIX")
 

@@ -1,0 +1,1 @@
+"""What datasets and loaders give: samples, batches of any form, labels."""

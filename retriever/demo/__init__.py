@@ -1,0 +1,1 @@
+"""The demonstration behind ``flashmatch demo``; nothing else in the retriever needs it."""

@@ -1,0 +1,1 @@
+"""Prototypes from a DataLoader: every sample encoded once, and every row known."""

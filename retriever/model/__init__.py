@@ -1,0 +1,1 @@
+"""The encoder, the head, their weights, and what the features must be."""
