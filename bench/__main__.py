@@ -1,6 +1,4 @@
-"""``python bench run | bars | growth | build | dropin | gpu | predict | probe | link``.
-
-See CONTRIBUTING.md.
+"""``python bench run | bars | growth | build | dropin | gpu | probe | link``: see CONTRIBUTING.md.
 
 Run as a folder, so that bench/ and not the checkout's root is on the import path.
 """
@@ -49,12 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument("kind", choices=PROBES)
     probe.add_argument("--device", default="cuda", choices=("cpu", "cuda"))
     probe.add_argument("--tiny", action="store_true", help="the smallest shapes")
-    predict = commands.add_parser("predict", help="what a model expects of chips, by data sheets")
-    predict.add_argument("--chip", nargs="+", metavar="PART_OF_NAME", default=[])
     commands.add_parser("link", help="make build/links, the checkout under its installed names")
     run.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    for sub in (run, predict):
-        sub.add_argument("--shapes", nargs="+", metavar="QxMxC[/k[/metric[/dtype]]]", default=[])
+    run.add_argument("--shapes", nargs="+", metavar="QxMxC[/k[/metric[/dtype]]]", default=[])
     run.add_argument("--quick", action="store_true", help="a few small shapes, not recorded")
     for sub in (run, bars, dropin):
         sub.add_argument("--providers", nargs="+", metavar="PART_OF_NAME", default=[])

@@ -10,7 +10,6 @@ import dropin
 import gpu
 import growth
 import ledger
-import predictions
 import shapes
 from bars import BARS, report
 from providers import Provider
@@ -83,16 +82,10 @@ def _dropin(arguments: Namespace) -> int:
     return dropin.run(arguments.providers, results)
 
 
-def _predict(arguments: Namespace) -> int:
-    chosen = [shapes.parse(s) for s in arguments.shapes] or shapes.GPU
-    return predictions.run(arguments.chip, chosen)
-
-
 COMMANDS = {
     "run": _run,
     "bars": _bars,
     "growth": _growth,
     "build": _build,
     "dropin": _dropin,
-    "predict": _predict,
 }

@@ -49,7 +49,6 @@ class Row:
     commit: str
     date: str
     status: str  # "ok", LIMIT, "skipped: why" or "error: what"
-    predicted_ms: float | None = None  # by the model of the Triton body, from a data sheet
 
 
 class Measured(Protocol):
@@ -64,17 +63,14 @@ class Measured(Protocol):
 def append(rows: Sequence[Measured], folder: Path = RESULTS, kind: str = "") -> Path:
     """Add rows of one type to the file of their device and kind.
 
-    A file keeps the columns that it began with. Raises ValueError, having written nothing, where a
-    row has a value for another.
+    A file keeps the columns that it began with. Raises ValueError, having written nothing, where
+    rows have another.
     """
     path = path_of(rows[0].device, folder, kind)
     folder.mkdir(parents=True, exist_ok=True)
     names = [field.name for field in fields(rows[0])]
     header = _header(path)
     lines = [{k: _cell(k, v) for k, v in asdict(row).items()} for row in rows]
-    for name in (name for name in names if header and name not in header):
-        if any(line.pop(name) is not None for line in lines):
-            raise ValueError(f"{path} has no column for {name}; begin another file")
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, header or names, lineterminator="\n")
         if not header:
@@ -94,11 +90,11 @@ def _header(path: Path) -> list[str]:
 def read(path: Path) -> list[Row]:
     """The rows of the benchmark's own kind, with the digits that were written.
 
-    None for the numbers of columns that the file was begun without.
+    Columns that rows no longer have are passed over.
     """
     with path.open(newline="") as file:
         return [
-            Row(**{f.name: _value(f.type, line.get(f.name, "")) for f in fields(Row)})
+            Row(**{f.name: _value(f.type, line[f.name]) for f in fields(Row)})
             for line in csv.DictReader(file)
         ]
 

@@ -4,8 +4,6 @@ The limit of a search is the slower of two things that nothing avoids which mult
 they are (or widened to fp32, where that is faster): a bare matrix product, at the better rate of a
 large square one and of this shape's own; and reading both inputs once, at the rate of a bare copy.
 A search that screens in a narrower type can beat the first.
-
-``predict`` measures nothing: it is what a model expects of a chip by its data sheet.
 """
 
 from collections.abc import Callable
@@ -13,54 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flashmatch import kernels
-from flashmatch.kernels import _bounds_fp16, _bounds_int8, _plan, _triton_model
-from flashmatch.kernels._chips import Chip, chip_of
-from flashmatch.kernels._triton_model import Stages
-from flashmatch.kernels._triton_plan import (
-    MAX_K,
-    CodesPlan,
-    TritonPlan,
-    choose_codes_plan,
-    choose_plan,
-)
-from flashmatch.kernels._triton_tiles import GROUP, WIDTH
 from measure import seconds_of
 from shapes import Shape
 
 SLAB_BYTES = 64 * 2**20  # of scores: as many prototypes as that allows stand for all of them
 ENOUGH_SECONDS = 1.0
-
-
-TOPK, BANK = "flashmatch.topk", "flashmatch.PrototypeBank"  # the searches that are predicted
-
-
-def predict(shape: Shape, chip: Chip, provider: str = TOPK) -> Stages | None:
-    """The seconds of each stage that the model expects of a provider's search, or of none.
-
-    Prototypes are one tensor, whole and on the device.
-    """
-    plan = _plan_of(shape, chip, provider)
-    if plan is None:
-        return None
-    size = shape.torch_dtype.itemsize
-    return _triton_model.stages(plan, shape.Q, shape.M, shape.C, shape.k, shape.metric, size, chip)
-
-
-def _plan_of(shape: Shape, chip: Chip, provider: str) -> TritonPlan | CodesPlan | None:
-    """What the Triton body would choose; None for searches that it does not take."""
-    Q, M, C, k = shape.Q, shape.M, shape.C, shape.k
-    workspace = kernels.WORKSPACE_BYTES
-    if provider not in (TOPK, BANK) or k > MAX_K or C > _bounds_fp16.MAX_CHANNELS:
-        return None
-    pays = _plan.plan(Q, M, C, k, workspace, None).codes_pay and C <= _bounds_int8.MAX_CHANNELS
-    if provider == BANK and pays:
-        return choose_codes_plan(
-            Q, -(-M // _triton_model.PAGE), C, k, span=_triton_model.PAGE, group=GROUP,
-            width=-(-C // WIDTH) * WIDTH, chip=chip, workspace=workspace,
-        )  # fmt: skip
-    half, raw = shape.dtype in ("float16", "bfloat16"), C % WIDTH == 0 and shape.dtype != "float64"
-    return choose_plan(Q, M, C, k, half=half, raw=raw, chip=chip, workspace=workspace)
 
 
 class Roofline:
@@ -80,14 +35,6 @@ class Roofline:
             2 * shape.Q * len(slab) * shape.C / self._best(lambda: queries @ slab.T),
         )
         return 1e3 * max(shape.flops / rate, shape.input_bytes / self._copy_rate())
-
-    def predicted_ms(self, shape: Shape, provider: str) -> float | None:
-        """What the model expects on this device; None where it has no say, as on a CPU."""
-        if self.device.type != "cuda":
-            return None
-        chip = chip_of(torch.cuda.get_device_properties(self.device))
-        found = predict(shape, chip, provider)
-        return found and 1e3 * found.total
 
     def _square_rate(self, dtype: torch.dtype) -> float:
         """FLOP/s of a square product; fp32 is fp32, not TF32."""

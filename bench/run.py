@@ -134,7 +134,6 @@ class Bench:
             commit=ledger.commit(),
             date=ledger.now(),
             status=entry.status,
-            predicted_ms=self.rooflines.predicted_ms(shape, entry.provider.name),
         )
 
 

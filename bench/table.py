@@ -8,12 +8,8 @@ HEAD = ("provider", "agreement", "median ms", "p25 to p75", "peak MiB", "over li
 
 
 def table(rows: Iterable[Row]) -> str:
-    """One table of the rows of one shape; with predictions, where there are any."""
-    rows = list(rows)
-    if all(row.predicted_ms is None for row in rows):
-        return markdown(HEAD, [_cells(row) for row in rows])
-    lines = [(*_cells(row), _number(row.predicted_ms)) for row in rows]
-    return markdown((*HEAD, "predicted ms"), lines)
+    """One table of the rows of one shape."""
+    return markdown(HEAD, [_cells(row) for row in rows])
 
 
 def summary(rows: Sequence[Row]) -> str:

@@ -5,21 +5,18 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
+from rows import row
 
 import gate
 import ledger
 import measure
-import predictions
-import roofline
 import shapes
+from bars import OURS
 from flashmatch.kernels import _reference
-from flashmatch.kernels._chips import CHIPS, H100
 from providers import Provider, Unsupported
 from registry import PROVIDERS, select
 from run import Bench, run
@@ -178,60 +175,19 @@ def test_every_provider_gets_a_row_whatever_happens(tmp_path: Path) -> None:
 
 
 def test_old_ledgers_keep_their_columns_and_are_only_appended_to(tmp_path: Path) -> None:
-    [(_, [row])] = run(Bench(CPU, select(CPU, ["flashmatch.topk"]), budget=0), [SHAPE], minutes=1)
-    path = ledger.append([row], tmp_path)
-    assert ledger.read(path)[0].predicted_ms is None
-    before = path.read_text().replace(",predicted_ms", "").replace(",ok,\n", ",ok\n")
-    path.write_text(before)  # as written before there was the column
-    ledger.append([row], tmp_path)
+    """Rows of GPUs once had a last column, of what a model predicted."""
+    path = ledger.append([row(OURS)], tmp_path)
+    head, line = path.read_text().splitlines()
+    before = f"{head},predicted_ms\n{line},1.5\n"
+    path.write_text(before)
+    ledger.append([row(OURS, 7.0)], tmp_path)
     assert path.read_text().startswith(before)
-    assert [r.predicted_ms for r in ledger.read(path)] == [None, None]
-    assert ledger.read(path)[0] == ledger.read(path)[1]
+    assert ledger.read(path) == [row(OURS), row(OURS, 7.0)]
     after = path.read_text()
-    with pytest.raises(ValueError, match="no column for predicted_ms"):
-        ledger.append([row, replace(row, predicted_ms=1.5)], tmp_path)
-    assert path.read_text() == after
-
-
-def test_predictions_lie_beside_the_measurements(tmp_path: Path) -> None:
-    rows = Bench(CPU, select(CPU, ["flashmatch.topk"]), budget=0).rows(SHAPE)
-    assert "predicted" not in table(rows)
-    rows = [replace(row, device="A GPU", predicted_ms=0.25) for row in rows]
-    assert table(rows).splitlines()[0].endswith("| status | predicted ms |")
-    assert table(rows).endswith("| ok | 0.25 |")
-    assert ledger.read(ledger.append(rows, tmp_path))[0].predicted_ms == 0.25
-
-
-def test_only_searches_by_triton_are_predicted(monkeypatch) -> None:
-    shape = shapes.Shape(1024, 262144, 512)
-    found = SimpleNamespace(name="NVIDIA H100", major=9, minor=0, multi_processor_count=132)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found)
-    on_gpu = roofline.Roofline(torch.device("cuda"))
-    float_ms, codes_ms = (
-        on_gpu.predicted_ms(shape, name) for name in (roofline.TOPK, roofline.BANK)
-    )
-    assert 0 < codes_ms < float_ms
-    expected = roofline.predict(shape, H100, roofline.BANK)
-    assert codes_ms == 1e3 * expected.total
-    assert on_gpu.predicted_ms(shape, "torch matmul+topk") is None
-    assert on_gpu.predicted_ms(replace(shape, k=1025), roofline.TOPK) is None
-    assert roofline.Roofline(CPU).predicted_ms(shape, roofline.TOPK) is None
-
-
-def test_a_bank_too_small_for_codes_is_predicted_as_topk() -> None:
-    shape = shapes.Shape(64, 1000, 128)
-    assert roofline.predict(shape, H100, roofline.BANK) == roofline.predict(shape, H100)
-
-
-def test_predictions_of_every_chip_and_shape(capsys) -> None:
-    for shape in shapes.GPU:
-        assert len(predictions.lines(shape, CHIPS)) == 2 * len(CHIPS)
-    assert predictions.run(["h100"], [shapes.Shape(1024, 262144, 512)]) == 0
-    printed = capsys.readouterr().out
-    assert "nothing here was measured" in printed
-    assert printed.count("| H100 | flashmatch.") == 2
-    with pytest.raises(ValueError, match=r"--chip must be part of one of H100, .*got 'abacus'"):
-        predictions.chips(["abacus"])
+    path.write_text(after.replace(",agreement,", ",another,"))
+    with pytest.raises(ValueError, match="agreement"):
+        ledger.append([row(OURS)], tmp_path)
+    assert path.read_text().count("\n") == after.count("\n")
 
 
 def test_no_shape_is_begun_after_the_time_is_over(capsys) -> None:
