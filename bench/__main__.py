@@ -8,27 +8,24 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import gpu
-from gpu_parts import PROBES
+from gpu import run_parts
+from gpu.parts import PROBES
+from measuring.links import link
 
 
 def main() -> int:
     arguments = _parser().parse_args()
     if arguments.command == "link":
-        from links import link
-
         print(link())
         return 0
     if find_spec("flashmatch") is None:  # a bare checkout
-        from links import link
-
         sys.path.insert(0, str(link()))
     if arguments.command == "gpu":  # its parts are processes: what is broken here breaks one only
-        return gpu.main(arguments)
+        return run_parts.main(arguments)
     if arguments.command == "probe":
-        import gpu_probes
+        from gpu import probes
 
-        return gpu_probes.main(arguments)
+        return probes.main(arguments)
     import commands
 
     return commands.COMMANDS[arguments.command](arguments)
@@ -42,7 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     growth = commands.add_parser("growth", help="time and memory as prototypes and queries grow")
     build = commands.add_parser("build", help="a bank from a file larger than it may hold")
     dropin = commands.add_parser("dropin", help="each adapter beside the library it stands in for")
-    gpu.add_arguments(commands.add_parser("gpu", help="all to settle on a CUDA device, in parts"))
+    run_parts.add_arguments(
+        commands.add_parser("gpu", help="all to settle on a CUDA device, in parts")
+    )
     probe = commands.add_parser("probe", help="one of gpu's parts, in this process")
     probe.add_argument("kind", choices=PROBES)
     probe.add_argument("--device", default="cuda", choices=("cpu", "cuda"))

@@ -5,23 +5,21 @@ from collections.abc import Sequence
 
 import torch
 
-import bank_build
-import dropin
-import gpu
-import growth
-import ledger
-import shapes
-from bars import BARS, report
-from providers import Provider
-from registry import absent, select
-from run import Bench, run
-from shapes import Shape
-from table import summary, table
+from dropin import pairs
+from gpu.run_parts import no_device
+from measuring import ledger, shapes
+from measuring.shapes import Shape
+from measuring.table import is_ours, summary, table
+from providers.provider import Provider
+from providers.registry import absent, select
+from studies import bank_build, growth
+from studies.bars import BARS, report
+from studies.run import Bench, run
 
 
 def _run(arguments: Namespace) -> int:
     device = torch.device(arguments.device)
-    if device.type == "cuda" and (reason := gpu.no_device()):
+    if device.type == "cuda" and (reason := no_device()):
         print(reason)
         return 0
     sets = {
@@ -58,7 +56,7 @@ def _measure(
         if recorded and not arguments.dry_run:
             ledger.append(rows, arguments.results or ledger.RESULTS)
     print(f"\n{summary(everything)}\n{report(everything)}")
-    ours = [row for row in everything if row.provider.startswith("flashmatch")]
+    ours = [row for row in everything if is_ours(row)]
     return 0 if all(row.agreement in (1.0, None) for row in ours) else 1
 
 
@@ -79,7 +77,7 @@ def _build(arguments: Namespace) -> int:
 
 def _dropin(arguments: Namespace) -> int:
     results = None if arguments.dry_run else arguments.results or ledger.RESULTS
-    return dropin.run(arguments.providers, results)
+    return pairs.run(arguments.providers, results)
 
 
 COMMANDS = {

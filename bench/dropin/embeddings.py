@@ -18,10 +18,11 @@ from sentence_transformers import util  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 from torch.nn import functional as F
 
-from dropin import Case, Pair
 from flashmatch import PrototypeBank
 from flashmatch.adapters import lightly, sentence_transformers
 from flashmatch.adapters.pytorch_metric_learning import KNN
+
+from .pairs import Case, Pair
 
 CLASSES = 100
 METRICS = ("precision_at_1", "r_precision", "mean_average_precision_at_r")

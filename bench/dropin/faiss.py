@@ -8,7 +8,8 @@ import faiss
 import numpy as np
 
 import flashmatch.adapters.faiss as ours
-from dropin import Case, Pair
+
+from .pairs import Case, Pair
 
 K = 10
 SIZES = ((256, 262144, 128), (16, 100000, 512))

@@ -6,8 +6,9 @@ Ours always come five together; theirs are made one by one.
 import torch
 from torchmetrics import Metric, retrieval  # pyright: ignore[reportMissingImports]
 
-from dropin import Case, Pair
 from flashmatch.retriever.metrics import RetrievalMetrics, relevance_to_targets
+
+from .pairs import Case, Pair
 
 QUERIES, MATCHES, K = 2000, 100, 10
 

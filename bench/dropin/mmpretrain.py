@@ -1,6 +1,6 @@
 """mmpretrain's ImageToImageRetriever.matching beside ours: `make` its environment, then
 
-    .venv-mmpretrain/bin/python bench dropin mmpretrain
+    .venv-mmpretrain/bin/python bench dropin --providers mmpretrain
 
 The original needs three times N x M x C x 4 bytes: 4 GB for the largest of these.
 """
@@ -11,8 +11,9 @@ import torch
 from mmpretrain.models import ImageToImageRetriever as Original  # pyright: ignore
 from torch import Tensor, nn
 
-from dropin import Case, Pair
 from flashmatch.retriever.mmpretrain import ImageToImageRetriever
+
+from .pairs import Case, Pair
 
 LABELS = 10
 TIE = 4e-7  # of two cosines in fp32

@@ -1,19 +1,21 @@
-"""Each adapter beside the library it stands in for: the same data, the same run, the same answer.
+"""An adapter and its original in turns: the same data, the same run, the same answer.
 
-A module ``dropin_<name>.py`` beside this one gives ``CASES``; it imports the original at its top,
-so that where that is not installed its cases are absent, and said to be.
+Each of ``ORIGINALS`` is a module beside this one that gives ``CASES``. It imports the original at
+its top, so that where that is not installed its cases are absent, and said to be.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import torch
 
-import ledger
-from measure import interleave, seconds_of
+from measuring import ledger
+from measuring.timing import interleave, seconds_of
 
+ORIGINALS = ("embeddings", "faiss", "metrics", "mmpretrain", "sklearn")
 DEVICE = torch.device("cpu")
 BUDGET = 2.0  # seconds of timed calls for either
 
@@ -71,11 +73,11 @@ def run(names: Sequence[str], results: Path | None) -> int:
 
 
 def cases() -> Iterator[Case]:
-    for path in sorted(Path(__file__).parent.glob("dropin_*.py")):
+    for name in ORIGINALS:
         try:
-            module = import_module(path.stem)
+            module = import_module(f"{__package__}.{name}")
         except ImportError as error:
-            print(f"{path.stem}: absent ({error})")
+            print(f"{name}: absent ({error})")
             continue
         yield from module.CASES
 
@@ -84,8 +86,9 @@ def measure(case: Case) -> Row:
     pair = case.prepare()
     share = pair.share(pair.original(), pair.ours())
     calls = {"original": pair.original, "ours": pair.ours}
-    estimates = {name: seconds_of(call, DEVICE) for name, call in calls.items()}
-    timings, failures = interleave(calls, estimates, DEVICE, BUDGET)
+    clocks = {name: partial(seconds_of, call, DEVICE) for name, call in calls.items()}
+    estimates = {name: clock() for name, clock in clocks.items()}
+    timings, failures = interleave(clocks, estimates, BUDGET)
     if failures:
         raise next(iter(failures.values()))
     original, ours = timings["original"], timings["ours"]

@@ -6,8 +6,9 @@ from functools import partial
 import numpy as np
 from sklearn import neighbors
 
-from dropin import Case, Pair
 from flashmatch.adapters import sklearn as ours
+
+from .pairs import Case, Pair
 
 
 def _kneighbors(queries: int, rows: int, channels: int, k: int, metric: str) -> Pair:

@@ -9,16 +9,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import figures
-import ledger
-from bars import NEARLY, OURS, ratio
-from figures import Figure
-from ledger import Row
-from shapes import Shape, parse
-from stages import VENDOR
-from table import is_peer, markdown, short
+from measuring import ledger
+from measuring.ledger import Row, by_shape
+from measuring.ratios import ratio
+from measuring.shapes import Shape, parse
+from measuring.table import NEARLY, is_nearly_right, is_peer, markdown, median, short
+from providers.ours import BANK, TOPK
 
-TOPK = "flashmatch.topk"
+from . import figures
+from .figures import Figure
+from .kernel_stages import VENDOR
+
 OVER = 1.15  # times the vendor's product, at most, for the scan
 MIN_Q, MIN_C = 1024, 512  # of the shapes whose scan has a bar
 HELD, MISSED, ALONE = "held", "missed", "nothing to compare with"
@@ -73,26 +74,18 @@ def rows_of(folder: Path) -> list[Row]:
 
 def faster(rows: Iterable[Row], ours: str) -> list[Faster]:
     """A line per shape where ours was asked for, timed or not."""
-    timed: dict[Shape, dict[str, Row]] = {}
-    for row in rows:
-        shape = Shape(row.Q, row.M, row.C, row.k, row.metric, row.dtype)
-        timed.setdefault(shape, {})[row.provider] = row
-    return [_faster(shape, rows, ours) for shape, rows in timed.items() if ours in rows]
+    timed = by_shape(rows).items()
+    return [_faster(shape, found, ours) for shape, found in timed if ours in found]
 
 
 def _faster(shape: Shape, rows: dict[str, Row], ours: str) -> Faster:
     peers = [row for row in rows.values() if is_peer(row) and row.median_ms is not None]
-    near = [row for row in peers if (row.agreement or 0) >= NEARLY]
     return Faster(
         shape,
         rows[ours],
-        min(peers, key=_median, default=None),
-        min(near, key=_median, default=None),
+        min(peers, key=median, default=None),
+        min(filter(is_nearly_right, peers), key=median, default=None),
     )
-
-
-def _median(row: Row) -> float:
-    return row.median_ms or 0.0
 
 
 def _verdict(ours: Row, peer: Row | None) -> str:
@@ -136,7 +129,7 @@ def counts(lines: Iterable[Faster]) -> str:
 def report(folder: Path) -> str:
     """The bars in full, as Markdown."""
     rows, texts = rows_of(folder), []
-    for ours in (OURS, TOPK):
+    for ours in (BANK, TOPK):
         lines = faster(rows, ours)
         texts.append(f"{ours}: {counts(lines)}")
         if lines:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-import ledger
+from measuring import ledger
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,3 @@ def _lines(path: Path) -> list[dict[str, str]]:
 def _read(line: dict[str, str]) -> Figure:
     value = float(line["value"]) if line["value"] else None
     return Figure(**{**line, "value": value})  # type: ignore[arg-type]
-
-
-def described(error: BaseException) -> str:
-    """One line of a few words."""
-    return f"error: {type(error).__name__}: {' '.join(str(error).split())[:120]}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from links import ROOT
+from measuring.links import ROOT
 
 PROBES = ("search", "facts", "first-call", "ceilings", "stages", "tiles", "memory", "peers")
 MISSING = "not checked: compute-sanitizer is not installed"
@@ -78,7 +78,7 @@ def _pytest(marker: str) -> Callable[[Asked], list[str]]:
 
 def _bench(chosen: str) -> Callable[[Asked], list[str]]:
     def command(asked: Asked) -> list[str]:
-        import shapes  # and torch with them
+        from measuring import shapes  # and torch with them
 
         texts = [str(shape) for shape in shapes.GPU_SETS[chosen]]
         named = ["--providers", *asked.providers] if asked.providers else []

@@ -1,9 +1,9 @@
 """What `make gpu` does on a CUDA machine: every part a process, then one short table.
 
-`python bench gpu`, `python bench/gpu.py` and `make gpu` are the same. Only torch, triton, numpy and
-pytest are needed, and no network. A part that crashes or hangs leaves its log and silences no
-other. Each part's log and rows are in its folder under --results (build/gpu), and copied to $OUT
-where that is set, so that parts can be run one by one and the table still shows them all.
+`python bench gpu` is the same. Only torch, triton, numpy and pytest are needed, and no network. A
+part that crashes or hangs leaves its log and silences no other. Each part's log and rows are in its
+folder under --results (build/gpu), and copied to $OUT where that is set, so that parts can be run
+one by one and the table still shows them all.
 """
 
 import argparse
@@ -18,12 +18,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-if __name__ == "__main__":  # a script's own folder is not on the path under PYTHONSAFEPATH
-    os.execv(sys.executable, [sys.executable, str(Path(__file__).parent), "gpu", *sys.argv[1:]])
+from measuring.links import ROOT, link
 
-import gpu_parts
-from gpu_parts import Asked, Part
-from links import ROOT, link
+from .parts import BY_NAME, Asked, Part, listing, survivors
 
 FOLDER = ROOT / "build" / "gpu"
 LEAST_MINUTES = 0.2  # a part is not begun with less
@@ -42,7 +39,7 @@ class Outcome:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    names = list(gpu_parts.BY_NAME)
+    names = list(BY_NAME)
     parser.add_argument("--part", choices=names, action="append", metavar="NAME", help="only this")
     parser.add_argument("--list", action="store_true", help="the parts and their minutes")
     parser.add_argument("--minutes", type=float, help="for all parts together; the sum of theirs")
@@ -64,12 +61,12 @@ def no_device() -> str | None:
 def main(arguments: argparse.Namespace) -> int:
     """All parts asked for, one after the other, within the minutes; then the table."""
     if arguments.list:
-        print(gpu_parts.listing())
+        print(listing())
         return 0
     folder = (arguments.results or FOLDER).resolve()
     if arguments.record:
         return _record(folder)
-    chosen = [gpu_parts.BY_NAME[name] for name in arguments.part or gpu_parts.BY_NAME]
+    chosen = [BY_NAME[name] for name in arguments.part or BY_NAME]
     if arguments.dry_run:
         for part in chosen:
             print(f"{part.name}: {_command_line(part, folder, part.minutes, arguments.providers)}")
@@ -83,7 +80,7 @@ def main(arguments: argparse.Namespace) -> int:
             continue
         left = (end - time.monotonic()) / 60
         outcomes.append(run_part(part, folder, left, arguments.providers, reason))
-    wanted = [name for name in arguments.part or () if gpu_parts.BY_NAME[name].command is None]
+    wanted = [name for name in arguments.part or () if BY_NAME[name].command is None]
     print("\n" + _read_parts(folder, wanted or ["table"]), flush=True)
     return 1 if any(outcome.code for outcome in outcomes) else 0
 
@@ -163,7 +160,7 @@ def _end(process: subprocess.Popen) -> None:
 def _command(part: Part, folder: Path, minutes: float, providers: Sequence[str]) -> list[str]:
     named = list(providers)
     if part.name.startswith("bench-") and not named:
-        named = gpu_parts.survivors(folder)
+        named = survivors(folder)
     return part.arguments(Asked(folder / part.name, minutes, named), sys.executable)
 
 
@@ -219,15 +216,15 @@ def _read_parts(folder: Path, names: Sequence[str]) -> str:
 
 def _reader(name: str) -> Callable[[Path], str]:
     if name == "bars":
-        from gpu_bars import report as reader
+        from .bars import report as reader
     else:
-        from gpu_table import table as reader
+        from .table import table as reader
     return reader
 
 
 def _record(folder: Path) -> int:
     """Append the benchmark's rows to bench/results, once they are there to stay."""
-    import ledger
+    from measuring import ledger
 
     for path in sorted(folder.glob("bench-*/*.csv")):
         rows = ledger.read(path)

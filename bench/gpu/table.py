@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-import figures
-from bars import OURS, ratio
-from figures import Figure
-from gpu_bars import HELD, TOPK, Faster, counts, faster, rows_of, scans
-from gpu_parts import PARTS
-from stages import STAGES
+from measuring.ratios import ratio
+from providers.ours import BANK, TOPK
+
+from . import figures
+from .bars import HELD, Faster, counts, faster, rows_of, scans
+from .figures import Figure
+from .kernel_stages import STAGES
+from .parts import PARTS
 
 WIDTH = 170  # characters of a line
 LENGTH = 9000  # characters in all: a borrowed machine shows the last 12,000
@@ -119,7 +121,7 @@ def _bars(folder: Path) -> list[str]:
     for scan in scans(figures.read(folder)):
         against = f"{scan.times:.2f} of the vendor's {scan.vendor:.3g} ms"
         lines.append(f"scan {scan.shape}: {scan.scan:.3g} ms, {against}: {scan.verdict}")
-    bank, topk = ({line.shape: line for line in faster(rows, ours)} for ours in (OURS, TOPK))
+    bank, topk = ({line.shape: line for line in faster(rows, ours)} for ours in (BANK, TOPK))
     for name, found in (("bank", bank), ("topk", topk)):
         if found:
             lines.append(f"{name}: {counts(found.values())}")

@@ -7,7 +7,7 @@ file of its own beside it, ``<device>-<kind>.csv``.
 import csv
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from functools import cache
@@ -18,7 +18,9 @@ from typing import Any, ClassVar, Protocol
 import torch
 
 from flashmatch.kernels._machine import cpu_name
-from links import ROOT
+
+from .links import ROOT
+from .shapes import Shape
 
 RESULTS = ROOT / "bench" / "results"
 LIMIT = "limit: finds nothing"  # the status of a row that is no search
@@ -49,6 +51,10 @@ class Row:
     commit: str
     date: str
     status: str  # "ok", LIMIT, "skipped: why" or "error: what"
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.Q, self.M, self.C, self.k, self.metric, self.dtype)
 
 
 class Measured(Protocol):
@@ -97,6 +103,19 @@ def read(path: Path) -> list[Row]:
             Row(**{f.name: _value(f.type, line[f.name]) for f in fields(Row)})
             for line in csv.DictReader(file)
         ]
+
+
+def by_shape(rows: Iterable[Row]) -> dict[Shape, dict[str, Row]]:
+    """The last row of each provider, shape by shape."""
+    found: dict[Shape, dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault(row.shape, {})[row.provider] = row
+    return found
+
+
+def described(error: BaseException) -> str:
+    """One line of a few words, for a cell of a table."""
+    return f"error: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
 
 
 def path_of(device: str, folder: Path = RESULTS, kind: str = "") -> Path:

@@ -9,7 +9,7 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TREE = ROOT / "build" / "links"
 RETRIEVER_NEEDS = ("PIL", "numpy", "safetensors", "tqdm")
 KERNELS_ONLY = '''"""The front door of a machine that can match vectors but not read images."""

@@ -1,12 +1,46 @@
-"""The memory of this process as Linux counts it; where there is no /proc, nobody counts."""
+"""The memory of this process as Linux and torch count it; without /proc, nobody counts."""
 
 import ctypes
+import gc
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+import torch
+
+from .timing import synchronize
+
 MIB = 2**20
 SAMPLE_SECONDS = 0.01
+
+
+def available_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_mib(call: Callable[[], object], device: torch.device) -> float | None:
+    """Memory that one call adds at its worst, results included; None where nobody counts it.
+
+    On CUDA only what torch allocates is seen.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        synchronize(device)
+        return (torch.cuda.max_memory_allocated(device) - before) / MIB
+    if not reset_resident_peak():
+        call()
+        return None
+    before = resident_kib("VmRSS")
+    call()
+    return max(0, resident_kib("VmHWM") - before) / 1024
 
 
 def resident_kib(*fields: str) -> int:

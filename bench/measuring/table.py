@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from ledger import LIMIT, Row, exact_share
+from .ledger import LIMIT, Row, by_shape, exact_share
 
+NEARLY = 0.99  # of the places: fp32 sums in another order, not another search
 HEAD = ("provider", "agreement", "median ms", "p25 to p75", "peak MiB", "over limit", "status")
 
 
@@ -15,13 +16,15 @@ def table(rows: Iterable[Row]) -> str:
 def summary(rows: Sequence[Row]) -> str:
     """One line per shape: our best, the fastest of the others, the fastest that answers right."""
     lines = []
-    for key in dict.fromkeys(map(_shape, rows)):
-        timed = [row for row in rows if _shape(row) == key and row.median_ms is not None]
-        ours = min((row for row in timed if _is_ours(row)), key=_time, default=None)
-        others = sorted((row for row in timed if is_peer(row)), key=_time)
+    for shape, found in by_shape(rows).items():
+        timed = [row for row in found.values() if row.median_ms is not None]
+        ours = min(filter(is_ours, timed), key=median, default=None)
+        others = sorted(filter(is_peer, timed), key=median)
         right = [row for row in others if row.agreement == 1]
         if ours:
-            lines.append((key, short(ours), _beside(ours, others[:1]), _beside(ours, right[:1])))
+            lines.append(
+                (str(shape), short(ours), _beside(ours, others[:1]), _beside(ours, right[:1]))
+            )
     head = ("shape", "flashmatch: ms (agreement)", "fastest other", "fastest that agrees")
     return markdown(head, lines)
 
@@ -45,26 +48,27 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _beside(ours: Row, others: Sequence[Row]) -> str:
-    return "".join(f"{short(row)}: {_time(row) / _time(ours):.2f} x" for row in others)
+    return "".join(f"{short(row)}: {median(row) / median(ours):.2f} x" for row in others)
 
 
 def short(row: Row) -> str:
     return f"{row.provider} {_number(row.median_ms)} ({exact_share(row.agreement or 0.0)})"
 
 
-def _shape(row: Row) -> str:
-    return f"{row.Q} x {row.M} x {row.C}, k={row.k}, {row.metric}, {row.dtype}"
-
-
 def is_peer(row: Row) -> bool:
-    return not _is_ours(row) and row.status != LIMIT
+    return not is_ours(row) and row.status != LIMIT
 
 
-def _is_ours(row: Row) -> bool:
+def is_ours(row: Row) -> bool:
     return row.provider.startswith("flashmatch")
 
 
-def _time(row: Row) -> float:
+def is_nearly_right(row: Row) -> bool:
+    return (row.agreement or 0) >= NEARLY
+
+
+def median(row: Row) -> float:
+    """For rows that were timed."""
     return row.median_ms or 0.0
 
 

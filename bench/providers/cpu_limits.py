@@ -10,8 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from providers import Provider, require_room
-from shapes import Shape
+from measuring.shapes import Shape
+
+from .provider import Provider, require_room
 
 _int_mm = torch.ops.aten._int_mm.out
 CHUNK = 4096  # prototypes per product of the second limit: the products stay in cache
@@ -51,7 +52,7 @@ def _codes(shape: Shape) -> tuple[Tensor, Tensor]:
 
 ONE_CALL = "torch._int_mm alone, one call"
 CHUNK_BY_CHUNK = "torch._int_mm alone, chunk by chunk"
-LIMITS = (
+CPU_LIMITS = (
     Provider(ONE_CALL, _one_call, devices=("cpu",), answers=False),
     Provider(CHUNK_BY_CHUNK, _chunk_by_chunk, devices=("cpu",), answers=False),
 )

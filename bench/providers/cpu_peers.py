@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from providers import Provider, Search, Unsupported
-from shapes import Shape
+from measuring.shapes import Shape
+
+from .provider import Provider, Search, Unsupported, unit_if_cosine
 
 
 def _faiss(prototypes: Tensor, shape: Shape) -> Search:
@@ -23,12 +23,12 @@ def _faiss_index(prototypes: Tensor, shape: Shape):
     import faiss
 
     index = faiss.IndexFlatL2(shape.C) if shape.metric == "l2" else faiss.IndexFlatIP(shape.C)
-    index.add(_unit_if_cosine(prototypes, shape).numpy())
+    index.add(unit_if_cosine(prototypes.float(), shape).numpy())
     return index
 
 
 def _faiss_search(index, queries: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
-    values, indices = index.search(_unit_if_cosine(queries, shape).numpy(), shape.k)
+    values, indices = index.search(unit_if_cosine(queries.float(), shape).numpy(), shape.k)
     scores = torch.from_numpy(values)
     return -scores if shape.metric == "l2" else scores, torch.from_numpy(indices)
 
@@ -70,18 +70,13 @@ def _sklearn_prepared(prototypes: Tensor, shape: Shape) -> Search:
     """Cosines by way of the distances of unit vectors, at which scikit-learn is quicker."""
     if shape.metric != "cosine":
         raise Unsupported("only cosine has norms to divide by ahead of time")
-    search = _sklearn(_unit_if_cosine(prototypes, shape), replace(shape, metric="l2"))
+    search = _sklearn(unit_if_cosine(prototypes.float(), shape), replace(shape, metric="l2"))
 
     def run(queries: Tensor) -> tuple[Tensor, Tensor]:
-        scores, indices = search(_unit_if_cosine(queries, shape))
+        scores, indices = search(unit_if_cosine(queries.float(), shape))
         return 1 + scores / 2, indices
 
     return run
-
-
-def _unit_if_cosine(rows: Tensor, shape: Shape) -> Tensor:
-    rows = rows.float()
-    return F.normalize(rows, eps=1e-8) if shape.metric == "cosine" else rows
 
 
 _FAISS = ("faiss-cpu", "faiss")

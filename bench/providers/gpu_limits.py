@@ -9,8 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from providers import Product, Provider, require_room
-from shapes import Shape
+from measuring.shapes import Shape
+
+from .provider import Product, Provider, require_room
 
 _int_mm = torch.ops.aten._int_mm.out
 BUFFER_BYTES = 128 * 2**20  # of products of one chunk
@@ -74,9 +75,8 @@ def _bf16_alone(prototypes: Tensor, shape: Shape) -> Product:
 
 
 INT8 = "torch._int_mm alone on CUDA"
-INT8_CHUNKED = "torch._int_mm alone on CUDA, chunked"
 GPU_LIMITS = (
     Provider(INT8, _int8_alone, devices=("cuda",), answers=False),
-    Provider(INT8_CHUNKED, _int8_chunked, devices=("cuda",), answers=False),
+    Provider(f"{INT8}, chunked", _int8_chunked, devices=("cuda",), answers=False),
     Provider("torch bfloat16 matmul alone", _bf16_alone, devices=("cuda",), answers=False),
 )

@@ -12,27 +12,19 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from gpu_limits import GPU_LIMITS
-from providers import (
-    Provider,
-    Search,
-    Unsupported,
-    _matmul_topk,
-    _matmul_topk_chunked,
-    _normalised_before,
-    require_room,
-)
-from shapes import Shape
+from measuring.shapes import Shape
+
+from .provider import Provider, Search, Unsupported, require_room, unit_if_cosine
+from .torch_peers import matmul_topk, matmul_topk_chunked, normalised_before
 
 
 def _torch(prototypes: Tensor, shape: Shape) -> Search:
     """Products and topk, whole where the scores fit, else as a careful user cuts them up."""
     try:
-        return _matmul_topk(prototypes, shape)
+        return matmul_topk(prototypes, shape)
     except Unsupported:
-        return _matmul_topk_chunked(prototypes, shape)
+        return matmul_topk_chunked(prototypes, shape)
 
 
 def _tf32(prototypes: Tensor, shape: Shape) -> Search:
@@ -61,7 +53,7 @@ def _bf16(prototypes: Tensor, shape: Shape) -> Search:
 def _best_of_torch(prototypes: Tensor, shape: Shape) -> Search:
     """Prototypes normalised ahead of time, for cosine."""
     if shape.metric == "cosine":
-        return _normalised_before(_torch, prototypes, shape)
+        return normalised_before(_torch, prototypes, shape)
     return _torch(prototypes, shape)
 
 
@@ -70,10 +62,10 @@ def _flashlib(prototypes: Tensor, shape: Shape) -> Search:
 
     if shape.metric == "dot":
         raise Unsupported("flash_knn knows squared L2 only")
-    prototypes = _unit_if_cosine(prototypes, shape)
+    prototypes = unit_if_cosine(prototypes, shape)
 
     def run(queries: Tensor) -> tuple[Tensor, Tensor]:
-        distances, indices = flash_knn(_unit_if_cosine(queries, shape), prototypes, shape.k)
+        distances, indices = flash_knn(unit_if_cosine(queries, shape), prototypes, shape.k)
         scores = 1 - distances / 2 if shape.metric == "cosine" else -distances
         return scores, indices.long()
 
@@ -89,10 +81,10 @@ def _faiss_gpu(prototypes: Tensor, shape: Shape) -> Search:
 
     resources = faiss.StandardGpuResources()
     metric = faiss.METRIC_L2 if shape.metric == "l2" else faiss.METRIC_INNER_PRODUCT
-    prototypes = _unit_if_cosine(prototypes, shape)
+    prototypes = unit_if_cosine(prototypes, shape)
 
     def run(queries: Tensor) -> tuple[Tensor, Tensor]:
-        queries = _unit_if_cosine(queries, shape)
+        queries = unit_if_cosine(queries, shape)
         values, indices = faiss.knn_gpu(resources, queries, prototypes, shape.k, metric=metric)
         return (-values if shape.metric == "l2" else values), indices
 
@@ -144,7 +136,7 @@ def _jax(prototypes: Tensor, shape: Shape) -> Search:
     if shape.metric == "l2":
         raise Unsupported("written for products; jax has no distance top-k of its own")
     require_room(4 * shape.Q * shape.M, "the score matrix", prototypes)
-    table = jnp.from_dlpack(_unit_if_cosine(prototypes, shape).contiguous())
+    table = jnp.from_dlpack(unit_if_cosine(prototypes, shape).contiguous())
 
     @jax.jit
     def best(queries, table):
@@ -152,7 +144,7 @@ def _jax(prototypes: Tensor, shape: Shape) -> Search:
         return jax.lax.top_k(products.astype(jnp.float32), shape.k)
 
     def run(queries: Tensor) -> tuple[Tensor, Tensor]:
-        queries = _unit_if_cosine(queries, shape).contiguous()
+        queries = unit_if_cosine(queries, shape).contiguous()
         values, indices = jax.block_until_ready(best(jnp.from_dlpack(queries), table))
         return torch.from_dlpack(values), torch.from_dlpack(indices).long()
 
@@ -169,10 +161,6 @@ def _jax_on_gpu(prototypes: Tensor, shape: Shape) -> Search:
     # else jax takes three quarters of the memory from everyone measured beside it
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     return _jax(prototypes, shape)
-
-
-def _unit_if_cosine(rows: Tensor, shape: Shape) -> Tensor:
-    return F.normalize(rows, eps=1e-8) if shape.metric == "cosine" else rows
 
 
 _FAISS = (
@@ -192,5 +180,4 @@ GPU_PEERS = (
     Provider("cuVS brute_force", _cuvs, "cuvs", _CUVS, ("cuda",), False),
     Provider("certex Index", _certex, "certex", ("certex",), ("cuda",), False),
     Provider("jax matmul+top_k", _jax_on_gpu, "jax", ("jax",), ("cuda",), False),
-    *GPU_LIMITS,
 )

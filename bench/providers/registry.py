@@ -4,12 +4,15 @@ from collections.abc import Sequence
 
 import torch
 
-from limits import LIMITS
-from peers_cpu import CPU_PEERS
-from peers_gpu import GPU_PEERS
-from providers import OURS, TORCH, Provider
+from .cpu_limits import CPU_LIMITS
+from .cpu_peers import CPU_PEERS
+from .gpu_limits import GPU_LIMITS
+from .gpu_peers import GPU_PEERS
+from .ours import OURS
+from .provider import Provider
+from .torch_peers import TORCH_PEERS
 
-PROVIDERS = (*OURS, *TORCH, *CPU_PEERS, *GPU_PEERS, *LIMITS)
+PROVIDERS = (*OURS, *TORCH_PEERS, *CPU_PEERS, *GPU_PEERS, *GPU_LIMITS, *CPU_LIMITS)
 
 
 def select(device: torch.device, names: Sequence[str] = ()) -> list[Provider]:

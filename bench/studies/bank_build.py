@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import ledger
-from links import ROOT
-from memory import MIB, PrivatePeak
+import flashmatch
+from measuring import ledger
+from measuring.links import ROOT
+from measuring.memory import MIB, PrivatePeak
 
 SEED = 20261122
 ROOM_MIB = 512
@@ -112,13 +113,10 @@ def measure(path: Path) -> Build:
 
 def measure_here(path: Path) -> int:
     """Build and search once; print what was seen as one line of JSON."""
-    import flashmatch
-
-    make = getattr(flashmatch, "PrototypeBank")  # noqa: B009, until every flashmatch has it
     planted = {name: torch.from_numpy(array) for name, array in np.load(_beside(path)).items()}
     with PrivatePeak() as peak:
         start = time.perf_counter()
-        bank = make(path, metric="cosine")
+        bank = flashmatch.PrototypeBank(path, metric="cosine")
         build_s = time.perf_counter() - start
     start = time.perf_counter()
     found = bank.topk(planted["queries"], NEIGHBOURS)

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import torch
 
-import ledger
-from growth_plot import plot
-from ledger import Row
-from providers import Provider, Search, Unsupported
-from registry import select
-from run import Bench, run
-from shapes import Shape
-from table import table
+from measuring import ledger
+from measuring.ledger import Row
+from measuring.shapes import Shape
+from measuring.table import table
+from providers.provider import Provider, Search, Unsupported
+from providers.registry import select
+
+from .growth_plot import plot
+from .run import Bench, run
 
 QUERIES, PROTOTYPES, CHANNELS = 64, 131072, 128
 MORE_PROTOTYPES = (10_000, 30_000, 100_000, 300_000, 1_000_000, 2_000_000)

@@ -6,7 +6,7 @@ from operator import attrgetter
 from pathlib import Path
 from textwrap import fill
 
-from ledger import Row, exact_share
+from measuring.ledger import Row, exact_share
 
 INK = {
     "flashmatch.PrototypeBank": ("#c1121f", "o", 2.6),

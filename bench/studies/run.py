@@ -4,17 +4,19 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
-import ledger
-from gate import Truth, agreement, truth
-from ledger import LIMIT, Row, version_of
-from measure import Timing, interleave, peak_mib, seconds_of, summarise
-from providers import Product, Provider, Search, Unsupported
-from roofline import Roofline
-from shapes import Shape, make
+from measuring import ledger
+from measuring.gate import Truth, agreement, truth
+from measuring.ledger import LIMIT, Row, described, version_of
+from measuring.memory import peak_mib
+from measuring.roofline import Roofline
+from measuring.shapes import Shape, make
+from measuring.timing import Timing, interleave, seconds_of, summarise
+from providers.provider import Product, Provider, Search, Unsupported
 
 SLOW_SECONDS = 2.5  # above, a search is timed once
 SHORT_SECONDS = 0.2  # below, looking at memory takes a noticeable part of the time
@@ -75,7 +77,7 @@ class Bench:
         except Unsupported as reason:
             entry.status = f"skipped: {reason}"
         except Exception as error:  # one provider's trouble is a row, not the end of the run
-            entry.status = _described(error)
+            entry.status = described(error)
         return entry
 
     def _watch(self, entry: Entry, call: Callable[[], object]) -> None:
@@ -93,20 +95,19 @@ class Bench:
             entry.status = LIMIT
 
     def _time(self, entries: list[Entry], queries: Tensor) -> None:
-        def call(search: Search | Product):
-            return lambda: search(queries)
+        def clock(search: Search | Product) -> Callable[[int], float]:
+            return partial(seconds_of, lambda: search(queries), self.device)
 
         timings, failures = interleave(
-            {e.provider.name: call(e.search) for e in entries if e.search},
+            {e.provider.name: clock(e.search) for e in entries if e.search},
             {e.provider.name: e.estimate for e in entries},
-            self.device,
             self.budget,
             self.least,
         )
         for entry in entries:
             entry.timing = timings.get(entry.provider.name)
             if entry.provider.name in failures:
-                entry.status = _described(failures[entry.provider.name])
+                entry.status = described(failures[entry.provider.name])
 
     def _row(self, entry: Entry, shape: Shape, limit: float, checked: int) -> Row:
         timing = entry.timing
@@ -138,16 +139,17 @@ class Bench:
 
 
 def run(bench: Bench, shapes: Sequence[Shape], minutes: float) -> Iterator[tuple[Shape, list[Row]]]:
-    """The rows of each shape that can be begun within ``minutes``; says which could not."""
+    """The rows of each shape that can be begun within ``minutes``."""
+    for shape in within(minutes, shapes):
+        yield shape, bench.rows(shape)
+
+
+def within(minutes: float, shapes: Sequence[Shape]) -> Iterator[Shape]:
+    """The shapes that are asked for before the minutes are over; says which were not."""
     end = time.monotonic() + 60 * minutes
     for i, shape in enumerate(shapes):
         if time.monotonic() > end:
             left = ", ".join(map(str, shapes[i:]))
             print(f"\n{minutes:g} minutes are over; not measured: {left}", flush=True)
             return
-        yield shape, bench.rows(shape)
-
-
-def _described(error: Exception) -> str:
-    """One line of a few words: this goes into a table cell."""
-    return f"error: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        yield shape

@@ -10,12 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import bank_build
-import flashmatch
-import memory
 from flashmatch.kernels import _products, _reference
-from memory import MIB, reset_resident_peak
+from measuring.memory import MIB, reset_resident_peak
+from studies import bank_build
 
+ROOT = Path(__file__).resolve().parents[2]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
@@ -39,9 +38,9 @@ def measured(body: str) -> tuple[float, float]:
     """Private and resident MiB of ``body`` in a process that has done nothing before."""
     script = f"""
 import mmap, os, sys
-sys.path.insert(0, {str(Path(memory.__file__).parent)!r})
+sys.path.insert(0, {str(ROOT / "bench")!r})
 import numpy as np, torch
-from memory import PrivatePeak
+from measuring.memory import PrivatePeak
 with PrivatePeak() as peak:
     {body}
 print(peak.private_mib, peak.resident_mib)
@@ -71,9 +70,6 @@ def test_private_peak_does_not_count_mapped_files(tmp_path: Path) -> None:
 
 
 @LINUX
-@pytest.mark.skipif(
-    not hasattr(flashmatch, "PrototypeBank"), reason="this flashmatch has no PrototypeBank"
-)
 def test_a_small_build_holds_and_finds_what_was_planted(tmp_path: Path) -> None:
     results = tmp_path / "results"
     assert bank_build.run(20_000, 64, tmp_path, results) == 0

@@ -9,11 +9,10 @@ import pytest
 import torch
 from rows import row
 
-import growth
-import growth_plot
-import ledger
-from providers import Provider
-from shapes import Shape
+from measuring import ledger
+from measuring.shapes import Shape
+from providers.provider import Provider
+from studies import growth, growth_plot
 
 BANK, TOPK, ORIGINAL = growth.PROVIDERS[0], growth.PROVIDERS[1], growth.PROVIDERS[-1]
 STOPS = {"median_ms": None, "status": "skipped: it would take 96 GiB"}

@@ -6,10 +6,12 @@ from statistics import median
 
 import torch
 
-from figures import described, figure, write
-from gpu_limits import int8_product, int8_product_chunked
-from measure import seconds_of
-from shapes import Shape
+from measuring.ledger import described
+from measuring.shapes import Shape
+from measuring.timing import seconds_of
+from providers.gpu_limits import int8_product, int8_product_chunked
+
+from ..figures import figure, write
 
 PART = "ceilings"
 SHAPES = (
@@ -100,7 +102,7 @@ def _tiny_op(device: torch.device) -> Call:
 
 
 def _empty_kernel(device: torch.device) -> Call:
-    from gpu_empty import empty_kernel
+    from .empty_kernel import empty_kernel
 
     argument = torch.zeros(1, device=device)
     return lambda: empty_kernel[(1,)](argument)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-import ledger
-from registry import absent, select
+from measuring import ledger
+from providers.registry import absent, select
 
 PROPERTIES = {
     "name": "name",
@@ -32,14 +32,13 @@ SMI = (
 )
 
 
-def run(device: torch.device, folder: Path) -> int:
+def run(device: torch.device, folder: Path) -> None:
     """Print the facts and keep them as ``facts.json``."""
     found = facts(device)
     for name, value in found.items():
         print(f"{name}: {value}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "facts.json").write_text(json.dumps(found, indent=1))
-    return 0
 
 
 def facts(device: torch.device) -> dict[str, str]:

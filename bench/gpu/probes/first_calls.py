@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 
-from figures import Figure, figure, write
-from links import ROOT
-from measure import seconds_of
-from shapes import Shape, make
+from measuring.links import ROOT
+from measuring.shapes import Shape, make
+from measuring.timing import seconds_of
+
+from ..figures import Figure, figure, write
 
 PART = "facts"
 MARK = "first calls: "

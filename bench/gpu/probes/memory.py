@@ -5,10 +5,11 @@ from pathlib import Path
 
 import torch
 
-from figures import described, figure, write
-from measure import peak_mib
-from memory import MIB
-from shapes import Shape, make
+from measuring.ledger import described
+from measuring.memory import MIB, peak_mib
+from measuring.shapes import Shape, make
+
+from ..figures import figure, write
 
 PART = "memory"
 WITHIN = "MiB of workspace"  # the unit of what WORKSPACE_BYTES bounds

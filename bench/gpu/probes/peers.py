@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 
-from gpu_parts import PEERS
-from links import ROOT
-from providers import Provider
-from registry import absent, select
+from measuring.links import ROOT
+from providers.provider import Provider
+from providers.registry import absent, select
+
+from ..parts import PEERS
 
 SHAPE = "256x65536x128/10"
 SECONDS = 75.0

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-import gpu_tiles
-from shapes import Shape, make
+from measuring.ledger import described
+from measuring.shapes import Shape, make
+
+from . import tiles
 
 METRICS = ("cosine", "dot", "l2")
 # Few queries read prototypes as given, many prepare them; the last is more than one tile each way.
@@ -31,7 +33,7 @@ class Case:
         return f"{self.body} {self.shape}, mask of {self.mask} dimensions, tile {self.tile}"
 
 
-def cases(tiny: bool, tiles: int = 1) -> Iterator[Case]:
+def cases(tiny: bool, tile_count: int = 1) -> Iterator[Case]:
     """Every body, metric, mask and size; dtypes in turn; then the other tiles."""
     dtypes = ("float32", "bfloat16", "float16")
     for i, sizes in enumerate(TINY if tiny else SIZES):
@@ -43,7 +45,7 @@ def cases(tiny: bool, tiles: int = 1) -> Iterator[Case]:
     # Equal rows cannot be excluded: every group of every query has to be repaired.
     for body in ("topk", "bank"):
         yield Case(body, Shape(17, 300, 64, 3, metric="ties"), 0)
-        for tile in range(1, tiles):
+        for tile in range(1, tile_count):
             shape = Shape(17, 300, 128, 3) if tiny else Shape(300, 5003, 192, 10)
             for mask in (1,) if tiny else (0, 1):  # masks of pairs take the plainest in any case
                 yield Case(body, shape, mask, tile)
@@ -52,13 +54,13 @@ def cases(tiny: bool, tiles: int = 1) -> Iterator[Case]:
 def run(device: torch.device, tiny: bool = False) -> int:
     """1 if an answer was wrong or a search failed; each says so, and the others go on."""
     wrong = count = 0
-    for case in cases(tiny, gpu_tiles.count(device)):
+    for case in cases(tiny, tiles.count(device)):
         count += 1
         try:
-            with gpu_tiles.tile(case.tile):
+            with tiles.tile(case.tile):
                 verdict = _verdict(case, device)
         except Exception as error:
-            verdict = f"error: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            verdict = described(error)
         wrong += verdict != "right"
         print(f"{case}: {verdict}", flush=True)
     print(f"{count - wrong} of {count} searches are right")

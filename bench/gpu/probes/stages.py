@@ -12,11 +12,13 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from figures import Figure, described, figure, write
-from gpu_limits import int8_product, int8_product_chunked
-from measure import seconds_of
-from shapes import Shape, make
-from stages import STAGES, VENDOR, by_stage
+from measuring.ledger import described
+from measuring.shapes import Shape, make
+from measuring.timing import seconds_of
+from providers.gpu_limits import int8_product, int8_product_chunked
+
+from ..figures import Figure, figure, write
+from ..kernel_stages import STAGES, VENDOR, by_stage
 
 PART = "stages"
 SHAPES = (

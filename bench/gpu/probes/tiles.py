@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from figures import described, figure, write
-from shapes import Shape
+from measuring.ledger import described
+from measuring.shapes import Shape
+
+from ..figures import figure, write
 
 if TYPE_CHECKING:
     from flashmatch.kernels._triton_sweep import Case
