@@ -49,6 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("link", help="make build/links, the checkout under its installed names")
     run.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     run.add_argument("--shapes", nargs="+", metavar="QxMxC[/k[/metric[/dtype]]]", default=[])
+    for sub in (run, bars):
+        sub.add_argument(
+            "--base", metavar="COMMIT", help="ours beside a commit's; recorded under --results only"
+        )
     run.add_argument("--quick", action="store_true", help="a few small shapes, not recorded")
     for sub in (run, bars, dropin):
         sub.add_argument("--providers", nargs="+", metavar="PART_OF_NAME", default=[])

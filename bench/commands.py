@@ -10,11 +10,11 @@ from gpu.run_parts import no_device
 from measuring import ledger, shapes
 from measuring.shapes import Shape
 from measuring.table import is_ours, summary, table
-from providers.provider import Provider
 from providers.registry import absent, select
-from studies import bank_build, growth
+from studies import bank_build, growth, two_commits
 from studies.bars import BARS, report
 from studies.run import Bench, run
+from studies.two_commits import Asked
 
 
 def _run(arguments: Namespace) -> int:
@@ -30,25 +30,28 @@ def _run(arguments: Namespace) -> int:
     }
     chosen = [shapes.parse(s) for s in arguments.shapes] or sets[device.type, arguments.quick]
     budget = 0.3 if arguments.quick or device.type == "cuda" else 0.7
-    bench = Bench(device, _providers(device, arguments.providers), budget)
-    return _measure(bench, chosen, arguments, recorded=not arguments.quick)
+    return _measure(arguments, device, chosen, budget, recorded=not arguments.quick)
 
 
 def _bars(arguments: Namespace) -> int:
-    device = torch.device("cpu")
-    bench = Bench(device, _providers(device, arguments.providers), budget=2.0, least=5)
-    return _measure(bench, [bar.shape for bar in BARS], arguments)
-
-
-def _providers(device: torch.device, names: Sequence[str]) -> list[Provider]:
-    print(f"{ledger.device_name(device)}; absent: {', '.join(absent(device)) or 'none'}")
-    return select(device, names)
+    chosen = [bar.shape for bar in BARS]
+    return _measure(arguments, torch.device("cpu"), chosen, budget=2.0, least=5)
 
 
 def _measure(
-    bench: Bench, chosen: Sequence[Shape], arguments: Namespace, recorded: bool = True
+    arguments: Namespace,
+    device: torch.device,
+    chosen: Sequence[Shape],
+    budget: float,
+    least: int = 3,
+    recorded: bool = True,
 ) -> int:
     """Print and record the rows of each shape; fail if an answer of ours is wrong."""
+    if arguments.base:
+        asked = Asked(chosen, arguments.providers, device, budget, least, arguments.minutes)
+        return two_commits.run(arguments.base, asked, arguments.results)
+    print(f"{ledger.device_name(device)}; absent: {', '.join(absent(device)) or 'none'}")
+    bench = Bench(device, select(device, arguments.providers), budget, least)
     everything = []
     for shape, rows in run(bench, chosen, arguments.minutes):
         print(f"\n{shape}\n\n{table(rows)}", flush=True)

@@ -1,7 +1,7 @@
 """The checkout under its installed names, as a tree of links in build/links.
 
-Type checkers cannot follow an editable install's folder mapping, and a borrowed GPU machine may
-have no network to install with; both take this tree as an import path.
+Type checkers cannot follow an editable install's folder mapping, a borrowed GPU machine may have no
+network to install with, and another commit is not installed; all take such a tree as import path.
 """
 
 import re
@@ -22,29 +22,30 @@ __version__ = version("flashmatch")
 '''
 
 
-def link() -> Path:
+def link(root: Path = ROOT, tree: Path | None = None) -> Path:
     """Make the tree anew and return it; kernels alone where what the rest needs is absent."""
-    package = TREE / "flashmatch"
-    shutil.rmtree(TREE, ignore_errors=True)
+    tree = tree or TREE
+    package = tree / "flashmatch"
+    shutil.rmtree(tree, ignore_errors=True)
     package.mkdir(parents=True)
-    (package / "kernels").symlink_to(ROOT / "kernels")
+    (package / "kernels").symlink_to(root / "kernels")
     if all(map(find_spec, RETRIEVER_NEEDS)):
         for folder in ("retriever", "adapters"):
-            (package / folder).symlink_to(ROOT / folder)
-        for source in (ROOT / "src" / "flashmatch").iterdir():
+            (package / folder).symlink_to(root / folder)
+        for source in (root / "src" / "flashmatch").iterdir():
             if source.name != "__pycache__":
                 (package / source.name).symlink_to(source)
     else:
         (package / "__init__.py").write_text(KERNELS_ONLY)
-    _describe()
-    return TREE
+    _describe(root, tree)
+    return tree
 
 
-def _describe() -> None:
+def _describe(root: Path, tree: Path) -> None:
     """flashmatch.__version__ is read from the metadata of an installed distribution."""
-    found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    found = re.search(r'^version = "(.+)"$', (root / "pyproject.toml").read_text(), re.MULTILINE)
     version = found[1] if found else "0"
-    info = TREE / f"flashmatch-{version}.dist-info"
+    info = tree / f"flashmatch-{version}.dist-info"
     info.mkdir()
     metadata = f"Metadata-Version: 2.1\nName: flashmatch\nVersion: {version}\n"
     (info / "METADATA").write_text(metadata)

@@ -35,14 +35,14 @@ def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    spread = "" if row.p25 is None else f"{_number(row.p25)} to {_number(row.p75)}"
+    spread = "" if row.p25 is None else f"{number(row.p25)} to {number(row.p75)}"
     return (
         row.provider,
         "" if row.agreement is None else exact_share(row.agreement),
-        _number(row.median_ms),
+        number(row.median_ms),
         spread,
-        _number(row.peak_mib),
-        _number(row.over_limit),
+        number(row.peak_mib),
+        number(row.over_limit),
         row.status,
     )
 
@@ -52,7 +52,7 @@ def _beside(ours: Row, others: Sequence[Row]) -> str:
 
 
 def short(row: Row) -> str:
-    return f"{row.provider} {_number(row.median_ms)} ({exact_share(row.agreement or 0.0)})"
+    return f"{row.provider} {number(row.median_ms)} ({exact_share(row.agreement or 0.0)})"
 
 
 def is_peer(row: Row) -> bool:
@@ -72,5 +72,5 @@ def median(row: Row) -> float:
     return row.median_ms or 0.0
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gpu import figures, parts
+from gpu import figures, parts, probes
 from gpu.kernel_stages import STAGES, by_stage, stage_of
 from gpu.probes import ceilings, facts, first_calls, memory, peers, search, stages, tiles
 from gpu.table import table
@@ -119,8 +120,9 @@ def test_ceilings_memory_and_facts_on_a_cpu(monkeypatch, tmp_path: Path) -> None
     pytest.importorskip("triton")
     empty = SimpleNamespace(empty_kernel={(1,): lambda argument: None})
     monkeypatch.setitem(sys.modules, "gpu.probes.empty_kernel", empty)
-    assert ceilings.run(CPU, tmp_path / "ceilings", tiny=True) == 0
-    assert memory.run(CPU, tmp_path / "memory", tiny=True) == 0
+    for kind in ("ceilings", "memory"):
+        given = {"kind": kind, "device": "cpu", "tiny": True, "results": tmp_path / kind}
+        assert probes.main(Namespace(**given)) == 0
     found = {f.what: f for f in figures.read(tmp_path)}
     assert found["int8 product"].unit == "TOP/s"
     assert all(f.value > 0 for f in found.values() if f.part == "ceilings")
