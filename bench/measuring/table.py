@@ -30,8 +30,11 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    body = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in body)
+    return "\n".join(map(line, (head, ["---"] * len(head), *lines)))
+
+
+def line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from measuring import ledger
 from measuring.links import ROOT, link
 from measuring.ratios import ratio
 from measuring.shapes import Shape
-from measuring.table import markdown, number
+from measuring.table import line, markdown, number
 from measuring.timing import Timing, interleave
 from providers.ours import OURS
 
@@ -125,7 +125,7 @@ def compare_all(commit: str, base: Searching, here: Searching, asked: Asked) -> 
     for shape in within(asked.minutes, asked.shapes):
         for name in names:
             rows.append(compare(shape, name, commit, base, here, asked))
-            print(f"| {' | '.join(rows[-1].cells())} |", flush=True)
+            print(line(rows[-1].cells()), flush=True)
     return rows
 
 

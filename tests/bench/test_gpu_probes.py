@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from flashmatch.kernels import _reference
 from gpu import figures, parts, probes
 from gpu.kernel_stages import STAGES, by_stage, stage_of
 from gpu.probes import ceilings, facts, first_calls, memory, peers, search, stages, tiles
@@ -204,17 +205,12 @@ def test_first_calls_listen_to_the_compiler(monkeypatch, capsys) -> None:
 
 
 def test_the_probe_notices_a_wrong_answer(monkeypatch, capsys) -> None:
-    from flashmatch.kernels import _reference
-
-    def by_the_oracle(queries, prototypes, k, metric, mask):
-        return _reference.topk(queries, prototypes, k, metric, mask)
-
     few = list(search.cases(tiny=True))[:4]
     monkeypatch.setattr(search, "cases", lambda tiny, tiles: few)
     for name in ("_topk", "_bank"):
-        monkeypatch.setattr(search, name, by_the_oracle)
+        monkeypatch.setattr(search, name, _reference.topk)
     assert search.run(CPU, tiny=True) == 0
-    monkeypatch.setattr(search, "_bank", lambda *a: [x.flip(1) for x in by_the_oracle(*a)])
+    monkeypatch.setattr(search, "_bank", lambda *a: [x.flip(1) for x in _reference.topk(*a)])
     assert search.run(CPU, tiny=True) == 1
     monkeypatch.setattr(search, "_bank", lambda *a: 1 / 0)
     assert search.run(CPU, tiny=True) == 1
@@ -229,7 +225,6 @@ import sys
 sys.path.insert(0, {bench!r})
 import torch
 from triton.runtime.interpreter import InterpretedFunction
-from gpu.table import table
 from gpu.probes import search
 
 launched, launch = set(), InterpretedFunction.__getitem__
