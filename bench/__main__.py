@@ -1,6 +1,4 @@
-"""``python bench run | bars | growth | build | dropin | gpu | predict | probe | link``.
-
-See CONTRIBUTING.md.
+"""``python bench run | bars | growth | build | dropin | gpu | probe | link``: see CONTRIBUTING.md.
 
 Run as a folder, so that bench/ and not the checkout's root is on the import path.
 """
@@ -10,27 +8,24 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import gpu
-from gpu_parts import PROBES
+from gpu import run_parts
+from gpu.parts import PROBES
+from measuring.links import link
 
 
 def main() -> int:
     arguments = _parser().parse_args()
     if arguments.command == "link":
-        from links import link
-
         print(link())
         return 0
     if find_spec("flashmatch") is None:  # a bare checkout
-        from links import link
-
         sys.path.insert(0, str(link()))
     if arguments.command == "gpu":  # its parts are processes: what is broken here breaks one only
-        return gpu.main(arguments)
+        return run_parts.main(arguments)
     if arguments.command == "probe":
-        import gpu_probes
+        from gpu import probes
 
-        return gpu_probes.main(arguments)
+        return probes.main(arguments)
     import commands
 
     return commands.COMMANDS[arguments.command](arguments)
@@ -44,17 +39,20 @@ def _parser() -> argparse.ArgumentParser:
     growth = commands.add_parser("growth", help="time and memory as prototypes and queries grow")
     build = commands.add_parser("build", help="a bank from a file larger than it may hold")
     dropin = commands.add_parser("dropin", help="each adapter beside the library it stands in for")
-    gpu.add_arguments(commands.add_parser("gpu", help="all to settle on a CUDA device, in parts"))
+    run_parts.add_arguments(
+        commands.add_parser("gpu", help="all to settle on a CUDA device, in parts")
+    )
     probe = commands.add_parser("probe", help="one of gpu's parts, in this process")
     probe.add_argument("kind", choices=PROBES)
     probe.add_argument("--device", default="cuda", choices=("cpu", "cuda"))
     probe.add_argument("--tiny", action="store_true", help="the smallest shapes")
-    predict = commands.add_parser("predict", help="what a model expects of chips, by data sheets")
-    predict.add_argument("--chip", nargs="+", metavar="PART_OF_NAME", default=[])
     commands.add_parser("link", help="make build/links, the checkout under its installed names")
     run.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    for sub in (run, predict):
-        sub.add_argument("--shapes", nargs="+", metavar="QxMxC[/k[/metric[/dtype]]]", default=[])
+    run.add_argument("--shapes", nargs="+", metavar="QxMxC[/k[/metric[/dtype]]]", default=[])
+    for sub in (run, bars):
+        sub.add_argument(
+            "--base", metavar="COMMIT", help="ours beside a commit's; recorded under --results only"
+        )
     run.add_argument("--quick", action="store_true", help="a few small shapes, not recorded")
     for sub in (run, bars, dropin):
         sub.add_argument("--providers", nargs="+", metavar="PART_OF_NAME", default=[])

@@ -5,24 +5,21 @@ from collections.abc import Sequence
 
 import torch
 
-import bank_build
-import dropin
-import gpu
-import growth
-import ledger
-import predictions
-import shapes
-from bars import BARS, report
-from providers import Provider
-from registry import absent, select
-from run import Bench, run
-from shapes import Shape
-from table import summary, table
+from dropin import pairs
+from gpu.run_parts import no_device
+from measuring import ledger, shapes
+from measuring.shapes import Shape
+from measuring.table import is_ours, summary, table
+from providers.registry import absent, select
+from studies import bank_build, growth, two_commits
+from studies.bars import BARS, report
+from studies.run import Bench, run
+from studies.two_commits import Asked
 
 
 def _run(arguments: Namespace) -> int:
     device = torch.device(arguments.device)
-    if device.type == "cuda" and (reason := gpu.no_device()):
+    if device.type == "cuda" and (reason := no_device()):
         print(reason)
         return 0
     sets = {
@@ -33,25 +30,28 @@ def _run(arguments: Namespace) -> int:
     }
     chosen = [shapes.parse(s) for s in arguments.shapes] or sets[device.type, arguments.quick]
     budget = 0.3 if arguments.quick or device.type == "cuda" else 0.7
-    bench = Bench(device, _providers(device, arguments.providers), budget)
-    return _measure(bench, chosen, arguments, recorded=not arguments.quick)
+    return _measure(arguments, device, chosen, budget, recorded=not arguments.quick)
 
 
 def _bars(arguments: Namespace) -> int:
-    device = torch.device("cpu")
-    bench = Bench(device, _providers(device, arguments.providers), budget=2.0, least=5)
-    return _measure(bench, [bar.shape for bar in BARS], arguments)
-
-
-def _providers(device: torch.device, names: Sequence[str]) -> list[Provider]:
-    print(f"{ledger.device_name(device)}; absent: {', '.join(absent(device)) or 'none'}")
-    return select(device, names)
+    chosen = [bar.shape for bar in BARS]
+    return _measure(arguments, torch.device("cpu"), chosen, budget=2.0, least=5)
 
 
 def _measure(
-    bench: Bench, chosen: Sequence[Shape], arguments: Namespace, recorded: bool = True
+    arguments: Namespace,
+    device: torch.device,
+    chosen: Sequence[Shape],
+    budget: float,
+    least: int = 3,
+    recorded: bool = True,
 ) -> int:
     """Print and record the rows of each shape; fail if an answer of ours is wrong."""
+    if arguments.base:
+        asked = Asked(chosen, arguments.providers, device, budget, least, arguments.minutes)
+        return two_commits.run(arguments.base, asked, arguments.results)
+    print(f"{ledger.device_name(device)}; absent: {', '.join(absent(device)) or 'none'}")
+    bench = Bench(device, select(device, arguments.providers), budget, least)
     everything = []
     for shape, rows in run(bench, chosen, arguments.minutes):
         print(f"\n{shape}\n\n{table(rows)}", flush=True)
@@ -59,7 +59,7 @@ def _measure(
         if recorded and not arguments.dry_run:
             ledger.append(rows, arguments.results or ledger.RESULTS)
     print(f"\n{summary(everything)}\n{report(everything)}")
-    ours = [row for row in everything if row.provider.startswith("flashmatch")]
+    ours = [row for row in everything if is_ours(row)]
     return 0 if all(row.agreement in (1.0, None) for row in ours) else 1
 
 
@@ -80,12 +80,7 @@ def _build(arguments: Namespace) -> int:
 
 def _dropin(arguments: Namespace) -> int:
     results = None if arguments.dry_run else arguments.results or ledger.RESULTS
-    return dropin.run(arguments.providers, results)
-
-
-def _predict(arguments: Namespace) -> int:
-    chosen = [shapes.parse(s) for s in arguments.shapes] or shapes.GPU
-    return predictions.run(arguments.chip, chosen)
+    return pairs.run(arguments.providers, results)
 
 
 COMMANDS = {
@@ -94,5 +89,4 @@ COMMANDS = {
     "growth": _growth,
     "build": _build,
     "dropin": _dropin,
-    "predict": _predict,
 }

@@ -1,1 +1,1 @@
-"""Vectors as int8: layout.py (pages, tiles, groups), frame.py (what is coded), pages.py, rotation.py."""
+"""Vectors as int8: layout.py (pages, tiles, groups), frame.py and rotation.py, pages.py."""

@@ -1,1 +1,1 @@
-"""What a bank keeps, state by state (prepared.py), and its file. Nothing here knows who searches."""
+"""What a bank keeps, state by state (prepared.py), and its file; not who searches it."""

@@ -121,7 +121,7 @@ def test_extras_exist() -> None:
     [
         (r"(?:\S+/)?(flashmatch (?:demo|info)\b)", "flashmatch demo --images DIR"),
         (r"(?:\S*/)?python (bench [a-z]+)", ".venv/bin/python bench run --quick"),
-        (r"(?:\S*/)?python ((?:bench|examples)/\w+.py)", "python bench/gpu.py"),
+        (r"(?:\S*/)?python (examples/\w+.py)", "python examples/dedup_folder.py --images DIR"),
         (r"make (faults) FAULTS=", "make faults FAULTS=--kills 1500 --seed 7"),
     ],
 )

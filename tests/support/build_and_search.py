@@ -10,7 +10,7 @@ import torch
 
 from flashmatch import kernels
 from flashmatch.kernels import PrototypeBank
-from memory import MIB, PrivatePeak
+from measuring.memory import MIB, PrivatePeak
 
 
 def main(path: str, count: int, k: int) -> None:

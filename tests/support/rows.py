@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ledger import Row
+from measuring.ledger import Row
 
 ROW = Row(
     provider="faiss IndexFlat",

@@ -1,0 +1,1 @@
+"""Each adapter beside the library it stands in for."""

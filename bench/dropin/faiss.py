@@ -1,0 +1,80 @@
+"""The FAISS adapter beside FAISS."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import faiss
+import numpy as np
+
+import flashmatch.adapters.faiss as ours
+
+from .pairs import Case, Pair
+
+K = 10
+SIZES = ((256, 262144, 128), (16, 100000, 512))
+
+
+def search(name: str, queries: int, rows: int, channels: int) -> Callable[[], Pair]:
+    def prepare() -> Pair:
+        xq, xb = _vectors(queries, rows, channels)
+        pair = [getattr(library, name)(channels) for library in (faiss, ours)]
+        for index in pair:
+            index.add(xb)
+        return _pair(*(partial(_search_of(index), xq, K) for index in pair))
+
+    return prepare
+
+
+def selected(queries: int, rows: int, channels: int) -> Callable[[], Pair]:
+    """Every other id, of an index with ids."""
+
+    def prepare() -> Pair:
+        xq, xb = _vectors(queries, rows, channels)
+        ids, calls = np.random.default_rng(1).permutation(rows), []
+        for library in (faiss, ours):
+            index = library.IndexIDMap2(library.IndexFlatIP(channels))
+            index.add_with_ids(xb, ids)
+            params = library.SearchParameters(sel=library.IDSelectorBatch(np.arange(0, rows, 2)))
+            calls.append(partial(_search_of(index), xq, K, params=params))
+        return _pair(*calls)
+
+    return prepare
+
+
+def _search_of(index: Any) -> Callable[..., tuple]:
+    """The library's own: faiss.contrib.torch_utils, which other cases import, replaces FAISS's."""
+    return getattr(index, "search_numpy", index.search)
+
+
+def _vectors(queries: int, rows: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    xq, xb = (rng.standard_normal((n, channels), dtype=np.float32) for n in (queries, rows))
+    return xq, xb
+
+
+def _pair(original: Callable[[], tuple], mine: Callable[[], tuple]) -> Pair:
+    return Pair(original, mine, _share_of_labels)
+
+
+def _share_of_labels(original: Any, mine: Any) -> float:
+    return float((original[1] == mine[1]).mean())
+
+
+def _size(queries: int, rows: int, channels: int) -> str:
+    return f"{queries} x {rows} x {channels}, k = {K}"
+
+
+CASES = [
+    *(
+        Case(f"faiss {name}.search", "faiss-cpu", _size(*size), search(name, *size))
+        for name in ("IndexFlatIP", "IndexFlatL2")
+        for size in SIZES
+    ),
+    Case(
+        "faiss IndexIDMap2.search, every other id",
+        "faiss-cpu",
+        _size(16, 100000, 512),
+        selected(16, 100000, 512),
+    ),
+]

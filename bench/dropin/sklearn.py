@@ -1,0 +1,65 @@
+"""flashmatch.adapters.sklearn beside sklearn.neighbors, both fitted before the clock starts."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from sklearn import neighbors
+
+from flashmatch.adapters import sklearn as ours
+
+from .pairs import Case, Pair
+
+
+def _kneighbors(queries: int, rows: int, channels: int, k: int, metric: str) -> Pair:
+    X, asked = _rows(rows, channels, 0), _rows(queries, channels, 1)
+    one, other = (
+        library.NearestNeighbors(n_neighbors=k, metric=metric, algorithm="brute").fit(X)
+        for library in (ours, neighbors)
+    )
+    return Pair(lambda: other.kneighbors(asked), lambda: one.kneighbors(asked), _same_sets)
+
+
+def _predict(queries: int, rows: int, channels: int, k: int) -> Pair:
+    X, asked = _rows(rows, channels, 0), _rows(queries, channels, 1)
+    labels = np.random.default_rng(2).integers(0, 10, rows)
+    one, other = (
+        library.KNeighborsClassifier(n_neighbors=k, algorithm="brute").fit(X, labels)
+        for library in (ours, neighbors)
+    )
+    return Pair(lambda: other.predict(asked), lambda: one.predict(asked), _same)
+
+
+def _rows(rows: int, channels: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((rows, channels), dtype=np.float32)
+
+
+def _same_sets(theirs: object, mine: object) -> float:
+    """Of two (distances, indices): the share of neighbours found by both."""
+    pairs = zip(theirs[1], mine[1], strict=True)  # pyright: ignore[reportIndexIssue]
+    return float(np.mean([np.isin(row, other).mean() for row, other in pairs]))
+
+
+def _same(theirs: object, mine: object) -> float:
+    return float(np.mean(np.asarray(theirs) == np.asarray(mine)))
+
+
+def _case(name: str, size: str, prepare: Callable[[], Pair]) -> Case:
+    return Case(f"sklearn {name}", "scikit-learn", size, prepare)
+
+
+CASES = (
+    *(
+        _case(
+            f"NearestNeighbors.kneighbors, {metric}",
+            "1000 x 100000 x 128, k = 10",
+            partial(_kneighbors, 1000, 100_000, 128, 10, metric),
+        )
+        for metric in ("cosine", "euclidean")
+    ),
+    _case(
+        "KNeighborsClassifier.predict, euclidean",
+        "1000 x 20000 x 64, k = 5",
+        partial(_predict, 1000, 20_000, 64, 5),
+    ),
+)

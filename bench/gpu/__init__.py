@@ -1,0 +1,1 @@
+"""All there is to settle on a CUDA device, in parts, each of them a process."""

@@ -1,0 +1,122 @@
+"""Where the time of a search goes on the device, stage by stage, and the vendor's product beside.
+
+Times are sums of kernel times out of torch.profiler, so that waiting for launches is not in them;
+"call" is the wall-clock of the whole call, measured without the profiler.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch._C._autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from measuring.ledger import described
+from measuring.shapes import Shape, make
+from measuring.timing import seconds_of
+from providers.gpu_limits import int8_product, int8_product_chunked
+
+from ..figures import Figure, figure, write
+from ..kernel_stages import STAGES, VENDOR, by_stage
+
+PART = "stages"
+SHAPES = (
+    Shape(1024, 262144, 512),
+    Shape(1024, 262144, 768),
+    Shape(1024, 262144, 1536),
+    Shape(1024, 1_000_000, 768),
+    Shape(8192, 262144, 512),
+    Shape(8192, 65536, 768, dtype="bfloat16"),
+    Shape(16384, 100_000, 128),
+    Shape(1, 1_000_000, 768),
+    Shape(64, 1_000_000, 768, 128),
+)
+TINY = (Shape(20, 700, 64, 3),)
+SAMPLES = 7
+Kernels = list[tuple[str, float]]  # name and milliseconds
+
+
+def run(
+    device: torch.device,
+    folder: Path,
+    tiny: bool = False,
+    kernels: Callable[[Callable[[], object]], Kernels] | None = None,
+) -> int:
+    """Figures of every body and shape. ``kernels`` looks into one call; the profiler by default."""
+    failed = 0
+    for shape in TINY if tiny else SHAPES:
+        for body, prepare in _calls(shape, device):
+            try:
+                made = _figures(body, shape, prepare(), device, kernels or kernels_of)
+            except Exception as error:
+                made = [figure(device, PART, body, shape, None, "ms", described(error))]
+                failed += 1
+            write(made, folder)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return 1 if failed else 0
+
+
+def _calls(
+    shape: Shape, device: torch.device
+) -> Iterator[tuple[str, Callable[[], Callable[[], object]]]]:
+    import flashmatch
+
+    queries, prototypes = make(shape, device)
+
+    def bank() -> Callable[[], object]:
+        prepared = flashmatch.PrototypeBank(prototypes, nonfinite="exclude")
+        return lambda: prepared.topk(queries, shape.k)
+
+    def topk() -> Callable[[], object]:
+        return lambda: flashmatch.topk(queries, prototypes, shape.k, nonfinite="exclude")
+
+    yield "bank", bank
+    yield "topk", topk
+    yield VENDOR[0], lambda: int8_product(shape, device)
+    yield VENDOR[1], lambda: int8_product_chunked(shape, device)
+
+
+def _figures(
+    body: str,
+    shape: Shape,
+    call: Callable[[], object],
+    device: torch.device,
+    kernels: Callable[[Callable[[], object]], Kernels],
+) -> list[Figure]:
+    """One figure per stage, of the median of several calls; of a product, of its one stage."""
+    for _ in range(2):
+        call()
+    samples = [by_stage(kernels(call)) for _ in range(SAMPLES)]
+    sums = {stage: median(sample[stage] for sample in samples) for stage in STAGES}
+    whole = median(sum(sample.values()) for sample in samples)
+    status = "ok" if whole else "no kernels were seen"
+    wall = 1e3 * median(seconds_of(call, device) for _ in range(SAMPLES))
+    made = [figure(device, PART, f"{body}: call", shape, wall, "ms")]
+    made.append(figure(device, PART, f"{body}: kernels", shape, whole or None, "ms", status))
+    if whole and body not in VENDOR:
+        made += [figure(device, PART, f"{body}: {s}", shape, sums[s], "ms") for s in STAGES]
+    return made
+
+
+def kernels_of(call: Callable[[], object]) -> Kernels:
+    """Names and milliseconds of what ran on the device during one call."""
+    activities = [ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(ProfilerActivity.CUDA)
+        torch.cuda.synchronize()
+    with profile(activities=activities) as seen:
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    return on_device(seen.events() or [])
+
+
+def on_device(events: Iterable) -> Kernels:
+    """Of a profile's events, those of the device itself; not the CPU's that launched them."""
+    return [
+        (event.name, event.time_range.elapsed_us() / 1e3)
+        for event in events
+        if event.device_type == DeviceType.CUDA and not event.name.startswith("ProfilerStep")
+    ]

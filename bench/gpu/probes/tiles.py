@@ -1,0 +1,93 @@
+"""The tiles that a scan may be cut into on this chip: the same bounds from each, and how fast.
+
+The table of the fastest lies beside the figures. Plans follow it once it is copied to where
+``flashmatch.kernels.tune`` would have written it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from measuring.ledger import described
+from measuring.shapes import Shape
+
+from ..figures import figure, write
+
+if TYPE_CHECKING:
+    from flashmatch.kernels.triton_backend.tile_sweep import Case
+    from flashmatch.kernels.triton_backend.tuned_tiles import Tuned
+
+PART = "tiles"
+SIZES = (64, 128, 256, 512, 768, 1024, 1536), (128, 1024, 8192), 262_144  # as tune has them
+TINY = (64,), (20,), 700
+BODIES = {"fp16": "topk", "int8": "bank"}  # which search scans so
+Sweep = Callable[[torch.device, Iterable[int], Iterable[int], int, int], Iterator["Case"]]
+
+
+def run(device: torch.device, folder: Path, tiny: bool = False, sweep: Sweep | None = None) -> int:
+    """A figure per shape, screen and tile, and the table; 1 if a tile is wrong or fails."""
+    failed, best = 0, []
+    try:
+        from flashmatch.kernels import WORKSPACE_BYTES
+        from flashmatch.kernels.triton_backend import tuned_tiles
+
+        if sweep is None:
+            from flashmatch.kernels.triton_backend.tile_sweep import sweep
+        path = folder / tuned_tiles.default_path(device).name
+        for case in sweep(device, *(TINY if tiny else SIZES), WORKSPACE_BYTES):
+            failed += _written(case, device, folder)
+            best.append(case.row)
+            tuned_tiles.write(path, best)  # each time: a part that takes too long is ended
+    except Exception as error:
+        what = "the rest, tile any: scan"
+        write([figure(device, PART, what, "", None, "ms", described(error))], folder)
+        failed += 1
+    return 1 if failed else 0
+
+
+def _written(case: "Case", device: torch.device, folder: Path) -> int:
+    """How many of its tiles are not right; all are written down."""
+    shape = Shape(*case.launched, case.channels, dtype="float16")
+    body = f"{BODIES[case.screen]}, {case.queries} queries"
+    for i, trial in enumerate(case.trials):
+        ms = None if trial.seconds is None else 1e3 * trial.seconds
+        what = f"{body}, tile {i}: scan"
+        write([figure(device, PART, what, shape, ms, "ms", trial.status)], folder)
+    return sum(trial.seconds is None for trial in case.trials)
+
+
+@contextmanager
+def tile(i: int) -> Iterator[None]:
+    """Plans follow a table that names the ``i``-th tile of each kind, or the last there is."""
+    from flashmatch.kernels.triton_backend import tuned_tiles
+
+    tuned: Any = tuned_tiles
+    kept = tuned.of_device
+    tuned.of_device = lambda device: _table(device, i)
+    try:
+        yield
+    finally:
+        tuned.of_device = kept
+
+
+def count(device: torch.device) -> int:
+    """How many tiles there are to choose from on this chip."""
+    return max(len(tiles) for tiles in _tiles(device).values())
+
+
+def _table(device: torch.device, i: int) -> "Tuned":
+    from flashmatch.kernels.triton_backend.tuned_tiles import Row, Tuned
+
+    kinds = _tiles(device).items()
+    return Tuned(tuple(Row(kind, 128, 128, tiles[min(i, len(tiles) - 1)]) for kind, tiles in kinds))
+
+
+def _tiles(device: torch.device) -> dict:
+    """By screen, the plainest first."""
+    from flashmatch.kernels.triton_backend import chips, tiles
+
+    arch = chips.chip(device).arch
+    return {"fp16": tiles.fp16_tiles(arch), "int8": tiles.int8_tiles(128, arch)}

@@ -1,0 +1,4 @@
+"""What the instruments are asked.
+
+Every provider on one shape, the bars, growth, a build larger than memory may be, two commits.
+"""
