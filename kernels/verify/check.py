@@ -139,8 +139,9 @@ class _Problem:
         widest = min(self.chunk_rows, max(map(len, self.chunks)))
         return max(1, _TABLE_ELEMENTS // max(widest, self.queries.shape[1], 2 * k))
 
-    def tables(self, rows: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Chunk by chunk: its first index, scores (R, P) fp32, and which pairs (R, P) may match."""
+    def tables(self, rows: Tensor) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        """Chunk by chunk: its first index, scores (R, P) fp32, which pairs (R, P) may match, and
+        the prototypes (P, C) fp64."""
         queries, first = self.queries[rows].double(), 0
         for part in (part for chunk in self.chunks for part in chunk.split(self.chunk_rows)):
             prototypes = part.to(queries.device).double()
@@ -148,7 +149,8 @@ class _Problem:
             if self.mask is not None:
                 columns = self.mask[..., first : first + len(part)]
                 allowed &= columns[rows] if columns.ndim == 2 else columns
-            yield first, _scores(queries, prototypes, self.metric).float() + 0.0, allowed
+            scores = _scores(queries, prototypes, self.metric).float() + 0.0
+            yield first, scores, allowed, prototypes
             first += len(part)
 
     def interval(self, row: int, index: int) -> tuple[float, float]:
@@ -167,7 +169,8 @@ def _finite(vectors: Tensor) -> Tensor:
 
 def _scores(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
     """(R, C), (P, C) -> (R, P), all fp64, by the metric's definition; for l2, up to 2^-49 of the
-    score above what the sum of squares gives, so that it is never below the least attainable."""
+    score above what the sum of squares gives: never below the least score that can be had, and not
+    always one of them."""
     if metric == "l2":  # of differences: nothing cancels; in one pass: threads wait but once
         apart = torch.cdist(queries, prototypes, compute_mode="donot_use_mm_for_euclid_dist")
         return apart.square_().mul_(-_AT_MOST)
@@ -176,6 +179,21 @@ def _scores(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
         return products
     q_norms, p_norms = (x.square().sum(-1).sqrt() for x in (queries, prototypes))
     return products / (q_norms.clamp(min=_COSINE_EPS)[:, None] * p_norms.clamp(min=_COSINE_EPS))
+
+
+def _own_scores(
+    queries: Tensor, prototypes: Tensor, pairs: tuple[Tensor, Tensor], table: Tensor, metric: str
+) -> Tensor:
+    """(n,) fp32 scores of pairs of rows and columns of ``table``, each one that can be had."""
+    rows, columns = pairs
+    if metric != "l2":
+        return table[rows, columns]
+    step = max(1, _TABLE_ELEMENTS // queries.shape[1])
+    parts = [
+        (queries[r].double() - prototypes[c]).square_().sum(1).neg_().float() + 0.0
+        for r, c in zip(rows.split(step), columns.split(step), strict=True)
+    ]
+    return torch.cat(parts)
 
 
 def _examine(
@@ -189,11 +207,13 @@ def _examine(
     last = scores[:, -1], order_indices[:, -1]
     wrong = _out_of_order(scores, order_indices) | _repeated(order_indices)
     listed, own = torch.zeros_like(empty), torch.full_like(scores, torch.nan)
-    for first, table, allowed in problem.tables(rows):
+    queries = problem.queries[rows]
+    for first, table, allowed, prototypes in problem.tables(rows):
         here = (indices >= first) & (indices < first + table.shape[1])
         r, rank = here.nonzero(as_tuple=True)
         column = indices[r, rank] - first
-        own[r, rank], listed[r, rank] = table[r, column], allowed[r, column]
+        own[r, rank] = _own_scores(queries, prototypes, (r, column), table, problem.metric)
+        listed[r, rank] = allowed[r, column]
         allowed[r, column] = False  # from here on: left out
         _mark_left_out(wrong, problem, rows, first, table, allowed, last)
     wrong |= ~(listed | empty).all(1)
@@ -255,7 +275,7 @@ def _disagreements(
 ) -> list[Disagreement]:
     """The ranks at which the matches (k,) of one query differ from our own search."""
     own, own_indices = scores.new_empty(0), indices.new_empty(0)
-    for first, table, allowed in problem.tables(torch.tensor([row], device=scores.device)):
+    for first, table, allowed, _ in problem.tables(torch.tensor([row], device=scores.device)):
         columns = allowed[0].nonzero()[:, 0]
         # Indices ascend and the sort is stable, so equal scores keep the order of indices.
         best = torch.cat([own, table[0, columns]]).sort(descending=True, stable=True)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flashmatch.kernels.products import (integers)
 from flashmatch.kernels.contract import reference
+from flashmatch.kernels.products import integers
 from measuring.memory import MIB, reset_resident_peak
 from studies import bank_build
 

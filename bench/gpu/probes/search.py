@@ -122,7 +122,5 @@ def _bank(
     codes = Codes(frame, int8_search.LAYOUT, *prototypes.shape)
     codes.write(0, prototypes, screen_norms(prototypes))
     request = Request(k, metric, mask, exclude=True)
-    found = int8_search.search_codes(
-        queries, codes, Rows([prototypes]), request, WORKSPACE_BYTES
-    )
+    found = int8_search.search_codes(queries, codes, Rows([prototypes]), request, WORKSPACE_BYTES)
     return found.scores, found.rows

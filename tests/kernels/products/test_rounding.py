@@ -127,7 +127,7 @@ def test_searches_in_an_environment_that_allows_bf16() -> None:
     program = """
 import torch
 from flashmatch import topk
-from flashmatch.kernels.torch_backend import rounding
+from flashmatch.kernels.products import rounding
 print(rounding.operand_roundoff(torch.device("cpu")))
 g = torch.Generator().manual_seed(0)
 p, q = torch.randn(20000, 48, generator=g), torch.randn(8, 48, generator=g)

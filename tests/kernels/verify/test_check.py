@@ -245,6 +245,14 @@ def test_any_score_beyond_the_attainable_is_found(problem: Problem, data: st.Dat
     assert checked(problem, (scores, indices)).wrong == 1
 
 
+def test_a_square_distance_between_two_scores_is_rounded_once() -> None:
+    """2^24 + 3 is as near to 2^24 + 2 as to 2^24 + 4, which is even: the one score there is."""
+    query, prototype = torch.zeros(1, 4), torch.tensor([[4096.0, 1.0, 1.0, 1.0]])
+    for score, wrong in ((2.0**24 + 4, 0), (2.0**24 + 2, 1)):
+        matches = torch.tensor([[-score]]), torch.tensor([[0]])
+        assert verify(query, prototype, matches, metric="l2").wrong == wrong
+
+
 def test_a_sample_is_deterministic_and_of_its_size() -> None:
     problem = plain("gaussian", queries=40)
     scores, indices = problem.oracle()
