@@ -23,7 +23,9 @@ from .storage.counts import BankStats
 from .storage.prepared import Prepared, prepared
 from .transforms import transformable_topk
 
-_ANY_MODE = torch.inference_mode(False)  # what is made in inference mode never changes outside it
+_ANY_MODE = torch.inference_mode(
+    False
+)  # tensors made in inference mode can never be changed outside
 
 
 class PrototypeBank:
@@ -108,7 +110,7 @@ class PrototypeBank:
         arguments.require_vectors("queries", queries)
         arguments.require_bank_channels("queries", queries, vectors.channels)
         k = arguments.require_k(k, len(collection))
-        count = queries.shape[0]  # len() is no symbol
+        count = queries.shape[0]  # len() would fix what torch.export keeps open
         arguments.require_mask(mask, count, len(collection), queries.device)
         if count == 0 or k == 0:
             return no_matches(queries, k)

@@ -57,7 +57,10 @@ def topk(
     if queries.is_meta and not all(chunk.is_meta for chunk in chunks):  # else shapes are asked for
         arguments.require_dense("queries", queries)
     arguments.require_same_channels(queries, chunks)
-    count, rows = queries.shape[0], sum(chunk.shape[0] for chunk in chunks)  # len() is no symbol
+    count, rows = (
+        queries.shape[0],
+        sum(chunk.shape[0] for chunk in chunks),
+    )  # len() would fix what torch.export keeps open
     k = arguments.require_k(k, rows)
     arguments.require_choice("metric", metric, METRICS)
     arguments.require_choice("nonfinite", nonfinite, NONFINITE)

@@ -168,9 +168,9 @@ UPPER_FLOOR = 2.0**-120
 def query_terms(queries: CodedQueries, norms: Tensor, origin_norm: float, metric: str) -> Tensor:
     """(4, Q) fp32 rows of a, |d|, |x| and c; l2: c - |q|^2 / 2. For ``group_upper_bounds``.
 
-    ``norms`` (Q,) fp64 of the queries as given. A query whose norm is not finite gets c = -inf, and
-    one beyond the range of fp32 products c = +inf. For l2, c was made of q.o - |o|^2 / 2, and half
-    a square is taken from it, of numbers up to |q| + |o|: fp64_slack covers these roundings.
+    ``norms`` (Q,) fp64 are those of the queries as given. c is -inf for a query whose norm is not
+    finite, and +inf for one whose products may overflow fp32. For l2, c was q.o - |o|^2 / 2, and
+    |q|^2 / 2 is subtracted here; fp64_slack times (|q| + |o|)^2 covers the roundings of both.
     """
     shift = queries.shift
     if metric == "l2":

@@ -72,7 +72,7 @@ class Collection:
         )
 
     def matchable(self) -> Tensor | None:
-        """(rows,) bool on the device; None where every row may match."""
+        """(rows,) bool on the device: present and finite; None where every row is."""
         if len(self) == self.ids.count and len(self.nonfinite) == 0:
             return None
         if self._matchable is not None:
@@ -80,12 +80,12 @@ class Collection:
         matchable = self.ids.present.clone()
         matchable[self.nonfinite] = False
         matchable = matchable.to(self.device)
-        if type(matchable) is Tensor:  # a tracer's has no numbers to keep
+        if type(matchable) is Tensor:  # the tensor of a tracer has no numbers to keep
             self._matchable = matchable
         return matchable
 
     def mask_by_row(self, mask: Tensor | None) -> Tensor | None:
-        """A mask by position, (M,) or (Q, M), or None, as one by row that spares what is closed."""
+        """The caller's mask, (M,) or (Q, M) by index, as one by row, and of what is matchable."""
         matchable = self.matchable()
         if mask is None or matchable is None:
             return matchable if mask is None else mask

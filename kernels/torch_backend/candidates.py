@@ -17,10 +17,10 @@ from . import rescore
 from .float_screen import FloatScreen
 
 _LIMIT = 4
-"""Candidates per wanted match beyond which the pool is rescored at once, to bound memory."""
+"""A pool of more candidates per wanted match is rescored at once, so that memory stays bounded."""
 
 _LOWEST = torch.finfo(torch.float32).min
-"""A threshold that excludes nothing but what may not match, which is -inf."""
+"""The threshold before there is any: it excludes only what may not match, whose value is -inf."""
 
 
 class Candidates:

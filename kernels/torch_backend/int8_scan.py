@@ -29,10 +29,10 @@ LAYOUT_CUDA = Layout(CODED_SPAN, group=16, width_multiple=16)
 """Without the Triton body, where torch's product on CUDA wants multiples."""
 
 _CROWDED_SHARE = 1 / 8
-"""Above this share of a block's pairs, a product in fp32 costs less than looking at survivors."""
+"""Where more of a block's pairs survive, the float scan costs less than a look at each."""
 
 _CROWDED_GROUPS = 4 * _CROWDED_SHARE
-"""The same of its groups, of which few have several members left."""
+"""The same share of the groups: few groups have more than one member left."""
 
 _RAISE_AGAIN = 1.5
 """The threshold is raised again after so many times the rows: it rises ever more slowly."""

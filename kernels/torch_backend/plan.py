@@ -5,22 +5,23 @@ from dataclasses import dataclass
 from ..proofs import fp32, int8
 
 TILE_ELEMENTS = 1 << 19
-"""Elements of a tile: 2 MiB in fp32, what two cores' second-level caches hold."""
+"""Elements of a tile, which stays in cache between its norms and its product: 2 MiB in fp32."""
 
 WHOLE_ELEMENTS = 1 << 16
-"""Up to so many scores and prototype elements together, calls cost more than fp64 arithmetic."""
+"""Up to so many scores and prototype elements together, a search scores all pairs in fp64: a screen
+takes more calls of torch, which cost more than the arithmetic that they save."""
 
 CODES_ELEMENTS = 1 << 21
-"""With fewer coordinates in a bank, calls cost more than arithmetic, and int8 takes more calls."""
+"""From so many coordinates on, a bank's codes are searched: int8 takes more calls than fp32."""
 
 CODES_ROWS = 200
-"""With fewer rows for each of the k, too many reach the threshold to be looked at one by one."""
+"""From so many rows for each of the k on; with fewer, too many members reach the threshold."""
 
 CODED_SPAN = 1024
 """Rows of a page of codes."""
 
 CODED_PAIRS = 1 << 21
-"""Products of codes at a time: 8 MiB, which stay in cache."""
+"""Products of codes at a time: 8 MiB in int32, which stay in cache until they are selected from."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,13 @@ def choose_plan(
 ) -> Plan:
     """The plan for Q queries, M rows, C channels within ``workspace`` bytes.
 
-    What is held, in bytes: per query 48 C (the block in fp64, and copies) and 256 k (keys being
-    merged, candidates); per row of a chunk 8 C if it is copied, 32 C if it is scored as a whole;
-    per pair of a block 64, of a block and codes 32. Each gets a share.
+    A search holds, in bytes:
+
+    a query     48 C for the block in fp64 and its copies, 256 k for keys and candidates
+    a row       8 C where its chunk is copied, 32 C where it is scored as a whole
+    a pair      64 of a block and a chunk, 32 of a block and codes
+
+    Each line gets a quarter of ``workspace``.
     """
     share = workspace // 4
     screened = (
