@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from setuptools.config.pyprojecttoml import read_configuration
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = {
@@ -99,6 +100,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(out)]
     subprocess.run([*command, str(sources)], check=True, capture_output=True, text=True)
     return next(out.glob("*.whl"))
+
+
+def test_the_list_of_packages_is_that_of_the_folders() -> None:
+    table = read_configuration(ROOT / "pyproject.toml", expand=False)["tool"]["setuptools"]
+    folders = [path.parent for folder in FOLDERS for path in (ROOT / folder).rglob("__init__.py")]
+    roots = {str(ROOT / folder): target for folder, target in FOLDERS.items()}
+    expected = set()
+    for folder in folders:
+        root = next(root for root in roots if str(folder).startswith(root))
+        expected.add(f"{roots[root]}{str(folder).removeprefix(root)}".replace("/", "."))
+    assert sorted(table["packages"]) == sorted(expected)
 
 
 def test_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
