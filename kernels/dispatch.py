@@ -28,15 +28,8 @@ def search_vectors(
     queries: Tensor, prototypes: list[Tensor], request: Request
 ) -> tuple[Tensor, Tensor]:
     """Scores (Q, k) fp32 and indices (Q, k) int64 of prototypes (M_i, C) as given."""
-    why_not = why_no_triton(queries.device)
-    if not why_not:
-        from .triton_backend import float_search as triton_search
-
-        why_not = triton_search.why_not_vectors(queries, request)
-        if not why_not:
-            return triton_search.search_vectors(queries, prototypes, request, _workspace())
-    _note(queries.device, why_not)
-    return in_fit_thread([queries, *prototypes], _by_torch, queries, prototypes, request)
+    tensors = [queries, *prototypes]
+    return in_fit_thread(tensors, _search_vectors, queries, prototypes, request)
 
 
 def search_bank(bank: Prepared, queries: Tensor, request: Request) -> tuple[Tensor, Tensor]:
@@ -83,9 +76,18 @@ def why_no_triton(device: torch.device) -> str:
     return chips.why_not(device)
 
 
-def _by_torch(queries: Tensor, prototypes: list[Tensor], request: Request) -> tuple[Tensor, Tensor]:
-    rows = sum(map(len, prototypes))
-    shape = len(queries), rows, queries.shape[1], request.k
+def _search_vectors(
+    queries: Tensor, prototypes: list[Tensor], request: Request
+) -> tuple[Tensor, Tensor]:
+    why_not = why_no_triton(queries.device)
+    if not why_not:
+        from .triton_backend import float_search as triton_search
+
+        why_not = triton_search.why_not_vectors(queries, request)
+        if not why_not:
+            return triton_search.search_vectors(queries, prototypes, request, _workspace())
+    _note(queries.device, why_not)
+    shape = len(queries), sum(map(len, prototypes)), queries.shape[1], request.k
     chosen = choose_plan(*shape, _workspace(), request.chunk_rows)
     if chosen.coded and integers.is_fast(queries.device.type):
         return int8_search.search_while_coding(queries, prototypes, request, chosen)
@@ -114,7 +116,7 @@ def _search_block(bank: Prepared, queries: Tensor, request: Request, workspace: 
     chosen = choose_plan(len(queries), len(rows), rows.channels, request.k, workspace, None)
     if codes is None or not chosen.codes_pay:
         request = request.masked(bank.collection.mask_by_row(request.mask))
-        found = search_vectors(queries, rows.chunks, request)
+        found = _search_vectors(queries, rows.chunks, request)
         return Found(*found, 0, 0, sum(chunk.nbytes for chunk in rows.chunks))
     if request.mask is not None:  # without one, codes know what never matches
         request = request.masked(bank.collection.mask_by_row(request.mask))

@@ -1,0 +1,82 @@
+"""Which backend searches, the reasons why another does not, and the way that leads there."""
+
+import logging
+import traceback
+from pathlib import Path
+
+import pytest
+import torch
+from screens import SCREENS, screen_small
+
+from flashmatch import PrototypeBank, topk
+from flashmatch.kernels import dispatch
+from flashmatch.kernels.torch_backend import float_search, int8_search
+
+P, Q = torch.randn(300, 8), torch.randn(3, 8)
+KERNELS = Path(dispatch.__file__).parent
+
+
+def way(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Filled with (file, function) of kernels/, from the door to the backend."""
+    found: list[tuple[str, str]] = []
+    for module, name in ((float_search, "search_vectors"), (int8_search, "search_codes")):
+        body = getattr(module, name)
+
+        def seen(*args, body=body):
+            frames = traceback.extract_stack()[:-1]
+            inside = [f for f in frames if KERNELS in Path(f.filename).parents]
+            found.extend((str(Path(f.filename).relative_to(KERNELS)), f.name) for f in inside)
+            return body(*args)
+
+        monkeypatch.setattr(module, name, seen)
+    return found
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_a_bank_reaches_the_backend_by_a_straight_way(
+    screen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen_small(monkeypatch)
+    bank, found = PrototypeBank(P, screen=screen), way(monkeypatch)
+    bank.topk(Q, 2)
+    assert len(set(found)) == len(found)
+    files = list(dict.fromkeys(file for file, _ in found if file != "concurrency/fit_thread.py"))
+    assert files == ["bank.py", "transforms.py", "operators.py", "dispatch.py"]
+
+
+def test_topk_reaches_the_backend_by_a_straight_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = way(monkeypatch)
+    topk(Q, P, 2)
+    assert len(set(found)) == len(found)
+    files = [file for file, _ in found if file != "concurrency/fit_thread.py"]
+    assert list(dict.fromkeys(files)) == ["topk.py", "transforms.py", "operators.py", "dispatch.py"]
+
+
+def test_a_search_on_a_gpu_says_why_triton_does_not_take_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    gpu = torch.device("cuda", 0)
+    why_not = dispatch.why_no_triton(gpu)
+    assert "sm_80" in why_not or "cannot be imported" in why_not
+    with caplog.at_level(logging.DEBUG, logger="flashmatch"):
+        dispatch._note(gpu, why_not)
+        dispatch._note(torch.device("cpu"), dispatch.why_no_triton(torch.device("cpu")))
+    assert caplog.messages == [f"the torch backend searches on cuda:0: {why_not}"]
+
+
+def test_the_torch_backend_takes_what_triton_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    triton_search = pytest.importorskip("flashmatch.kernels.triton_backend.float_search")
+    expected, asked = topk(Q, P, 2), []
+    monkeypatch.setattr(dispatch, "why_no_triton", lambda device: "")
+    monkeypatch.setattr(triton_search, "why_not_vectors", lambda *args: asked.append(args) or "no")
+    assert all(map(torch.equal, topk(Q, P, 2), expected))
+    assert len(asked) == 1
+
+
+def test_int8_is_refused_where_it_cannot_be_exact() -> None:
+    cpu = torch.device("cpu")
+    assert dispatch.layout_for(cpu, 64, "float") is None
+    assert dispatch.layout_for(cpu, 1 << 16, "auto") is None
+    with pytest.raises(ValueError, match=r"screen must not be 'int8'.*; got 65536 channels on cpu"):
+        dispatch.layout_for(cpu, 1 << 16, "int8")
