@@ -8,6 +8,7 @@ if not torch.cuda.is_available():
     pytest.skip("needs a CUDA or ROCm device", allow_module_level=True)
 pytest.importorskip("triton")
 
+from by_triton import vectors_plan
 from captured import assert_never_waits, assert_replays
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
 
@@ -15,6 +16,7 @@ from flashmatch import kernels, topk
 from flashmatch.kernels.contract import reference
 from flashmatch.kernels.proofs import fp16
 from flashmatch.kernels.triton_backend import float_search
+from flashmatch.kernels.triton_backend.tiles import TILE_P
 
 try:
     from drawn import problems
@@ -117,13 +119,13 @@ def test_tensor_cores_stay_within_delta(channels: int, kind: str, raw: bool) -> 
     p[: len(q)] = q * 3
     exact = reference.scores(q, p, "cosine")
     q, p = q.cuda(), p.cuda()
-    plan = float_search.plan_for(q, [p], 1, None, None)
+    plan = vectors_plan(Problem(q, [p], 1, "cosine", None, "raise", None))
     flags = torch.zeros(3, dtype=torch.int32, device="cuda")
     chunk = float_search._prepare_prototypes(p, 0, q, None, "cosine", plan, flags)
     block = float_search._prepare_queries(q, 0, "cosine", plan, flags)
     mask = chunk.originals.mask
     bounds = float_search._scan(block, chunk, mask, flags, "cosine", plan)[: len(q)].cpu()
-    groups = exact.view(len(q), -1, plan.group, plan.block_p // plan.group)
+    groups = exact.view(len(q), -1, plan.group, TILE_P // plan.group)
     best = groups.transpose(2, 3).flatten(1, 2).amax(2)
     delta, _ = float_search._slack(channels, plan)
     assert plan.raw == raw
@@ -144,12 +146,6 @@ def test_exclude_never_waits_and_can_be_captured(queries: int) -> None:
 
     assert_never_waits(search, problem)
     assert_replays(search, q, problem)
-
-
-def test_supports() -> None:
-    q = torch.ones(1, 4, device="cuda")
-    assert float_search.supports(q, [q], 1024, "dot")
-    assert not float_search.supports(q, [q], 1025, "dot")
 
 
 def test_nonfinite_rows_are_named() -> None:

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from coded import close, coded, on
+from by_triton import codes_plan, search_codes
+from coded import close, coded
 from drawn import problems
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from torch import Tensor
 from flashmatch.kernels.codes.pages import Codes
 from flashmatch.kernels.contract import reference
 from flashmatch.kernels.contract.chunks import Rows
+from flashmatch.kernels.contract.matches import Found
 from flashmatch.kernels.proofs import int8
 from flashmatch.kernels.triton_backend import int8_search, launches
 from flashmatch.kernels.triton_backend.plan import CodesPlan
@@ -23,11 +25,8 @@ LAYOUT = dataclasses.replace(int8_search.LAYOUT, span=256)  # more pages, of two
 ALL_PATHS = {"first": 1, "kept": 8, "strips": 1}  # rescored twice, and the rest is repaired
 
 
-def run(problem: Problem, codes: Codes | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    codes = codes or coded(problem.prototypes, problem.metric, LAYOUT)
-    queries, rows, mask = on("cpu", problem)
-    exclude = problem.nonfinite == "exclude"
-    return int8_search.search(queries, rows, codes, problem.k, mask, exclude)
+def run(problem: Problem, codes: Codes | None = None) -> Found:
+    return search_codes(problem, codes or coded(problem.prototypes, problem.metric, LAYOUT))
 
 
 def small(queries: int) -> st.SearchStrategy[Problem]:
@@ -96,9 +95,9 @@ def test_repair_happens(queries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     q = p[:1].expand(queries, -1)
     for rows in (p, p[:1].expand(260, -1)):
         problem = Problem(q, [rows], 3, "cosine", None, "raise", None)
-        *matches, flags = run(problem)
-        assert_exact(tuple(matches), problem)
-        assert flags.tolist() == [0, 0, queries]
+        found = run(problem)
+        assert_exact(found[:2], problem)
+        assert found.repaired == queries
 
 
 def test_easy_queries_need_no_repair() -> None:
@@ -106,9 +105,9 @@ def test_easy_queries_need_no_repair() -> None:
     p[:40] = torch.cat([q] * 20) + 0.1 * p[:40]
     for metric in METRICS:
         problem = Problem(q, [p], 2, metric, None, "raise", None)
-        *matches, flags = run(problem, coded([p], metric, int8_search.LAYOUT))
-        assert_exact(tuple(matches), problem)
-        assert flags.tolist() == [0, 0, 0]
+        found = search_codes(problem)
+        assert_exact(found[:2], problem)
+        assert found.repaired == 0
 
 
 def test_heavy_coordinates_are_rotated_away() -> None:
@@ -170,15 +169,14 @@ def test_runs_cover_every_page_once() -> None:
         assert page == codes.pages
 
 
-def test_a_tiny_workspace_only_cuts_the_search_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flashmatch.kernels.WORKSPACE_BYTES", 100_000)
+def test_a_tiny_workspace_only_cuts_the_search_smaller() -> None:
     q, p = drawn("gaussian", 130, 260, 20)
     codes = coded([p], "dot", LAYOUT)
-    plan = int8_search.plan_for(q, codes, 1, None)
+    problem = Problem(q, [p], 1, "dot", None, "raise", None)
+    plan = codes_plan(problem, codes, 100_000)
     assert plan.query_rows < len(q)
     assert plan.chunk_pages < codes.pages
-    problem = Problem(q, [p], 1, "dot", None, "raise", None)
-    assert_exact(run(problem, codes)[:2], problem)
+    assert_exact(search_codes(problem, codes, 100_000)[:2], problem)
 
 
 @pytest.mark.parametrize("queries", [2, 17])
@@ -189,9 +187,7 @@ def test_bad_queries_are_refused_or_match_nothing(queries: int) -> None:
     with pytest.raises(ValueError, match=r"queries must be finite.* row 1"):
         run(problem)
     problem = problem.replace(nonfinite="exclude")
-    *matches, flags = run(problem)
-    assert_exact(tuple(matches), problem)
-    assert flags[int8_search.BAD_QUERIES] == 1
+    assert_exact(run(problem)[:2], problem)
 
 
 @pytest.mark.parametrize("queries", [3, 17])
@@ -202,7 +198,7 @@ def test_bounds_are_those_of_the_twin(metric: str, queries: int) -> None:
     mask = torch.rand(queries, 300, generator=torch.Generator().manual_seed(2)) < 0.05
     codes = coded([p], metric, LAYOUT)
     flags = torch.zeros(3, dtype=torch.int32)
-    plan = int8_search.plan_for(q, codes, 1, None)
+    plan = codes_plan(Problem(q, [p], 1, metric, None, "raise", None), codes)
     block = int8_search._prepare(q, codes.frame, plan, flags)
     originals = launches.Originals(
         0, p, mask.view(torch.uint8), codes.place, codes.dead.view(torch.uint8), 256

@@ -1,13 +1,11 @@
 """Problems as a bank would hand them to a body: finite rows coded, the others closed."""
 
 import torch
-from problems import Problem
 from torch import Tensor
 
 from flashmatch.kernels.codes.frame import fitted_frame
 from flashmatch.kernels.codes.layout import Layout
 from flashmatch.kernels.codes.pages import Codes
-from flashmatch.kernels.contract.chunks import Rows
 from flashmatch.kernels.contract.finite import norms
 from flashmatch.kernels.storage.clean_rows import screen_norms
 
@@ -25,9 +23,3 @@ def coded(prototypes: list[Tensor], metric: str, layout: Layout) -> Codes:
 
 def close(codes: Codes, alive: Tensor) -> None:
     codes.close(torch.arange(codes.pages, device=alive.device), alive)
-
-
-def on(device: str, problem: Problem) -> tuple[Tensor, Rows, Tensor | None]:
-    """Queries, prototypes and mask there."""
-    mask = None if problem.mask is None else problem.mask.to(device)
-    return problem.queries.to(device), Rows([p.to(device) for p in problem.prototypes]), mask
