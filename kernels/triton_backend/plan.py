@@ -1,4 +1,4 @@
-"""Tiles, groups and chunk sizes of the Triton body: a pure function of shape, dtype and chip."""
+"""Tiles, groups and chunk sizes: a pure function of shape, dtype and chip."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,7 +98,7 @@ def choose_plan(
         tile = tile_of("fp16", tiles, queries, channels, pairs, tuned)
     query_rows = min(pad(queries, tile.block_q), MOST_QUERIES)
 
-    def held(query_rows: int, rows: int) -> int:
+    def bytes_held(query_rows: int, rows: int) -> int:
         per_prototype = streamed_bytes + 4 * 4 + (0 if raw else 2 * padded)
         groups = pad(rows, tile.block_p) // GROUP
         taken = min(kept + 1, groups)
@@ -106,7 +106,7 @@ def choose_plan(
         per_query = padded * 12 + groups * 4 + taken * 24 + keys * 8 + k * 40 + 64
         return pad(rows, tile.block_p) * per_prototype + query_rows * per_query + groups * 4
 
-    query_rows, rows = _shrunk(query_rows, rows, tile.block_q, tile.block_p, workspace, held)
+    query_rows, rows = _shrunk(query_rows, rows, tile.block_q, tile.block_p, workspace, bytes_held)
     return TritonPlan(
         raw=raw,
         half=half,
@@ -126,10 +126,11 @@ def choose_codes_plan(
 ) -> CodesPlan:  # fmt: skip
     """The plan within ``workspace`` bytes for codes (pages * span, width) in tiles.
 
-    The int8 screen's slack is ten times that of fp16, so that many groups may reach a threshold
-    that few contain: ``first`` yields the threshold, and only what reaches it is rescored besides.
-    Of 12,500 groups (C = 128, k = 10), a median of 20 to 400 do. Those not kept are left to repair,
-    one program for each query, which lasts longest where there are few.
+    The slack of the int8 screen is ten times that of fp16, so that many groups may reach a
+    threshold that few contain. The ``first`` groups yield the threshold; of the other kept groups,
+    those that reach it are rescored: of 12,500 groups (C = 128, k = 10) a median of 20 to 400,
+    counted on a CPU (docs/decisions/0008). Groups not kept are left to repair, which has one
+    program for a query: where queries are few, that lasts longest, so that more groups are kept.
     """
     few = queries <= RAW_QUERIES
     if few:
@@ -140,8 +141,8 @@ def choose_codes_plan(
     first = k + max(8, k // 4)
     kept = first + max(494 if queries <= 256 else 238, k)
 
-    def held(query_rows: int, rows: int) -> int:
-        """Coding the queries holds some seven fp64 copies of them; the search what follows."""
+    def bytes_held_by_codes(query_rows: int, rows: int) -> int:
+        """Coding a query holds some seven fp64 copies of it, which its search does not need."""
         groups = rows // group
         taken = min(kept + 1, groups)
         keys = k + min(kept, groups) * group
@@ -156,12 +157,12 @@ def choose_codes_plan(
         tile.block_q,
         span,
         workspace,
-        held,
+        bytes_held_by_codes,
     )
     return CodesPlan(
         few=few,
         first=first,
-        # As many programs as fill a chip, and no fewer than hide one another's latency.
+        # 4,096 programs fill a chip; four hide the latency of one another.
         strips=max(4, 4096 // query_rows),
         chunk_pages=rows // span,
         tile=tile,

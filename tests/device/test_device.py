@@ -8,7 +8,7 @@ if not torch.cuda.is_available():
     pytest.skip("needs a CUDA or ROCm device", allow_module_level=True)
 pytest.importorskip("triton")
 
-from by_triton import vectors_plan
+from by_triton import prepared_vectors, vectors_plan
 from captured import assert_never_waits, assert_replays
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
 
@@ -119,15 +119,12 @@ def test_tensor_cores_stay_within_delta(channels: int, kind: str, raw: bool) -> 
     p[: len(q)] = q * 3
     exact = reference.scores(q, p, "cosine")
     q, p = q.cuda(), p.cuda()
-    plan = vectors_plan(Problem(q, [p], 1, "cosine", None, "raise", None))
-    flags = torch.zeros(3, dtype=torch.int32, device="cuda")
-    chunk = float_search._prepare_prototypes(p, 0, q, None, "cosine", plan, flags)
-    block = float_search._prepare_queries(q, 0, "cosine", plan, flags)
-    mask = chunk.originals.mask
-    bounds = float_search._scan(block, chunk, mask, flags, "cosine", plan)[: len(q)].cpu()
+    problem = Problem(q, [p], 1, "cosine", None, "raise", None)
+    plan = vectors_plan(problem)
+    bounds = float_search.scan_chunk(*prepared_vectors(problem, plan))[: len(q)].cpu()
     groups = exact.view(len(q), -1, plan.group, TILE_P // plan.group)
     best = groups.transpose(2, 3).flatten(1, 2).amax(2)
-    delta, _ = float_search._slack(channels, plan)
+    delta, _ = float_search.slack_of(plan, channels)
     assert plan.raw == raw
     assert (bounds >= best).all()
     assert (bounds - best <= 2 * delta + 1e-6).all()

@@ -8,7 +8,7 @@ if not torch.cuda.is_available():
     pytest.skip("needs a CUDA or ROCm device", allow_module_level=True)
 pytest.importorskip("triton")
 
-from by_triton import codes_plan, on, request_of, search_codes
+from by_triton import codes_plan, on, prepared_codes, request_of, search_codes
 from captured import assert_never_waits, assert_replays
 from coded import close, coded
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
@@ -16,7 +16,7 @@ from problems import KINDS, METRICS, Problem, assert_exact, vectors
 from flashmatch.kernels.codes.pages import Codes
 from flashmatch.kernels.contract.chunks import Rows
 from flashmatch.kernels.contract.matches import Found
-from flashmatch.kernels.triton_backend import int8_search, launches
+from flashmatch.kernels.triton_backend import int8_search
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 CASES = [(1, 129, 40), (16, 9001, 128), (17, 5000, 1), (300, 20011, 100), (1000, 3000, 769)]
@@ -71,15 +71,10 @@ def test_integer_units_are_exact(queries: int, channels: int) -> None:
     codes = coded([p.cuda()], "dot", int8_search.LAYOUT)
     codes.frame.origin.zero_()
     codes.bounds.zero_()[:, 0] = 1  # what is left of the bounds is X.Y, up to their margin
-    plan = codes_plan(on(Problem(q, [p], 1, "dot", None, "raise", None), "cuda"), codes)
-    flags = torch.zeros(3, dtype=torch.int32, device="cuda")
-    block = int8_search._prepare(q.cuda(), codes.frame, plan, flags)
+    problem = on(Problem(q, [p], 1, "dot", None, "raise", None), "cuda")
+    block, run = prepared_codes(problem, codes, codes_plan(problem, codes))
     block.terms.zero_()[0] = 1
-    every = torch.ones(1, dtype=torch.uint8, device="cuda").expand(queries, 512)
-    originals = launches.Originals(
-        0, p.cuda(), every, codes.place, codes.dead.view(torch.uint8), codes.layout.span
-    )
-    bounds = int8_search._scan(block, codes, slice(0, codes.pages), originals, 0, plan)
+    bounds = int8_search.scan_run(block, run)
     products = block.codes[:queries].cpu().long() @ codes.codes.cpu().long().T
     best = products.view(queries, -1, 16, 8).amax(2).flatten(1)
     margin = best.abs() * 2.0**-19 + 1e-30

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from by_triton import codes_plan, search_codes
+from by_triton import codes_plan, prepared_codes, search_codes
 from coded import close, coded
 from drawn import problems
 from hypothesis import given
@@ -17,7 +17,7 @@ from flashmatch.kernels.contract import reference
 from flashmatch.kernels.contract.chunks import Rows
 from flashmatch.kernels.contract.matches import Found
 from flashmatch.kernels.proofs import int8
-from flashmatch.kernels.triton_backend import int8_search, launches
+from flashmatch.kernels.triton_backend import int8_search
 from flashmatch.kernels.triton_backend.plan import CodesPlan
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
@@ -160,7 +160,7 @@ def test_runs_cover_every_page_once() -> None:
     codes = coded(rows.chunks, "dot", LAYOUT)
     for most in (1, 2, 100):
         page = 0
-        for pages, originals in int8_search._runs(rows, codes, most):
+        for pages, originals in int8_search.page_runs(rows, codes, most):
             assert pages.start == page
             assert page < pages.stop <= page + most
             page = pages.stop
@@ -197,13 +197,9 @@ def test_bounds_are_those_of_the_twin(metric: str, queries: int) -> None:
     p[5] *= 1e25
     mask = torch.rand(queries, 300, generator=torch.Generator().manual_seed(2)) < 0.05
     codes = coded([p], metric, LAYOUT)
-    flags = torch.zeros(3, dtype=torch.int32)
-    plan = codes_plan(Problem(q, [p], 1, metric, None, "raise", None), codes)
-    block = int8_search._prepare(q, codes.frame, plan, flags)
-    originals = launches.Originals(
-        0, p, mask.view(torch.uint8), codes.place, codes.dead.view(torch.uint8), 256
-    )
-    bounds = int8_search._scan(block, codes, slice(0, codes.pages), originals, 2, plan)[:queries]
+    problem = Problem(q, [p], 1, metric, mask, "raise", None)
+    block, run = prepared_codes(problem, codes, codes_plan(problem, codes))
+    bounds = int8_search.scan_run(block, run)[:queries]
 
     slots = codes.slots(torch.arange(384)).clamp(max=299)  # the tiles in use
     products = (block.codes[:queries].long() @ codes.codes[:384].long().T).int()

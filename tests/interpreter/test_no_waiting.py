@@ -222,7 +222,7 @@ def test_an_offender_in_a_launcher_is_noticed(screen: str, monkeypatch: pytest.M
     repair = launches.repair
 
     def reading(*args) -> None:
-        args[4].max().item()
+        args[0].best.thresholds.max().item()
         repair(*args)
 
     monkeypatch.setattr(launches, "repair", reading)

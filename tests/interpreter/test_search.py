@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
 from torch import Tensor
 
+from flashmatch.kernels.contract.flags import Flag
 from flashmatch.kernels.triton_backend import float_search
 from flashmatch.kernels.triton_backend.plan import TritonPlan
 
@@ -111,7 +112,7 @@ def test_repair_happens(queries: int) -> None:
     problem = Problem(q, [p], 3, "cosine", None, "raise", None)
     *matches, flags = search_with_flags(problem)
     assert_exact(tuple(matches), problem)
-    assert flags[float_search.REPAIRED] == queries
+    assert flags[Flag.REPAIRED] == queries
 
 
 def test_easy_queries_need_no_repair() -> None:

@@ -14,7 +14,7 @@ from problems import Problem, assert_exact, vectors
 from torch import Tensor
 
 from flashmatch.kernels.triton_backend import float_search, int8_search
-from flashmatch.kernels.triton_backend.device import float_scan
+from flashmatch.kernels.triton_backend.device import groups
 from flashmatch.kernels.triton_backend.plan import ScanPlan
 from flashmatch.kernels.triton_backend.tiles import HIP, RDNA, Tile, fp16_tiles, int8_tiles
 
@@ -56,14 +56,15 @@ def bounds_of(
 ) -> Tensor:
     """The bounds by which a search would go; the rest of it takes long to interpret."""
     seen: list[Tensor] = []
-    scan = module._scan
+    name = "scan_chunk" if module is float_search else "scan_run"
+    scan = getattr(module, name)
 
     def stop(*args) -> Tensor:
         seen.append(scan(*args)[:QUERIES, : -(-ROWS // 128) * 8].clone())
         raise Scanned
 
     replan(module, patch, tile)
-    patch.setattr(module, "_scan", stop)
+    patch.setattr(module, name, stop)
     with pytest.raises(Scanned):
         search()
     patch.undo()
@@ -119,7 +120,7 @@ def test_there_are_wide_and_persistent_tiles() -> None:
 def test_every_tile_is_visited_once(q_tiles: int, p_tiles: int, together: int) -> None:
     @triton.jit
     def kernel(seen, q_tiles, p_tiles, TOGETHER: tl.constexpr):
-        tile_q, tile_p = float_scan.tile_of(tl.program_id(0), q_tiles, p_tiles, TOGETHER)
+        tile_q, tile_p = groups.tile_of(tl.program_id(0), q_tiles, p_tiles, TOGETHER)
         tl.atomic_add(seen + tile_q * p_tiles + tile_p, 1)
 
     seen = torch.zeros(q_tiles, p_tiles, dtype=torch.int32)

@@ -56,15 +56,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[Tile, float]], None
 def spoil(
     patch: pytest.MonkeyPatch, module: ModuleType, tile: Tile, change: Callable[[Tensor], object]
 ) -> None:
-    scan = module._scan
+    name = "scan_chunk" if module is float_search else "scan_run"
+    scan = getattr(module, name)
 
     def spoiled(*args) -> Tensor:
         bounds = scan(*args)
-        if args[-1].tile == tile:
+        if args[0].plan.tile == tile:
             change(bounds)
         return bounds
 
-    patch.setattr(module, "_scan", spoiled)
+    patch.setattr(module, name, spoiled)
 
 
 def operands() -> tuple[Tensor, Tensor]:
@@ -155,7 +156,7 @@ def test_a_tile_that_fails_is_left_out(clock, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_without_the_plainest_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8_search, "_scan", lambda *_: 1 / 0)
+    monkeypatch.setattr(int8_search, "scan_run", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tune(**TINY)
     assert not tuned_tiles.default_path(CPU).exists()
@@ -186,7 +187,7 @@ def test_a_search_with_a_tuned_persistent_tile_is_exact(
     launched, scan = [], launches.scan
 
     def seen(*args) -> None:
-        launched.append(args[-2])
+        launched.append(args[0].plan.tile)
         scan(*args)
 
     monkeypatch.setattr(launches, "scan", seen)

@@ -9,7 +9,10 @@ from flashmatch.kernels.contract.chunks import Rows
 from flashmatch.kernels.contract.matches import Found
 from flashmatch.kernels.contract.request import Request
 from flashmatch.kernels.triton_backend import float_search, int8_search
+from flashmatch.kernels.triton_backend.float_search import Chunk, FloatBlock
+from flashmatch.kernels.triton_backend.int8_search import Int8Block, Run
 from flashmatch.kernels.triton_backend.plan import CodesPlan, TritonPlan
+from flashmatch.kernels.triton_backend.query_block import RunningTopK, whole_mask
 
 WORKSPACE = 2**28
 
@@ -50,3 +53,21 @@ def search_codes(problem: Problem, codes: Codes | None = None, workspace: int = 
     codes = codes or coded(problem.prototypes, problem.metric, int8_search.LAYOUT)
     rows, request = Rows(problem.prototypes), request_of(problem)
     return int8_search.search_codes(problem.queries, codes, rows, request, workspace)
+
+
+def prepared_vectors(problem: Problem, plan: TritonPlan) -> tuple[FloatBlock, Chunk]:
+    """All queries as one block, and the only chunk of prototypes."""
+    request, (p,) = request_of(problem), problem.prototypes
+    best = RunningTopK.empty(problem.queries, problem.k)
+    mask = whole_mask(problem.queries, len(p), request)
+    block = float_search.prepare_vectors(problem.queries, request, plan, best)
+    return block, float_search.prepare_chunk(p, 0, mask, request, plan, best.flags)
+
+
+def prepared_codes(problem: Problem, codes: Codes, plan: CodesPlan) -> tuple[Int8Block, Run]:
+    """All queries as one block, and all pages as one run."""
+    request, (p,) = request_of(problem), problem.prototypes
+    best = RunningTopK.empty(problem.queries, problem.k)
+    mask = whole_mask(problem.queries, len(p), request)
+    block = int8_search.prepare_codes(problem.queries, codes.frame, request, plan, best)
+    return block, int8_search.run_of(codes, slice(0, codes.pages), p, mask, plan)
