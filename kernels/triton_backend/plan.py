@@ -66,20 +66,10 @@ class CodesPlan(ScanPlan):
 
 
 def choose_plan(
-    queries: int,
-    prototypes: int,
-    channels: int,
-    k: int,
-    *,
-    half: bool,
-    raw: bool,
-    chip: Chip,
-    workspace: int,
-    pairs: bool = False,
-    chunk_rows: int | None = None,
-    streamed_bytes: int = 0,
-    tuned: Tuned | None = None,
-) -> TritonPlan:
+    queries: int, prototypes: int, channels: int, k: int, *, half: bool, raw: bool,
+    chip: Chip, workspace: int, pairs: bool = False, chunk_rows: int | None = None,
+    streamed_bytes: int = 0, tuned: Tuned | None = None,
+) -> TritonPlan:  # fmt: skip
     """The plan within ``workspace`` bytes.
 
     ``half``: fp16 or bf16 prototypes; ``raw``: their dtype allows the raw screen; ``pairs``: the
@@ -95,7 +85,7 @@ def choose_plan(
         tile = raw_tile(half, chip.arch)
     else:
         tiles = fp16_tiles(chip.arch)
-        tile = tile_of("fp16", tiles, queries, channels, pairs, tuned)
+        tile = _chosen_tile("fp16", tiles, queries, channels, pairs, tuned)
     query_rows = min(pad(queries, tile.block_q), MOST_QUERIES)
 
     def bytes_held(query_rows: int, rows: int) -> int:
@@ -137,7 +127,7 @@ def choose_codes_plan(
         tile = few_tile(chip.arch)
     else:
         tiles = int8_tiles(width, chip.arch)
-        tile = tile_of("int8", tiles, queries, channels, pairs, tuned)
+        tile = _chosen_tile("int8", tiles, queries, channels, pairs, tuned)
     first = k + max(8, k // 4)
     kept = first + max(494 if queries <= 256 else 238, k)
 
@@ -151,13 +141,9 @@ def choose_codes_plan(
         per_query = 8 * pad(channels, WIDTH) + width + max(56 * channels, search) + 64
         return query_rows * per_query + groups * 4 + straddling
 
+    query_rows = min(pad(queries, tile.block_q), MOST_QUERIES)
     query_rows, rows = _shrunk(
-        min(pad(queries, tile.block_q), MOST_QUERIES),
-        max(1, pages) * span,
-        tile.block_q,
-        span,
-        workspace,
-        bytes_held_by_codes,
+        query_rows, max(1, pages) * span, tile.block_q, span, workspace, bytes_held_by_codes
     )
     return CodesPlan(
         few=few,
@@ -174,14 +160,10 @@ def choose_codes_plan(
     )
 
 
-def tile_of(
-    screen: Screen,
-    tiles: tuple[Tile, ...],
-    queries: int,
-    channels: int,
-    pairs: bool,
+def _chosen_tile(
+    screen: Screen, tiles: tuple[Tile, ...], queries: int, channels: int, pairs: bool,
     tuned: Tuned | None,
-) -> Tile:
+) -> Tile:  # fmt: skip
     """The tile that was found to be fastest on the user's own card, or else the plainest."""
     if pairs:
         return masked(tiles)
@@ -190,13 +172,9 @@ def tile_of(
 
 
 def _shrunk(
-    query_rows: int,
-    rows: int,
-    block_q: int,
-    block_p: int,
-    workspace: int,
+    query_rows: int, rows: int, block_q: int, block_p: int, workspace: int,
     held: Callable[[int, int], int],
-) -> tuple[int, int]:
+) -> tuple[int, int]:  # fmt: skip
     """Fewer queries, then fewer prototypes at a time, until ``held`` of both fits.
 
     A tenth is left to torch.topk and the allocator's rounding.

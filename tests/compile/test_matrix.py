@@ -132,11 +132,11 @@ def compile_all() -> dict[tuple[aot.Launch, int | str], aot.Report]:
 
 
 def _chosen(name: int | str, target: Target) -> set[aot.Launch]:
-    """All launches for a chip of each kind; for its relatives scans of l2, and each kernel once."""
+    """All launches for a chip of each kind; for its relatives scans of l2 and each variant once."""
     found = launches(target.arch)
     if name in (80, 90, 100, "gfx942"):
         return found
-    first = {launch.kernel: launch for launch in sorted(found, key=str, reverse=True)}
+    first = {launch.variant: launch for launch in sorted(found, key=str, reverse=True)}
     scans = {launch for launch in found if launch.is_scan}
     return {scan for scan in scans if ("METRIC", "l2") in scan.constexprs} | set(first.values())
 
