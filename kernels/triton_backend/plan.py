@@ -148,7 +148,7 @@ def choose_codes_plan(
     return CodesPlan(
         few=few,
         first=first,
-        # 4,096 programs fill a chip; four hide the latency of one another.
+        # 4,096 programs are 31 for each multiprocessor of an H100; 4 hide one another's latency.
         strips=max(4, 4096 // query_rows),
         chunk_pages=rows // span,
         tile=tile,

@@ -69,9 +69,7 @@ def int8_tiles(width: int, arch: int) -> tuple[Tile, ...]:
 
 
 def masked(tiles: tuple[Tile, ...]) -> Tile:
-    """Of those, the tile for masks of pairs: unpacking a mask takes registers, and time that no
-    tile saves.
-    """
+    """The tile for masks of pairs: unpacking takes registers, and time that no other tile saves."""
     return replace(tiles[0], registers=None)
 
 

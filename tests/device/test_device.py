@@ -96,8 +96,8 @@ def test_masks(shape: tuple[int, ...], metric: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("queries", [5, 70])
-@pytest.mark.parametrize("place", ["pinned", "host", "mixed"])
-def test_prototypes_anywhere(place: str, queries: int) -> None:
+@pytest.mark.parametrize("kept_on", ["pinned", "host", "mixed"])
+def test_prototypes_anywhere(kept_on: str, queries: int) -> None:
     q, p = drawn("gaussian", queries, 64, 1), drawn("duplicates", 9001, 64, 2)
     problem = Problem(q, [p[:5000], p[5000:]], 20, "l2", None, "raise", 3000)
     pinned = [chunk.contiguous().pin_memory() for chunk in problem.prototypes]
@@ -105,7 +105,7 @@ def test_prototypes_anywhere(place: str, queries: int) -> None:
         "pinned": pinned,
         "host": problem.prototypes,
         "mixed": [pinned[0], problem.prototypes[1].cuda()],
-    }[place]
+    }[kept_on]
     options = problem.options()
     assert_exact(topk(q.cuda(), kept, 20, **options), problem)
 

@@ -83,18 +83,18 @@ def test_integer_units_are_exact(queries: int, channels: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(9000,), (70, 9000)])
-def test_masks_and_dead_rows(shape: tuple[int, ...]) -> None:
+def test_masks_and_removed_rows(shape: tuple[int, ...]) -> None:
     q, p = drawn("gaussian", 70, 33, 5), drawn("gaussian", 9000, 33, 6)
     generator = torch.Generator().manual_seed(7)
-    alive = torch.rand(9000, generator=generator) < 0.8
+    present = torch.rand(9000, generator=generator) < 0.8
     codes = coded([p.cuda()], "dot", int8_search.LAYOUT)
-    close(codes, alive.cuda())
+    close(codes, present.cuda())
     for share in (0.001, 0.5):
         mask = torch.rand(shape, generator=generator) < share
         for few in (70, 4):
             part = mask[:few] if mask.ndim == 2 else mask
             problem = Problem(q[:few], [p], 30, "dot", part, "raise", None)
-            assert_exact(run(problem, codes)[:2], problem.replace(mask=part & alive))
+            assert_exact(run(problem, codes)[:2], problem.replace(mask=part & present))
 
 
 @pytest.mark.parametrize("kind", ["ulps", "identical"])

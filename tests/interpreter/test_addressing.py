@@ -151,9 +151,9 @@ def test_repair_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = Problem(q, [p], 6, "dot", None, "raise", None)
     assert_exact(search_vectors(problem), problem)
     codes = coded([p.contiguous()], "dot", LAYOUT)
-    alive = torch.arange(ROWS) % 7 != 0
-    close(codes, alive)
-    assert_exact(search_codes(problem, codes)[:2], problem.replace(mask=alive))
+    present = torch.arange(ROWS) % 7 != 0
+    close(codes, present)
+    assert_exact(search_codes(problem, codes)[:2], problem.replace(mask=present))
 
 
 def test_offsets_of_32_bits_would_miss() -> None:

@@ -1,4 +1,4 @@
-"""Where the Triton body's proofs end: infinite scores, squares that underflow, places that lie."""
+"""Where proofs of the Triton backend end: infinite scores, underflow, rows that are not there."""
 
 import dataclasses
 import random
@@ -60,7 +60,7 @@ def test_queries_whose_squares_underflow(metric: str) -> None:
 
 @pytest.mark.parametrize("value", [-1, -32768, 32767, 255])
 def test_no_row_is_read_that_is_not_there(value: int) -> None:
-    """Whatever places say: rows before the first and behind the last hold what would win."""
+    """Whatever row_in_page says: rows before the first and behind the last hold what would win."""
     everything = torch.full((900, 8), 1e9)
     rows = everything[300:550]
     rows.copy_(torch.randn(250, 8, generator=torch.Generator().manual_seed(0)))

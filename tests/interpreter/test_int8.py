@@ -1,4 +1,4 @@
-"""The Triton body for a bank of codes, interpreted, against the oracle."""
+"""The Triton backend for a bank of codes, interpreted, against the oracle."""
 
 import dataclasses
 
@@ -129,17 +129,19 @@ def test_all_scores_negative() -> None:
 
 @pytest.mark.parametrize("queries", [3, 17])
 @pytest.mark.parametrize("share", [0.01, 0.5])
-def test_masks_and_dead_rows(share: float, queries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_and_removed_rows(
+    share: float, queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is removed never comes back, though its codes stay where they were."""
     replan(monkeypatch, **ALL_PATHS)
     generator = torch.Generator().manual_seed(1)
     q, p = drawn("gaussian", queries, 300, 30)
     codes = coded([p], "dot", LAYOUT)
-    alive = torch.rand(300, generator=generator) < 0.7
-    close(codes, alive)
+    present = torch.rand(300, generator=generator) < 0.7
+    close(codes, present)
     pairs = torch.rand(queries, 300, generator=generator) < share
     for mask in (pairs, pairs[0], pairs.T.contiguous().T, None):
-        effective = alive if mask is None else mask & alive
+        effective = present if mask is None else mask & present
         problem = Problem(q, [p], 5, "dot", mask, "raise", None)
         assert_exact(run(problem, codes)[:2], problem.replace(mask=effective))
 

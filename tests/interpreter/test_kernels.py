@@ -1,4 +1,4 @@
-"""Each kernel of the Triton body against plain torch, through the launchers that ship."""
+"""Each kernel of the Triton backend against plain torch, through the launchers that ship."""
 
 import dataclasses
 from collections.abc import Callable
@@ -97,20 +97,22 @@ def test_prepared_copies(metric: str) -> None:
     assert chunk.unit.shape == (384, 64)
     assert block.unit.shape == (128, 64)
 
-    dead = torch.tensor([6, 7, 9])
-    assert torch.equal(chunk.bias.isneginf().nonzero()[:300, 0][:3], dead)
+    unmatchable = torch.tensor([6, 7, 9])
+    assert torch.equal(chunk.bias.isneginf().nonzero()[:300, 0][:3], unmatchable)
     assert chunk.bias[300:].isneginf().all()
-    assert not chunk.unit[dead].any()
+    assert not chunk.unit[unmatchable].any()
     assert not chunk.unit[300:].any()
     assert not chunk.unit[:, 50:].any()
     assert torch.equal(block.exact[:4, :50], q.double())
     assert not block.exact[4:].any()
     assert torch.allclose(block.norm[:4], q.double().norm(dim=1), rtol=1e-14)
 
-    alive = torch.ones(300, dtype=torch.bool).index_fill(0, dead, False)
+    matchable = torch.ones(300, dtype=torch.bool).index_fill(0, unmatchable, False)
     norm = p.double().norm(dim=1, keepdim=True).clamp(min=1e-8 if metric == "cosine" else 1e-30)
     unit = p.double() / norm * fp16.SCALE
-    assert torch.allclose(chunk.unit[:300, :50][alive].double(), unit[alive], rtol=5e-4, atol=1e-7)
+    assert torch.allclose(
+        chunk.unit[:300, :50][matchable].double(), unit[matchable], rtol=5e-4, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("raw", [False, True])

@@ -1,4 +1,4 @@
-"""The Triton body, interpreted, against the oracle."""
+"""The Triton backend, interpreted, against the oracle."""
 
 import dataclasses
 
@@ -12,6 +12,7 @@ from problems import KINDS, METRICS, Problem, assert_exact, vectors
 from torch import Tensor
 
 from flashmatch.kernels.contract.flags import Flag
+from flashmatch.kernels.contract.request import Request
 from flashmatch.kernels.triton_backend import float_search
 from flashmatch.kernels.triton_backend.plan import TritonPlan
 
@@ -148,6 +149,14 @@ def test_a_tiny_workspace_only_cuts_the_search_smaller() -> None:
     assert plan.query_rows < len(q)
     assert plan.chunk_rows < len(p)
     assert_exact(search_vectors(problem, 300_000), problem)
+
+
+def test_what_is_refused_has_a_reason() -> None:
+    q = torch.ones(1, 2**18)
+    assert float_search.why_not_vectors(q, Request(1024, "dot")) == ""
+    assert float_search.why_not_vectors(q, Request(1025, "dot")) == "k above 1,024"
+    wide = torch.ones(1, 2**18 + 1)
+    assert float_search.why_not_vectors(wide, Request(1, "dot")) == "more than 262,144 channels"
 
 
 def test_the_largest_list() -> None:

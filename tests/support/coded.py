@@ -1,4 +1,4 @@
-"""Problems as a bank would hand them to a body: finite rows coded, the others closed."""
+"""Problems as a bank would hand them to a backend: finite rows coded, the others closed."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from flashmatch.kernels.storage.clean_rows import screen_norms
 
 
 def coded(prototypes: list[Tensor], metric: str, layout: Layout) -> Codes:
-    """Codes of all rows, of which those that are not finite are dead."""
+    """Codes of all rows, of which those that are not finite are unmatchable."""
     whole = torch.cat(prototypes)
     is_finite = norms(whole).isfinite()
     whole = whole.where(is_finite[:, None], 0)
@@ -21,5 +21,5 @@ def coded(prototypes: list[Tensor], metric: str, layout: Layout) -> Codes:
     return codes
 
 
-def close(codes: Codes, alive: Tensor) -> None:
-    codes.close(torch.arange(codes.pages, device=alive.device), alive)
+def close(codes: Codes, present: Tensor) -> None:
+    codes.close(torch.arange(codes.pages, device=present.device), present)
