@@ -23,9 +23,8 @@ from .storage.counts import BankStats
 from .storage.prepared import Prepared, prepared
 from .transforms import transformable_topk
 
-_ANY_MODE = torch.inference_mode(
-    False
-)  # tensors made in inference mode can never be changed outside
+# A tensor made in inference mode can never be changed outside it.
+_ANY_MODE = torch.inference_mode(False)
 
 
 class PrototypeBank:
@@ -56,10 +55,10 @@ class PrototypeBank:
             keeps such a prototype but never returns it, and gives such a query -inf and -1.
         progress: show a bar while preparing; None = in a terminal, if it takes long.
 
+    Preparing reads every vector once, O(M C), and holds 64 MiB or so at a time beside the codes.
+
     Raises:
         TypeError, ValueError, FileNotFoundError: naming argument, expectation and value.
-
-    Preparing reads every vector once, O(M C), and holds 64 MiB or so at a time beside the codes.
     """
 
     @_ANY_MODE
@@ -219,12 +218,11 @@ class PrototypeBank:
 
         Every block of rows of a loaded file is compared with its checksum, which finds whatever
         changed on the disk; files of format 1 have none. Then every bound that searches rely on is
-        measured again, which finds whatever changed in memory that matters to them.
+        measured again, which finds whatever changed in memory that matters to them. Time is O(M C),
+        about that of preparing.
 
         Raises:
             ValueError: naming the file and the rows that differ.
-
-        Time is O(M C), about that of preparing.
         """
         state = self._state
         in_fit_thread(state.collection.rows.chunks, state.check)

@@ -1,9 +1,15 @@
-"""Launches that every search makes: scans cut into tiles, rescoring, and repair."""
+"""The stages that every search launches. A screen adds its own scan between prepare and select.
+
+prepare   the queries, and the mask as bits
+scan      an upper bound for every group, tile by tile
+select    the best groups
+rescore   their members, from the originals, in fp64
+repair    the queries for which that is not yet a proof
+"""
 
 # A launch has options beside the kernel's parameters, and plain values for its constexprs.
 # pyright: reportCallIssue=false, reportArgumentType=false
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,126 +18,140 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from . import chips
+from .device.prepare import pack_mask_kernel, prepare_queries_kernel
 from .device.rescore import kth_kernel, repair_kernel, rescore_kernel
-from .plan import ScanPlan
-from .tiles import TILE_P, Tile
+from .plan import ScanPlan, pad
+from .query_block import Groups, Originals, QueryBlock
+from .tiles import TILE_P, WIDTH
 
 
-@dataclass(frozen=True)
-class Queries:
-    """Some queries, as the contract's arithmetic wants them."""
-
-    exact: Tensor  # (>= Q, Cpad) fp64, zero-padded
-    norm: Tensor  # (>= Q,) fp64, not finite where the query is not
-
-
-@dataclass(frozen=True)
-class Originals:
-    """Some prototypes as given, which the positions of a screen's tiles lead to."""
-
-    first_row: int  # of all prototypes
-    rows: Tensor  # (rows, C), readable by kernels on the queries' device
-    mask: Tensor  # (Q, rows) uint8, with strides of 0 where it was given as less
-    place: Tensor | None = None  # int16 by position: row within the page; None: the position's own
-    dead: Tensor | None = None  # uint8 by position: may never match
-    span: int = 1  # rows of a page
-
-
-def rescore(
-    queries: Queries,
-    originals: Originals,
-    bounds: Tensor,
-    upper: Tensor,
-    groups: Tensor,
-    thresholds: Tensor,
-    keys: Tensor,
-    metric: str,
-    plan: ScanPlan,
-    strips: int,
-) -> None:
-    """Make ``keys`` (Q, k) the best of what they were and the members of ``groups`` (Q, n).
-
-    ``upper`` (Q, n): their bounds. ``strips``: programs per query, at most.
-    """
-    (count, k), kept = keys.shape, groups.shape[1]
-    rows, mask = originals.rows, originals.mask
-    pool = keys.new_empty((count, k + kept * plan.group))
-    pool[:, :k] = keys
-    strips = min(strips, triton.cdiv(kept, plan.rescore_pack))
-    # fp64 rows need a few registers more than ptxas would spend, and it would rather spill.
-    options = plan.row_options if rows.dtype == torch.float64 else {"num_warps": 4}
-    rescore_kernel[(count * strips,)](
-        queries.exact, queries.norm, rows, mask, bounds, upper, groups, thresholds, pool[:, k:],
-        originals.place, originals.dead, len(rows), originals.first_row, kept, strips,
-        rows.shape[1], queries.exact.stride(0), *rows.stride(), *mask.stride(), bounds.stride(0),
-        upper.stride(0), pool.stride(0),
-        METRIC=metric, TILE_P=TILE_P, SPAN=originals.span, GROUP=plan.group,
-        PACK=plan.rescore_pack, **options,
-    )  # fmt: skip
-    keys.copy_(torch.topk(pool, k, dim=1, sorted=False).values)
-
-
-def raise_thresholds(keys: Tensor, thresholds: Tensor, plan: ScanPlan) -> None:
-    """To the k-th scores of ``keys`` (Q, k)."""
-    count, k = keys.shape
-    kth_kernel[(count,)](
-        keys, thresholds, k, keys.stride(0), BLOCK_K=plan.block_k, num_warps=1
-    )  # fmt: skip
-
-
-def repair(
-    queries: Queries,
-    originals: Originals,
-    bounds: Tensor,
-    witness: Tensor,
-    thresholds: Tensor,
-    keys: Tensor,
+def prepare_queries(
+    queries: Tensor,
     flags: Tensor,
-    metric: str,
     plan: ScanPlan,
-) -> None:
-    """Prove ``keys`` (Q, k), or make them right; ``thresholds`` become exact.
-
-    ``witness`` (Q, 1): the best bound of a group not rescored; (Q, 0): there is none.
-    """
-    (count, k), rows, mask = keys.shape, originals.rows, originals.mask
-    if witness.shape[1] == 0:
-        witness = torch.full_like(thresholds[:, None], -torch.inf)
-    repair_kernel[(count,)](
-        queries.exact, queries.norm, rows, mask, bounds, witness, thresholds, keys, flags,
-        originals.place, originals.dead, len(rows), originals.first_row, bounds.shape[1], k,
-        rows.shape[1], queries.exact.stride(0), *rows.stride(), *mask.stride(), bounds.stride(0),
-        witness.stride(0), keys.stride(0),
-        METRIC=metric, TILE_P=TILE_P, SPAN=originals.span, GROUP=plan.group,
-        BLOCK_G=plan.repair_groups, BLOCK_K=plan.block_k, **plan.row_options,
+    metric: str = "",
+    copies: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None),
+    slack: tuple[float, float] = (0.0, 0.0),
+    unit_scale: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """(Qpad, Cpad) fp64 and its norms (Qpad,); a float screen has its ``copies`` filled besides."""
+    count, channels = queries.shape
+    size, width = pad(count, plan.tile.block_q), pad(channels, WIDTH)
+    exact = queries.new_empty((size, width), dtype=torch.float64)
+    norm = queries.new_empty(size, dtype=torch.float64)
+    block_q = min(plan.tile.block_q, plan.prepare_rows)
+    prepare_queries_kernel[(size // block_q,)](
+        queries, exact, norm, *copies, flags,
+        count, channels, *slack, unit_scale, *queries.stride(), width,
+        METRIC=metric, BLOCK_Q=block_q, **plan.row_options,
     )  # fmt: skip
+    return exact, norm
+
+
+def pack_mask(block: QueryBlock, originals: Originals, bounds: Tensor) -> Tensor:
+    """(Q or 1, groups) int32 words: bit j is set where member j of a group may match.
+
+    Words of a mask of pairs lie where the bounds will: each program of a scan reads its words, then
+    overwrites them.
+    """
+    pairs, groups = block.request.has_pairs, bounds.shape[1]
+    words = bounds.view(torch.int32) if pairs else bounds.new_empty((1, groups), dtype=torch.int32)
+    count, block_q, tiles = (block.count, block.plan.prepare_rows, 1) if pairs else (1, 1, 8)
+    p_tiles = triton.cdiv(groups * block.plan.group, TILE_P * tiles)
+    pack_mask_kernel[(p_tiles, triton.cdiv(count, block_q))](
+        None if block.request.mask is None else originals.mask,
+        originals.row_in_page, originals.unmatchable, words,
+        count, originals.positions, groups, *originals.mask.stride(), words.stride(0),
+        BLOCK_Q=block_q, TILES=tiles, TILE_P=TILE_P, SPAN=originals.span, GROUP=block.plan.group,
+        num_warps=4,
+    )  # fmt: skip
+    return words
 
 
 def scan(
+    block: QueryBlock,
     kernel: Any,
     persistent_kernel: Any,
     queries: Tensor,
     prototypes: Tensor,
     arguments: tuple,
-    metric: str,
-    pairs: bool,
-    tile: Tile,
-    group: int,
 ) -> None:
     """Bound (Qpad, width) queries against (Mpad, width) prototypes, both padded to whole tiles.
 
-    ``arguments``: the kernel's own; ``pairs``: its words are a mask of pairs.
+    ``arguments``: those that the kernel takes behind its sizes.
     """
+    tile, metric = block.plan.tile, block.request.metric
     q_tiles, p_tiles = len(queries) // tile.block_q, len(prototypes) // tile.block_p
-    cut = (tile.block_q, tile.block_p, tile.tile_c, tile.together, TILE_P, group)
+    cut = (tile.block_q, tile.block_p, tile.tile_c, tile.together, TILE_P, block.plan.group)
     if not tile.persistent:
         kernel[(q_tiles * p_tiles,)](
-            queries, prototypes, q_tiles, p_tiles, *arguments, metric, pairs, *cut, **tile.options
-        )
+            queries, prototypes, q_tiles, p_tiles, *arguments,
+            metric, block.request.has_pairs, *cut, **tile.options,
+        )  # fmt: skip
         return
     programs = min(q_tiles * p_tiles, chips.chip(queries.device).multiprocessors)
     persistent_kernel[(programs,)](
         TensorDescriptor.from_tensor(queries, [tile.block_q, tile.tile_c]),
         TensorDescriptor.from_tensor(prototypes, [tile.block_p, tile.tile_c]),
         q_tiles, p_tiles, *arguments, metric, *cut, **tile.options,
+    )  # fmt: skip
+
+
+def select(block: QueryBlock, bounds: Tensor) -> Groups:
+    """The groups to rescore, and the witness behind them."""
+    kept = min(block.plan.kept, bounds.shape[1])
+    upper, index = torch.topk(bounds[: block.count], min(kept + 1, bounds.shape[1]), dim=1)
+    return Groups(bounds, upper, index, kept)
+
+
+def rescore(
+    block: QueryBlock, originals: Originals, groups: Groups, first: int, stop: int, strips: int
+) -> None:
+    """Make the block's keys the best of what they were and the members of groups first..stop.
+
+    ``strips``: programs per query, at most.
+    """
+    best, plan, rows, mask = block.best, block.plan, originals.rows, originals.mask
+    upper, index = groups.upper[:, first:stop], groups.index[:, first:stop]
+    (count, k), kept = best.keys.shape, stop - first
+    pool = best.keys.new_empty((count, k + kept * plan.group))
+    pool[:, :k] = best.keys
+    strips = min(strips, triton.cdiv(kept, plan.rescore_pack))
+    # fp64 rows need a few registers more than ptxas would spend, and it would rather spill.
+    options = plan.row_options if rows.dtype == torch.float64 else {"num_warps": 4}
+    rescore_kernel[(count * strips,)](
+        block.exact, block.norm, rows, mask, groups.bounds, upper, index, best.thresholds,
+        pool[:, k:], originals.row_in_page, originals.unmatchable,
+        len(rows), originals.first_row, kept, strips, rows.shape[1],
+        block.exact.stride(0), *rows.stride(), *mask.stride(), groups.bounds.stride(0),
+        upper.stride(0), pool.stride(0),
+        METRIC=block.request.metric, TILE_P=TILE_P, SPAN=originals.span, GROUP=plan.group,
+        PACK=plan.rescore_pack, **options,
+    )  # fmt: skip
+    best.keys.copy_(torch.topk(pool, k, dim=1, sorted=False).values)
+
+
+def raise_thresholds(block: QueryBlock) -> None:
+    """To the k-th scores so far."""
+    keys = block.best.keys
+    kth_kernel[(block.count,)](
+        keys, block.best.thresholds, keys.shape[1], keys.stride(0),
+        BLOCK_K=block.plan.block_k, num_warps=1,
+    )  # fmt: skip
+
+
+def repair(block: QueryBlock, originals: Originals, groups: Groups) -> None:
+    """Prove the block's keys, or make them right; its thresholds become exact."""
+    best, plan, rows, mask = block.best, block.plan, originals.rows, originals.mask
+    witness = groups.upper[:, groups.kept :]
+    if witness.shape[1] == 0:  # every group was kept
+        witness = torch.full_like(best.thresholds[:, None], -torch.inf)
+    repair_kernel[(block.count,)](
+        block.exact, block.norm, rows, mask, groups.bounds, witness, best.thresholds, best.keys,
+        best.flags, originals.row_in_page, originals.unmatchable,
+        len(rows), originals.first_row, groups.bounds.shape[1], best.keys.shape[1], rows.shape[1],
+        block.exact.stride(0), *rows.stride(), *mask.stride(), groups.bounds.stride(0),
+        witness.stride(0), best.keys.stride(0),
+        METRIC=block.request.metric, TILE_P=TILE_P, SPAN=originals.span, GROUP=plan.group,
+        BLOCK_G=plan.repair_groups, BLOCK_K=plan.block_k, **plan.row_options,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Tiles, groups and chunk sizes of the Triton body: a pure function of shape, dtype and chip."""
+"""Tiles, groups and chunk sizes: a pure function of shape, dtype and chip."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,20 +66,10 @@ class CodesPlan(ScanPlan):
 
 
 def choose_plan(
-    queries: int,
-    prototypes: int,
-    channels: int,
-    k: int,
-    *,
-    half: bool,
-    raw: bool,
-    chip: Chip,
-    workspace: int,
-    pairs: bool = False,
-    chunk_rows: int | None = None,
-    streamed_bytes: int = 0,
-    tuned: Tuned | None = None,
-) -> TritonPlan:
+    queries: int, prototypes: int, channels: int, k: int, *, half: bool, raw: bool,
+    chip: Chip, workspace: int, pairs: bool = False, chunk_rows: int | None = None,
+    streamed_bytes: int = 0, tuned: Tuned | None = None,
+) -> TritonPlan:  # fmt: skip
     """The plan within ``workspace`` bytes.
 
     ``half``: fp16 or bf16 prototypes; ``raw``: their dtype allows the raw screen; ``pairs``: the
@@ -95,10 +85,10 @@ def choose_plan(
         tile = raw_tile(half, chip.arch)
     else:
         tiles = fp16_tiles(chip.arch)
-        tile = tile_of("fp16", tiles, queries, channels, pairs, tuned)
+        tile = _chosen_tile("fp16", tiles, queries, channels, pairs, tuned)
     query_rows = min(pad(queries, tile.block_q), MOST_QUERIES)
 
-    def held(query_rows: int, rows: int) -> int:
+    def bytes_held(query_rows: int, rows: int) -> int:
         per_prototype = streamed_bytes + 4 * 4 + (0 if raw else 2 * padded)
         groups = pad(rows, tile.block_p) // GROUP
         taken = min(kept + 1, groups)
@@ -106,7 +96,7 @@ def choose_plan(
         per_query = padded * 12 + groups * 4 + taken * 24 + keys * 8 + k * 40 + 64
         return pad(rows, tile.block_p) * per_prototype + query_rows * per_query + groups * 4
 
-    query_rows, rows = _shrunk(query_rows, rows, tile.block_q, tile.block_p, workspace, held)
+    query_rows, rows = _shrunk(query_rows, rows, tile.block_q, tile.block_p, workspace, bytes_held)
     return TritonPlan(
         raw=raw,
         half=half,
@@ -126,22 +116,23 @@ def choose_codes_plan(
 ) -> CodesPlan:  # fmt: skip
     """The plan within ``workspace`` bytes for codes (pages * span, width) in tiles.
 
-    The int8 screen's slack is ten times that of fp16, so that many groups may reach a threshold
-    that few contain: ``first`` yields the threshold, and only what reaches it is rescored besides.
-    Of 12,500 groups (C = 128, k = 10), a median of 20 to 400 do. Those not kept are left to repair,
-    one program for each query, which lasts longest where there are few.
+    The slack of the int8 screen is ten times that of fp16, so that many groups may reach a
+    threshold that few contain. The ``first`` groups yield the threshold; of the other kept groups,
+    those that reach it are rescored: of 12,500 groups (C = 128, k = 10) a median of 20 to 400,
+    counted on a CPU (docs/decisions/0008). Groups not kept are left to repair, which has one
+    program for a query: where queries are few, that lasts longest, so that more groups are kept.
     """
     few = queries <= RAW_QUERIES
     if few:
         tile = few_tile(chip.arch)
     else:
         tiles = int8_tiles(width, chip.arch)
-        tile = tile_of("int8", tiles, queries, channels, pairs, tuned)
+        tile = _chosen_tile("int8", tiles, queries, channels, pairs, tuned)
     first = k + max(8, k // 4)
     kept = first + max(494 if queries <= 256 else 238, k)
 
-    def held(query_rows: int, rows: int) -> int:
-        """Coding the queries holds some seven fp64 copies of them; the search what follows."""
+    def bytes_held_by_codes(query_rows: int, rows: int) -> int:
+        """Coding a query holds some seven fp64 copies of it, which its search does not need."""
         groups = rows // group
         taken = min(kept + 1, groups)
         keys = k + min(kept, groups) * group
@@ -150,18 +141,14 @@ def choose_codes_plan(
         per_query = 8 * pad(channels, WIDTH) + width + max(56 * channels, search) + 64
         return query_rows * per_query + groups * 4 + straddling
 
+    query_rows = min(pad(queries, tile.block_q), MOST_QUERIES)
     query_rows, rows = _shrunk(
-        min(pad(queries, tile.block_q), MOST_QUERIES),
-        max(1, pages) * span,
-        tile.block_q,
-        span,
-        workspace,
-        held,
+        query_rows, max(1, pages) * span, tile.block_q, span, workspace, bytes_held_by_codes
     )
     return CodesPlan(
         few=few,
         first=first,
-        # As many programs as fill a chip, and no fewer than hide one another's latency.
+        # 4,096 programs are 31 for each multiprocessor of an H100; 4 hide one another's latency.
         strips=max(4, 4096 // query_rows),
         chunk_pages=rows // span,
         tile=tile,
@@ -173,14 +160,10 @@ def choose_codes_plan(
     )
 
 
-def tile_of(
-    screen: Screen,
-    tiles: tuple[Tile, ...],
-    queries: int,
-    channels: int,
-    pairs: bool,
+def _chosen_tile(
+    screen: Screen, tiles: tuple[Tile, ...], queries: int, channels: int, pairs: bool,
     tuned: Tuned | None,
-) -> Tile:
+) -> Tile:  # fmt: skip
     """The tile that was found to be fastest on the user's own card, or else the plainest."""
     if pairs:
         return masked(tiles)
@@ -189,13 +172,9 @@ def tile_of(
 
 
 def _shrunk(
-    query_rows: int,
-    rows: int,
-    block_q: int,
-    block_p: int,
-    workspace: int,
+    query_rows: int, rows: int, block_q: int, block_p: int, workspace: int,
     held: Callable[[int, int], int],
-) -> tuple[int, int]:
+) -> tuple[int, int]:  # fmt: skip
     """Fewer queries, then fewer prototypes at a time, until ``held`` of both fits.
 
     A tenth is left to torch.topk and the allocator's rounding.

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,19 +18,23 @@ from triton.errors import TritonError
 
 from ..codes.frame import fitted_frame
 from ..codes.pages import Codes
+from ..contract.request import Request
 from ..proofs import fp16
 from ..storage.clean_rows import screen_norms
 from . import chips, float_search, int8_search
-from .launches import Originals
 from .plan import choose_codes_plan, choose_plan, pad
+from .query_block import QueryBlock, RunningTopK, whole_mask
 from .tiles import WIDTH, Screen, Tile, fp16_tiles, int8_tiles
 from .tuned_tiles import Row
 
 Scan = Callable[[Tile], Tensor]
-METRIC, K = "cosine", 10
+Block = TypeVar("Block", bound=QueryBlock)
+REQUEST = Request(10, "cosine")
 SCREENS: tuple[Screen, ...] = ("fp16", "int8")
 ROUNDS = 9
-FLUSH_BYTES = 2**28  # as the largest cache; clearing them also hides launches from the clock
+FLUSH_BYTES = (
+    2**28
+)  # of the largest cache, gfx942's; clearing it also hides launches from the clock
 MARGIN = 0.02  # by which a tile must beat the one of untuned plans
 
 
@@ -83,22 +88,22 @@ def sweep(
 def _fp16(queries: int, rows: int, channels: int, device: torch.device, workspace: int) -> Case:
     chip = chips.chip(device)
     plan = choose_plan(
-        queries, rows, channels, K, half=True, raw=False, chip=chip, workspace=workspace
-    )
+        queries, rows, channels, REQUEST.k,
+        half=True, raw=False, chip=chip, workspace=workspace,
+    )  # fmt: skip
     count = plan.query_rows
     rows = min(rows, pad(plan.chunk_rows, int8_search.LAYOUT.span))  # whole tiles of any kind
     q, p = _unit_vectors(count, channels, device), _unit_vectors(rows, channels, device)
-    flags = torch.zeros(3, dtype=torch.int32, device=device)
-    block = float_search._prepare_queries(q, 0, METRIC, plan, flags)
-    chunk = float_search._prepare_prototypes(p, 0, q, None, METRIC, plan, flags)
-    mask = chunk.originals.mask
-
-    def scan(tile: Tile) -> Tensor:
-        return float_search._scan(block, chunk, mask, flags, METRIC, replace(plan, tile=tile))
-
+    best, mask = RunningTopK.empty(q, REQUEST.k), whole_mask(q, rows, REQUEST)
+    block = float_search.prepare_vectors(q, REQUEST, plan, best)
+    chunk = float_search.prepare_chunk(p, 0, mask, REQUEST, plan, best.flags)
     # The products of either tile lie within delta of the real ones.
     slack = 2 * fp16.prepared_delta(pad(channels, WIDTH)) * fp16.WIDEN
-    trials = _trials(scan, fp16_tiles(chip.arch), slack, device)
+
+    def scan_copies(tile: Tile) -> Tensor:
+        return float_search.scan_chunk(_cut(block, tile), chunk)
+
+    trials = _trials(scan_copies, fp16_tiles(chip.arch), slack, device)
     return Case("fp16", channels, queries, (count, rows), trials)
 
 
@@ -106,26 +111,27 @@ def _int8(queries: int, rows: int, channels: int, device: torch.device, workspac
     chip, layout = chips.chip(device), int8_search.LAYOUT
     width = layout.width(channels)
     plan = choose_codes_plan(
-        queries, rows // layout.span, channels, K, span=layout.span, group=layout.group,
+        queries, rows // layout.span, channels, REQUEST.k, span=layout.span, group=layout.group,
         width=width, chip=chip, workspace=workspace,
     )  # fmt: skip
     count, rows = plan.query_rows, plan.chunk_pages * layout.span
     q, p = _unit_vectors(count, channels, device), _unit_vectors(rows, channels, device)
-    codes = Codes(fitted_frame(p[:2048], METRIC), layout, rows, channels)
+    codes = Codes(fitted_frame(p[:2048], REQUEST.metric), layout, rows, channels)
     codes.write(0, p, screen_norms(p))
-    flags = torch.zeros(3, dtype=torch.int32, device=device)
-    block = int8_search._prepare(q, codes.frame, plan, flags)
-    every = flags.new_ones(1, dtype=torch.uint8).expand(count, rows)
-    originals = Originals(
-        0, p, every, codes.row_in_page, codes.unmatchable.view(torch.uint8), layout.span
-    )
-    run = slice(0, codes.pages)
+    best, mask = RunningTopK.empty(q, REQUEST.k), whole_mask(q, rows, REQUEST)
+    block = int8_search.prepare_codes(q, codes.frame, REQUEST, plan, best)
+    run = int8_search.run_of(codes, slice(0, codes.pages), p, mask, plan)
 
-    def scan(tile: Tile) -> Tensor:
-        return int8_search._scan(block, codes, run, originals, 0, replace(plan, tile=tile))
+    def scan_codes(tile: Tile) -> Tensor:
+        return int8_search.scan_run(_cut(block, tile), run)
 
-    trials = _trials(scan, int8_tiles(width, chip.arch), 0.0, device)
+    trials = _trials(scan_codes, int8_tiles(width, chip.arch), 0.0, device)
     return Case("int8", channels, queries, (count, rows), trials)
+
+
+def _cut(block: Block, tile: Tile) -> Block:
+    """The same block, whose scan is cut into these tiles."""
+    return replace(block, plan=replace(block.plan, tile=tile))
 
 
 def _unit_vectors(count: int, channels: int, device: torch.device) -> Tensor:
@@ -148,11 +154,12 @@ def _trials(
 
 
 def _status(scan: Scan, tile: Tile, right: Tensor, slack: float) -> str:
-    torch.full_like(right, torch.nan)  # the memory that the scan is given next, should it forget
+    # The allocator hands this memory to the scan next: a bound that the scan forgets is NaN.
+    torch.full_like(right, torch.nan)
     try:
         found = scan(tile)
         same = torch.equal(found, right)
-        if same or found.sub_(right).abs_().amax() <= slack:  # a NaN is in no order
+        if same or found.sub_(right).abs_().amax() <= slack:  # false where a bound is NaN
             return "ok"
     except (RuntimeError, TritonError) as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -11,7 +11,7 @@ RDNA = 1  # gfx11: no product of TF32 precision, so prototypes are not screened 
 WIDTH = 64  # channels are padded to a multiple of this
 GROUP = 16  # prototypes that share a bound
 TILE_P = 128  # prototypes whose groups interleave: group i is rows i, i + groups, ... of its tile
-RAW_QUERIES = 16
+RAW_QUERIES = 16  # queries at most, for which prototypes or codes are read once
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,12 @@ def fp16_tiles(arch: int) -> tuple[Tile, ...]:
             Tile(128, 128, 64, 8, 4, persistent=True),
             Tile(128, 256, 64, 16, 4, persistent=True),
         )
-    if _keeps_sums_apart(arch):  # wider ones spill, or leave tcgen05 for products of registers
+    # Wider tiles spill 120 bytes on sm_100 with 8 warps, and with 16 warps leave tcgen05 for HMMA.
+    if _keeps_sums_apart(arch):
         return (Tile(128, 128, 64, 8, 3), Tile(128, 128, 64, 8, 4, persistent=True))
     if arch == 120:
         return (Tile(128, 128, 64, 8, 3), Tile(128, 256, 64, 8, 3))
-    # Not a register is left for an order of tiles that shares more.
+    # 128 x 128 takes all of its 128 registers on sm_80; any other order of tiles needs more.
     return (Tile(128, 128, 64, 8, 3, registers=128, together=1), Tile(128, 256, 64, 8, 3))
 
 
@@ -68,7 +69,7 @@ def int8_tiles(width: int, arch: int) -> tuple[Tile, ...]:
 
 
 def masked(tiles: tuple[Tile, ...]) -> Tile:
-    """Of those, for masks of pairs: unpacking them takes registers, and time that no tile saves."""
+    """The tile for masks of pairs: unpacking takes registers, and time that no other tile saves."""
     return replace(tiles[0], registers=None)
 
 
@@ -77,7 +78,7 @@ def raw_tile(half: bool, arch: int) -> Tile:
     tile_c = 64 if half else 32
     if is_amd(arch):
         return Tile(RAW_QUERIES, TILE_P, tile_c, 4, 2)
-    # 255: ptxas otherwise spills a little to fit more programs.
+    # With 255 registers, ptxas does not spill; left alone, it spills a little to fit more programs.
     return Tile(RAW_QUERIES, TILE_P, tile_c, 4, 4, registers=255)
 
 
@@ -94,5 +95,5 @@ def is_amd(arch: int) -> bool:
 
 
 def _keeps_sums_apart(arch: int) -> bool:
-    """In a tensor core's own memory: 10.x, but not 12.x."""
+    """Whether tensor cores sum in a memory of their own: those of 10.x do, those of 12.x do not."""
     return arch // 10 == 10

@@ -54,6 +54,11 @@ class Launch:
     def is_scan(self) -> bool:
         return self.kernel.startswith("scan")
 
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """The kernel, and which of its arguments are None: each makes other code of it."""
+        return (self.kernel, *(name for name, value in self.constexprs if value is None))
+
     def __str__(self) -> str:
         types = [t for n, t in self.signature if n in ("queries", "prototypes", "unit")]
         consts = [

@@ -12,10 +12,11 @@ from types import ModuleType
 import aot
 import pytest
 import torch
+from by_triton import search_codes, search_with_flags
+from problems import Problem
 
 from flashmatch.kernels.codes.frame import Frame
 from flashmatch.kernels.codes.pages import Codes
-from flashmatch.kernels.contract.chunks import Rows
 from flashmatch.kernels.storage.clean_rows import screen_norms
 from flashmatch.kernels.triton_backend import chips, float_search, int8_search
 from flashmatch.kernels.triton_backend.chips import Chip
@@ -57,7 +58,7 @@ def searches() -> Iterator[Search]:
         rows = 20 * k + 320  # as many groups as are kept, or more
         q, p = torch.zeros(queries, 64, dtype=dtype), torch.zeros(rows, 64, dtype=dtype)
         mask = torch.ones(queries, rows, dtype=torch.bool) if mask_ndim else None
-        yield partial(float_search.search_with_flags, q, [p], k, metric, mask, None)
+        yield partial(search_with_flags, Problem(q, [p], k, metric, mask, "exclude", None))
 
 
 def coded_searches() -> Iterator[Search]:
@@ -75,15 +76,8 @@ def coded_searches() -> Iterator[Search]:
             torch.zeros(count, channels, dtype=dtype),
         )
         mask = torch.ones((queries, count)[2 - mask_ndim :], dtype=torch.bool)
-        yield partial(
-            int8_search.search,
-            q,
-            Rows([p]),
-            coded(p, metric),
-            k,
-            mask if mask_ndim else None,
-            True,
-        )
+        problem = Problem(q, [p], k, metric, mask if mask_ndim else None, "exclude", None)
+        yield partial(search_codes, problem, coded(p, metric))
 
 
 def coded(rows: torch.Tensor, metric: str) -> Codes:
@@ -98,12 +92,11 @@ def cut_searches(arch: int) -> Iterator[tuple[Search, ModuleType, Tile]]:
     """The scans of each tile; those with masks of pairs are among the searches above."""
     for channels, metric in itertools.product([64, 128], METRICS):
         rows = torch.zeros(2400, channels)
-        args = (rows[:20], Rows([rows]), coded(rows, metric), 10, None, True)
+        problem = Problem(rows[:20], [rows], 10, metric, None, "exclude", None)
         for tile in int8_tiles(channels, arch):
-            yield partial(int8_search.search, *args), int8_search, tile
-        args = (rows[:20], [rows], 10, metric, None, None)
+            yield partial(search_codes, problem, coded(rows, metric)), int8_search, tile
         for tile in fp16_tiles(arch) if channels == 64 else ():
-            yield partial(float_search.search_with_flags, *args), float_search, tile
+            yield partial(search_with_flags, problem), float_search, tile
 
 
 def launches(arch: int) -> set[aot.Launch]:
@@ -139,11 +132,11 @@ def compile_all() -> dict[tuple[aot.Launch, int | str], aot.Report]:
 
 
 def _chosen(name: int | str, target: Target) -> set[aot.Launch]:
-    """All launches for a chip of each kind; for its relatives scans of l2, and each kernel once."""
+    """All launches for a chip of each kind; for its relatives scans of l2 and each variant once."""
     found = launches(target.arch)
     if name in (80, 90, 100, "gfx942"):
         return found
-    first = {launch.kernel: launch for launch in sorted(found, key=str, reverse=True)}
+    first = {launch.variant: launch for launch in sorted(found, key=str, reverse=True)}
     scans = {launch for launch in found if launch.is_scan}
     return {scan for scan in scans if ("METRIC", "l2") in scan.constexprs} | set(first.values())
 

@@ -12,12 +12,13 @@ from collections.abc import Callable
 import aot
 import pytest
 import torch
+from by_triton import search_codes, search_with_flags
+from problems import Problem
 
 from flashmatch.kernels.codes.frame import Frame
 from flashmatch.kernels.codes.pages import Codes
-from flashmatch.kernels.contract.chunks import Rows
 from flashmatch.kernels.storage.clean_rows import screen_norms
-from flashmatch.kernels.triton_backend import float_search, int8_search
+from flashmatch.kernels.triton_backend.int8_search import LAYOUT
 
 QUERIES = {"few": (1, 2, 3, 7, 13, 16), "many": (17, 31, 128, 129, 521, 1009)}
 ROWS = (67, 131, 320, 521, 1009, 2048, 4093)
@@ -32,28 +33,24 @@ are kept, which is fewer than k asks for while there are few groups. Whether tha
 Search = Callable[[], object]
 
 
-def zeros(rows: int, channels: int) -> torch.Tensor:
-    return torch.zeros(rows, channels)
+def drawn(queries: int, rows: int, channels: int, mask_ndim: int) -> Problem:
+    mask = torch.ones((queries, rows)[2 - mask_ndim :], dtype=torch.bool) if mask_ndim else None
+    q, p = torch.zeros(queries, channels), torch.zeros(rows, channels)
+    return Problem(q, [p], K, "l2", mask, "exclude", None)
 
 
-def mask_of(ndim: int, queries: int, rows: int) -> torch.Tensor | None:
-    return torch.ones((queries, rows)[2 - ndim :], dtype=torch.bool) if ndim else None
-
-
-def search_vectors(
+def of_vectors(
     queries: int, rows: int, channels: int, mask_ndim: int, chunk_rows: int | None = None
 ) -> Search:
-    mask = mask_of(mask_ndim, queries, rows)
-    q, p = zeros(queries, channels), [zeros(rows, channels)]
-    return lambda: float_search.search_with_flags(q, p, K, "l2", mask, chunk_rows)
+    problem = drawn(queries, rows, channels, mask_ndim).replace(chunk_rows=chunk_rows)
+    return lambda: search_with_flags(problem)
 
 
-def search_codes(queries: int, rows: int, channels: int, mask_ndim: int) -> Search:
+def of_codes(queries: int, rows: int, channels: int, mask_ndim: int) -> Search:
     frame = Frame("l2", torch.zeros(channels), None)
-    codes, p = Codes(frame, int8_search.LAYOUT, rows, channels), zeros(rows, channels)
-    codes.write(0, p, screen_norms(p))
-    mask = mask_of(mask_ndim, queries, rows)
-    return lambda: int8_search.search(zeros(queries, channels), Rows([p]), codes, K, mask, True)
+    codes, problem = Codes(frame, LAYOUT, rows, channels), drawn(queries, rows, channels, mask_ndim)
+    codes.write(0, problem.prototypes[0], screen_norms(problem.prototypes[0]))
+    return lambda: search_codes(problem, codes)
 
 
 def launches(make: Callable[..., Search], *arguments: int | None) -> set[aot.Launch]:
@@ -69,7 +66,7 @@ def without_alignment(launch: aot.Launch) -> aot.Launch:
 @pytest.mark.parametrize("mask_ndim", [0, 1, 2])
 @pytest.mark.parametrize("channels", [64, 20])
 @pytest.mark.parametrize("few", ["few", "many"])
-@pytest.mark.parametrize("make", [search_vectors, search_codes])
+@pytest.mark.parametrize("make", [of_vectors, of_codes])
 def test_launches_do_not_depend_on_how_many(
     make: Callable[..., Search], few: str, channels: int, mask_ndim: int
 ) -> None:
@@ -88,12 +85,12 @@ def test_launches_do_not_depend_on_how_many(
 
 @pytest.mark.parametrize("queries", [3, 17])
 def test_launches_do_not_depend_on_chunks(queries: int) -> None:
-    whole = launches(search_vectors, queries, 1009, 64, 2, None)
-    pieces = launches(search_vectors, queries, 1009, 64, 2, 128)
+    whole = launches(of_vectors, queries, 1009, 64, 2, None)
+    pieces = launches(of_vectors, queries, 1009, 64, 2, 128)
     assert set(map(without_alignment, whole)) == set(map(without_alignment, pieces))
 
 
 def test_what_does_grow_is_seen() -> None:
     """Channels are specialised on: rows of 20 and of 64 are not the same launches."""
-    narrow, wide = (launches(search_codes, 3, 320, channels, 0) for channels in (20, 64))
+    narrow, wide = (launches(of_codes, 3, 320, channels, 0) for channels in (20, 64))
     assert set(map(without_alignment, narrow)) != set(map(without_alignment, wide))

@@ -8,6 +8,7 @@ if not torch.cuda.is_available():
     pytest.skip("needs a CUDA or ROCm device", allow_module_level=True)
 pytest.importorskip("triton")
 
+from by_triton import prepared_vectors, vectors_plan
 from captured import assert_never_waits, assert_replays
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
 
@@ -15,6 +16,7 @@ from flashmatch import kernels, topk
 from flashmatch.kernels.contract import reference
 from flashmatch.kernels.proofs import fp16
 from flashmatch.kernels.triton_backend import float_search
+from flashmatch.kernels.triton_backend.tiles import TILE_P
 
 try:
     from drawn import problems
@@ -94,8 +96,8 @@ def test_masks(shape: tuple[int, ...], metric: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("queries", [5, 70])
-@pytest.mark.parametrize("place", ["pinned", "host", "mixed"])
-def test_prototypes_anywhere(place: str, queries: int) -> None:
+@pytest.mark.parametrize("kept_on", ["pinned", "host", "mixed"])
+def test_prototypes_anywhere(kept_on: str, queries: int) -> None:
     q, p = drawn("gaussian", queries, 64, 1), drawn("duplicates", 9001, 64, 2)
     problem = Problem(q, [p[:5000], p[5000:]], 20, "l2", None, "raise", 3000)
     pinned = [chunk.contiguous().pin_memory() for chunk in problem.prototypes]
@@ -103,7 +105,7 @@ def test_prototypes_anywhere(place: str, queries: int) -> None:
         "pinned": pinned,
         "host": problem.prototypes,
         "mixed": [pinned[0], problem.prototypes[1].cuda()],
-    }[place]
+    }[kept_on]
     options = problem.options()
     assert_exact(topk(q.cuda(), kept, 20, **options), problem)
 
@@ -117,15 +119,12 @@ def test_tensor_cores_stay_within_delta(channels: int, kind: str, raw: bool) -> 
     p[: len(q)] = q * 3
     exact = reference.scores(q, p, "cosine")
     q, p = q.cuda(), p.cuda()
-    plan = float_search.plan_for(q, [p], 1, None, None)
-    flags = torch.zeros(3, dtype=torch.int32, device="cuda")
-    chunk = float_search._prepare_prototypes(p, 0, q, None, "cosine", plan, flags)
-    block = float_search._prepare_queries(q, 0, "cosine", plan, flags)
-    mask = chunk.originals.mask
-    bounds = float_search._scan(block, chunk, mask, flags, "cosine", plan)[: len(q)].cpu()
-    groups = exact.view(len(q), -1, plan.group, plan.block_p // plan.group)
+    problem = Problem(q, [p], 1, "cosine", None, "raise", None)
+    plan = vectors_plan(problem)
+    bounds = float_search.scan_chunk(*prepared_vectors(problem, plan))[: len(q)].cpu()
+    groups = exact.view(len(q), -1, plan.group, TILE_P // plan.group)
     best = groups.transpose(2, 3).flatten(1, 2).amax(2)
-    delta, _ = float_search._slack(channels, plan)
+    delta, _ = float_search.slack_of(plan, channels)
     assert plan.raw == raw
     assert (bounds >= best).all()
     assert (bounds - best <= 2 * delta + 1e-6).all()
@@ -144,12 +143,6 @@ def test_exclude_never_waits_and_can_be_captured(queries: int) -> None:
 
     assert_never_waits(search, problem)
     assert_replays(search, q, problem)
-
-
-def test_supports() -> None:
-    q = torch.ones(1, 4, device="cuda")
-    assert float_search.supports(q, [q], 1024, "dot")
-    assert not float_search.supports(q, [q], 1025, "dot")
 
 
 def test_nonfinite_rows_are_named() -> None:

@@ -1,4 +1,4 @@
-"""PrototypeBank on a real device: whichever body takes the search, the contract is the same."""
+"""PrototypeBank on a real device: whichever backend takes the search, the contract is the same."""
 
 import pytest
 import torch
@@ -24,10 +24,10 @@ def drawn(kind: str, rows: int, channels: int, seed: int) -> Tensor:
     return vectors(kind, rows, channels, torch.Generator().manual_seed(seed)).float()
 
 
-@pytest.mark.parametrize("place", ["device", "pinned", "host", "mixed"])
+@pytest.mark.parametrize("kept_on", ["device", "pinned", "host", "mixed"])
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_originals_anywhere(kind: str, metric: str, place: str) -> None:
+def test_originals_anywhere(kind: str, metric: str, kept_on: str) -> None:
     q, p = drawn(kind, 70, 72, 1), drawn(kind, 20_000, 72, 2)
     problem = Problem(q, [p], 10, metric, None, "raise", None)
     kept = {
@@ -35,7 +35,7 @@ def test_originals_anywhere(kind: str, metric: str, place: str) -> None:
         "pinned": [p.pin_memory()],
         "host": [p],
         "mixed": [p[:9_001].cuda(), p[9_001:]],
-    }[place]
+    }[kept_on]
     bank = PrototypeBank(kept, metric=metric, device="cuda")
     assert bank.device.type == "cuda"
     assert_exact(bank.topk(q.cuda(), 10), problem)

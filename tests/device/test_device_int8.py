@@ -8,14 +8,15 @@ if not torch.cuda.is_available():
     pytest.skip("needs a CUDA or ROCm device", allow_module_level=True)
 pytest.importorskip("triton")
 
+from by_triton import codes_plan, on, prepared_codes, request_of, search_codes
 from captured import assert_never_waits, assert_replays
-from coded import close, coded, on
+from coded import close, coded
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
 
-from flashmatch import kernels
 from flashmatch.kernels.codes.pages import Codes
 from flashmatch.kernels.contract.chunks import Rows
-from flashmatch.kernels.triton_backend import int8_search, launches
+from flashmatch.kernels.contract.matches import Found
+from flashmatch.kernels.triton_backend import int8_search
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 CASES = [(1, 129, 40), (16, 9001, 128), (17, 5000, 1), (300, 20011, 100), (1000, 3000, 769)]
@@ -29,12 +30,15 @@ def built(problem: Problem) -> Codes:
     return coded([p.cuda() for p in problem.prototypes], problem.metric, int8_search.LAYOUT)
 
 
-def run(problem: Problem, codes: Codes | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    queries, rows, mask = on("cuda", problem)
-    codes = codes or built(problem)
-    assert int8_search.supports(queries, codes, rows, problem.k)
-    exclude = problem.nonfinite == "exclude"
-    return int8_search.search(queries, rows, codes, problem.k, mask, exclude)
+def run(problem: Problem, codes: Codes | None = None) -> Found:
+    problem, codes = on(problem, "cuda"), codes or built(problem)
+    assert not why_not(problem, codes)
+    return search_codes(problem, codes)
+
+
+def why_not(problem: Problem, codes: Codes) -> str:
+    rows = Rows(problem.prototypes)
+    return int8_search.why_not_codes(problem.queries, codes, rows, request_of(problem))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -67,15 +71,10 @@ def test_integer_units_are_exact(queries: int, channels: int) -> None:
     codes = coded([p.cuda()], "dot", int8_search.LAYOUT)
     codes.frame.origin.zero_()
     codes.bounds.zero_()[:, 0] = 1  # what is left of the bounds is X.Y, up to their margin
-    plan = int8_search.plan_for(q.cuda(), codes, 1, None)
-    flags = torch.zeros(3, dtype=torch.int32, device="cuda")
-    block = int8_search._prepare(q.cuda(), codes.frame, plan, flags)
+    problem = on(Problem(q, [p], 1, "dot", None, "raise", None), "cuda")
+    block, run = prepared_codes(problem, codes, codes_plan(problem, codes))
     block.terms.zero_()[0] = 1
-    every = torch.ones(1, dtype=torch.uint8, device="cuda").expand(queries, 512)
-    originals = launches.Originals(
-        0, p.cuda(), every, codes.place, codes.dead.view(torch.uint8), codes.layout.span
-    )
-    bounds = int8_search._scan(block, codes, slice(0, codes.pages), originals, 0, plan)
+    bounds = int8_search.scan_run(block, run)
     products = block.codes[:queries].cpu().long() @ codes.codes.cpu().long().T
     best = products.view(queries, -1, 16, 8).amax(2).flatten(1)
     margin = best.abs() * 2.0**-19 + 1e-30
@@ -84,18 +83,18 @@ def test_integer_units_are_exact(queries: int, channels: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(9000,), (70, 9000)])
-def test_masks_and_dead_rows(shape: tuple[int, ...]) -> None:
+def test_masks_and_removed_rows(shape: tuple[int, ...]) -> None:
     q, p = drawn("gaussian", 70, 33, 5), drawn("gaussian", 9000, 33, 6)
     generator = torch.Generator().manual_seed(7)
-    alive = torch.rand(9000, generator=generator) < 0.8
+    present = torch.rand(9000, generator=generator) < 0.8
     codes = coded([p.cuda()], "dot", int8_search.LAYOUT)
-    close(codes, alive.cuda())
+    close(codes, present.cuda())
     for share in (0.001, 0.5):
         mask = torch.rand(shape, generator=generator) < share
         for few in (70, 4):
             part = mask[:few] if mask.ndim == 2 else mask
             problem = Problem(q[:few], [p], 30, "dot", part, "raise", None)
-            assert_exact(run(problem, codes)[:2], problem.replace(mask=part & alive))
+            assert_exact(run(problem, codes)[:2], problem.replace(mask=part & present))
 
 
 @pytest.mark.parametrize("kind", ["ulps", "identical"])
@@ -103,25 +102,27 @@ def test_repair(kind: str) -> None:
     p = drawn(kind, 20000, 64, 1)
     for queries in (3, 40):
         problem = Problem(p[:1].repeat(queries, 1), [p], 3, "cosine", None, "raise", None)
-        *matches, flags = run(problem)
-        assert_exact(tuple(matches), problem)
-        assert flags.tolist() == [0, 0, queries]
+        found = run(problem)
+        assert_exact(found[:2], problem)
+        assert found.repaired == queries
 
 
 def test_originals_in_pinned_host_memory() -> None:
     q, p = drawn("gaussian", 40, 50, 3), drawn("gaussian", 9000, 50, 4)
     problem = Problem(q, [p], 20, "l2", None, "raise", None)
-    codes, rows = built(problem), Rows([p[:4000].pin_memory(), p[4000:].pin_memory()])
-    assert int8_search.supports(q.cuda(), codes, rows, 20)
-    assert_exact(int8_search.search(q.cuda(), rows, codes, 20, None, True)[:2], problem)
+    codes, pinned = built(problem), [p[:4000].pin_memory(), p[4000:].pin_memory()]
+    kept = problem.replace(queries=q.cuda(), prototypes=pinned)
+    assert not why_not(kept, codes)
+    assert_exact(search_codes(kept, codes)[:2], problem)
 
 
-def test_supports() -> None:
-    p = torch.randn(200, 4)
-    codes, q = coded([p.cuda()], "dot", int8_search.LAYOUT), torch.ones(1, 4, device="cuda")
-    assert int8_search.supports(q, codes, Rows([p.cuda()]), 100)
-    assert not int8_search.supports(q, codes, Rows([p]), 100)  # not pinned
-    assert not int8_search.supports(q, codes, Rows([p.cuda()]), 1025)
+def test_what_is_refused_has_a_reason() -> None:
+    q, p = torch.ones(1, 4, device="cuda"), torch.randn(200, 4)
+    problem = Problem(q, [p.cuda()], 1025, "dot", None, "raise", None)
+    codes = built(problem)
+    assert why_not(problem, codes) == "k above 1,024"
+    assert "not pinned" in why_not(problem.replace(k=100, prototypes=[p]), codes)
+    assert "layout" in why_not(problem.replace(k=100), coded([p], "dot", int8_search.LAYOUT))
 
 
 @pytest.mark.parametrize("queries", [8, 300])
@@ -129,26 +130,26 @@ def test_exclude_never_waits_and_can_be_captured(queries: int) -> None:
     q, p = drawn("gaussian", queries, 64, 10), drawn("gaussian", 7000, 64, 11)
     p[::100, 3] = torch.nan
     problem = Problem(q, [p], 9, "l2", None, "exclude", None)
-    codes, q, rows = built(problem), q.cuda(), Rows([p.cuda()])
+    codes, there = built(problem), on(problem, "cuda")
 
     def search() -> tuple[Tensor, Tensor]:
-        return int8_search.search(q, rows, codes, 9, None, True)[:2]
+        return search_codes(there, codes)[:2]
 
     assert_never_waits(search, problem)
-    assert_replays(search, q, problem)
+    assert_replays(search, there.queries, problem)
 
 
 @pytest.mark.parametrize(("queries", "k"), [(9, 10), (20000, 10), (2000, 1000)])
-def test_workspace(queries: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workspace(queries: int, k: int) -> None:
     budget = 64 * 2**20
-    monkeypatch.setattr(kernels, "WORKSPACE_BYTES", budget)
     q, p = torch.randn(queries, 128, device="cuda"), torch.randn(300_000, 128, device="cuda")
-    codes, rows = coded([p], "cosine", int8_search.LAYOUT), Rows([p])
-    int8_search.search(q[:1], rows, codes, 1, None, True)
+    problem = Problem(q, [p], k, "cosine", None, "exclude", None)
+    codes = built(problem)
+    search_codes(problem.replace(queries=q[:1], k=1), codes, budget)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    int8_search.search(q, rows, codes, k, None, True)
+    search_codes(problem, codes, budget)
     held = torch.cuda.max_memory_allocated() - before - queries * k * 12
     assert held <= budget
 
@@ -157,8 +158,8 @@ def test_codes_beyond_two_gibibytes() -> None:
     """Addresses need 64 bits; the best rows are the last."""
     rows = 2**31 // 256 + 1000
     p = torch.randn(rows, 256, device="cuda", dtype=torch.float16)
-    q = p[-40:].float()
-    codes = coded([p], "dot", int8_search.LAYOUT)
+    problem = Problem(p[-40:].float(), [p], 1, "dot", None, "exclude", None)
+    codes = built(problem)
     for few in (40, 3):
-        _, indices, _ = int8_search.search(q[-few:], Rows([p]), codes, 1, None, True)
-        assert indices[:, 0].tolist() == list(range(rows - few, rows))
+        found = search_codes(problem.replace(queries=problem.queries[-few:]), codes)
+        assert found.rows[:, 0].tolist() == list(range(rows - few, rows))

@@ -28,7 +28,7 @@ def _codes_always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=["topk", "bank"])
-def body(request: pytest.FixtureRequest) -> str:
+def entrance(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
@@ -41,14 +41,14 @@ def problem(request: pytest.FixtureRequest) -> Problem:
     return Problem(q, [p], 9, "l2", None, "exclude", None)
 
 
-def prepared(body: str, problem: Problem, metric: str | None = None) -> Search:
+def prepared(entrance: str, problem: Problem, metric: str | None = None) -> Search:
     """The prototypes are on the device, and a first search has compiled what it needs."""
     metric = metric or problem.metric
     prototypes = problem.prototypes[0].cuda()
     bank = PrototypeBank(prototypes, metric=metric, nonfinite="exclude")
 
     def search(queries: Tensor) -> tuple[Tensor, Tensor]:
-        if body == "bank":
+        if entrance == "bank":
             return bank.topk(queries, problem.k)
         return topk(queries, prototypes, problem.k, metric=metric, nonfinite="exclude")
 
@@ -58,18 +58,18 @@ def prepared(body: str, problem: Problem, metric: str | None = None) -> Search:
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
-def test_never_waits_and_can_be_captured(body: str, problem: Problem, metric: str) -> None:
+def test_never_waits_and_can_be_captured(entrance: str, problem: Problem, metric: str) -> None:
     problem, queries = problem.replace(metric=metric), problem.queries.cuda()
-    search = prepared(body, problem)
+    search = prepared(entrance, problem)
     assert_never_waits(lambda: search(queries), problem)
     assert_replays(lambda: search(queries), queries, problem)
 
 
 def test_all_that_is_launched_is_launched_on_the_current_stream(
-    body: str, problem: Problem
+    entrance: str, problem: Problem
 ) -> None:
     """The queries appear late on a stream of their own; the default stream would not wait."""
-    search, there = prepared(body, problem), problem.queries.cuda()
+    search, there = prepared(entrance, problem), problem.queries.cuda()
     queries = torch.zeros_like(there)
     torch.cuda.synchronize()
     with torch.cuda.stream(torch.cuda.Stream()):
@@ -80,8 +80,8 @@ def test_all_that_is_launched_is_launched_on_the_current_stream(
         assert_exact(found, problem)
 
 
-def test_a_busy_default_stream_delays_nobody_else(body: str, problem: Problem) -> None:
-    search, queries = prepared(body, problem), problem.queries.cuda()
+def test_a_busy_default_stream_delays_nobody_else(entrance: str, problem: Problem) -> None:
+    search, queries = prepared(entrance, problem), problem.queries.cuda()
     stream, done = torch.cuda.Stream(), torch.cuda.Event()
     with torch.cuda.stream(stream):
         search(queries)  # from now on this stream has memory of its own
@@ -97,8 +97,8 @@ def test_a_busy_default_stream_delays_nobody_else(body: str, problem: Problem) -
     assert not idle, "the search waited for the default stream"
 
 
-def test_two_threads_each_on_its_own_stream(body: str, problem: Problem) -> None:
-    search, device = prepared(body, problem), problem.queries.cuda()
+def test_two_threads_each_on_its_own_stream(entrance: str, problem: Problem) -> None:
+    search, device = prepared(entrance, problem), problem.queries.cuda()
     halves = [problem.replace(queries=part) for part in problem.queries.chunk(2)]
     torch.cuda.synchronize()
 
@@ -118,8 +118,8 @@ def test_two_threads_each_on_its_own_stream(body: str, problem: Problem) -> None
             assert torch.equal(indices, found[0][1])
 
 
-def test_every_run_gives_the_same_bits(body: str, problem: Problem) -> None:
-    search, queries = prepared(body, problem), problem.queries.cuda()
+def test_every_run_gives_the_same_bits(entrance: str, problem: Problem) -> None:
+    search, queries = prepared(entrance, problem), problem.queries.cuda()
     first = search(queries)
     for _ in range(20):
         scores, indices = search(queries)

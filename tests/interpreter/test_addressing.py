@@ -11,12 +11,12 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from by_triton import search_codes, search_vectors, vectors_plan
 from coded import close, coded
 from problems import METRICS, Problem, assert_exact, vectors
 from torch import Tensor
 
-from flashmatch.kernels.contract.chunks import Rows
-from flashmatch.kernels.triton_backend import float_search, int8_search
+from flashmatch.kernels.triton_backend.int8_search import LAYOUT
 
 BEYOND = 2**31
 ROWS, APART = 1100, 2**21  # rows, and elements from one to the next
@@ -53,16 +53,9 @@ def near(prototypes: Tensor, count: int) -> Tensor:
     return prototypes[chosen].float() + 0.05 * drawn(count, prototypes.shape[1], 1)
 
 
-def searched(problem: Problem) -> tuple[Tensor, Tensor]:
-    return float_search.search(
-        problem.queries, problem.prototypes, problem.k, problem.metric, problem.mask, None, False
-    )
-
-
 def searched_by_codes(problem: Problem) -> tuple[Tensor, Tensor]:
-    codes = coded([p.contiguous() for p in problem.prototypes], problem.metric, int8_search.LAYOUT)
-    rows = Rows(problem.prototypes)
-    return int8_search.search(problem.queries, rows, codes, problem.k, problem.mask, False)[:2]
+    codes = coded([p.contiguous() for p in problem.prototypes], problem.metric, LAYOUT)
+    return search_codes(problem, codes)[:2]
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -70,8 +63,8 @@ def searched_by_codes(problem: Problem) -> tuple[Tensor, Tensor]:
 def test_raw_screen_of_rows_beyond(dtype: torch.dtype, metric: str) -> None:
     p = far(drawn(ROWS, 64), (APART, 1), dtype)
     problem = Problem(near(p, 3), [p], 2, metric, None, "raise", None)
-    assert float_search.plan_for(problem.queries, problem.prototypes, 2, None, None).raw
-    scores, indices = searched(problem)
+    assert vectors_plan(problem).raw
+    scores, indices = search_vectors(problem)
     assert_exact((scores, indices), problem)
     assert (indices * APART > BEYOND).any()
 
@@ -80,8 +73,8 @@ def test_raw_screen_of_rows_beyond(dtype: torch.dtype, metric: str) -> None:
 def test_prepared_screen_of_rows_beyond(queries: int, metric: str) -> None:
     p = far(drawn(ROWS, 20), (APART, 1), torch.float16)
     problem = Problem(near(p, queries), [p], 2, metric, None, "raise", None)
-    assert not float_search.plan_for(problem.queries, problem.prototypes, 2, None, None).raw
-    scores, indices = searched(problem)
+    assert not vectors_plan(problem).raw
+    scores, indices = search_vectors(problem)
     assert_exact((scores, indices), problem)
     assert (indices * APART > BEYOND).any()
 
@@ -95,7 +88,7 @@ def test_codes_whose_originals_lie_beyond(queries: int, metric: str) -> None:
     assert (indices * APART > BEYOND).any()
 
 
-@pytest.mark.parametrize("search", [searched, searched_by_codes])
+@pytest.mark.parametrize("search", [search_vectors, searched_by_codes])
 def test_channels_beyond(search) -> None:
     """Rows side by side, channels far apart: the offset of a channel is what overflows."""
     p = far(drawn(150, 35), (1, 2**26), torch.float16)
@@ -103,7 +96,7 @@ def test_channels_beyond(search) -> None:
     assert_exact(search(problem), problem)
 
 
-@pytest.mark.parametrize("search", [searched, searched_by_codes])
+@pytest.mark.parametrize("search", [search_vectors, searched_by_codes])
 @pytest.mark.parametrize("strides", [(2**30 + 64, 1), (1, 2**26)])
 @pytest.mark.parametrize("channels", [64, 35])
 def test_queries_beyond(channels: int, strides: tuple[int, int], search) -> None:
@@ -124,10 +117,10 @@ WITHIN, OVER = 2**29 + 2**28, 2**31 + 8  # strides that 32 bits hold, and that t
 @pytest.mark.parametrize(
     ("search", "apart", "queries", "channels"),
     [
-        pytest.param(searched, WITHIN, 5, 64),
-        pytest.param(searched, OVER, 5, 64),
-        (searched, WITHIN, 17, 20),
-        (searched, OVER, 5, 20),
+        (search_vectors, WITHIN, 5, 64),
+        (search_vectors, OVER, 5, 64),
+        (search_vectors, WITHIN, 17, 20),
+        (search_vectors, OVER, 5, 20),
         (searched_by_codes, WITHIN, 17, 20),
         (searched_by_codes, OVER, 5, 20),
     ],
@@ -139,7 +132,7 @@ def test_masks_of_pairs_beyond(search, apart: int, queries: int, channels: int) 
     assert_exact(search(problem), problem)
 
 
-@pytest.mark.parametrize("search", [searched, searched_by_codes])
+@pytest.mark.parametrize("search", [search_vectors, searched_by_codes])
 @pytest.mark.parametrize("channels", [64, 20])
 @pytest.mark.parametrize("ndim", [1, 2])
 def test_masks_whose_columns_lie_beyond(ndim: int, channels: int, search) -> None:
@@ -156,12 +149,11 @@ def test_repair_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
     p = far(vectors("integers", ROWS, 3, generator).float(), (APART, 1), torch.float16)
     q = p[[-1, -5]].float()
     problem = Problem(q, [p], 6, "dot", None, "raise", None)
-    assert_exact(searched(problem), problem)
-    codes = coded([p.contiguous()], "dot", int8_search.LAYOUT)
-    alive = torch.arange(ROWS) % 7 != 0
-    close(codes, alive)
-    scores, rows, _ = int8_search.search(q, Rows([p]), codes, 6, None, True)
-    assert_exact((scores, rows), problem.replace(mask=alive))
+    assert_exact(search_vectors(problem), problem)
+    codes = coded([p.contiguous()], "dot", LAYOUT)
+    present = torch.arange(ROWS) % 7 != 0
+    close(codes, present)
+    assert_exact(search_codes(problem, codes)[:2], problem.replace(mask=present))
 
 
 def test_offsets_of_32_bits_would_miss() -> None:

@@ -1,17 +1,18 @@
-"""Where the Triton body's proofs end: infinite scores, squares that underflow, places that lie."""
+"""Where proofs of the Triton backend end: infinite scores, underflow, rows that are not there."""
 
 import dataclasses
 import random
 
 import pytest
 import torch
-from coded import coded, on
+from by_triton import search_codes, search_vectors
+from coded import coded
 from problems import METRICS, Problem, assert_exact
 from torch import Tensor
 
 from flashmatch.kernels.storage.coder import Coder
 from flashmatch.kernels.storage.collection import Collection
-from flashmatch.kernels.triton_backend import float_search, int8_search
+from flashmatch.kernels.triton_backend import int8_search
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 LAYOUT = dataclasses.replace(int8_search.LAYOUT, span=256)
@@ -29,18 +30,12 @@ def beyond(queries: int, rows: int) -> tuple[Tensor, Tensor]:
     return q, p
 
 
-def search_raw(problem: Problem) -> tuple[Tensor, Tensor]:
-    return float_search.search(
-        problem.queries, problem.prototypes, problem.k, problem.metric, problem.mask, 128, False
-    )
-
-
 @pytest.mark.parametrize("k", [2, 7])
 @pytest.mark.parametrize("metric", METRICS)
 def test_infinite_scores(metric: str, k: int) -> None:
     q, p = beyond(3, 300)
-    problem = Problem(q, [p], k, metric, None, "raise", None)
-    assert_exact(search_raw(problem), problem)
+    problem = Problem(q, [p], k, metric, None, "raise", 128)
+    assert_exact(search_vectors(problem), problem)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -50,7 +45,7 @@ def test_infinite_scores_of_codes(metric: str) -> None:
     q[1] = 1e25
     problem = Problem(q, [p], 3, metric, None, "raise", None)
     codes = coded([p], metric, LAYOUT)
-    assert_exact(int8_search.search(*on("cpu", problem)[:2], codes, 3, None, False)[:2], problem)
+    assert_exact(search_codes(problem, codes)[:2], problem)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -59,21 +54,20 @@ def test_queries_whose_squares_underflow(metric: str) -> None:
     q = torch.randn(3, 20, generator=generator).double() * 2.0**-540
     p = torch.randn(300, 20, generator=generator).double() * 2.0**500
     q[2] = 0
-    problem = Problem(q, [p], 4, metric, None, "raise", None)
-    assert_exact(search_raw(problem), problem)
+    problem = Problem(q, [p], 4, metric, None, "raise", 128)
+    assert_exact(search_vectors(problem), problem)
 
 
 @pytest.mark.parametrize("value", [-1, -32768, 32767, 255])
 def test_no_row_is_read_that_is_not_there(value: int) -> None:
-    """Whatever places say: rows before the first and behind the last hold what would win."""
+    """Whatever row_in_page says: rows before the first and behind the last hold what would win."""
     everything = torch.full((900, 8), 1e9)
     rows = everything[300:550]
     rows.copy_(torch.randn(250, 8, generator=torch.Generator().manual_seed(0)))
     problem = Problem(torch.ones(2, 8), [rows], 3, "dot", None, "raise", None)
     codes = coded([rows.clone()], "dot", LAYOUT)
-    codes.place[random.Random(0).sample(range(256), 100)] = value
-    queries, of_rows, _ = on("cpu", problem)
-    scores, indices, _ = int8_search.search(queries, of_rows, codes, 3, None, False)
+    codes.row_in_page[random.Random(0).sample(range(256), 100)] = value
+    scores, indices, *_ = search_codes(problem, codes)
     assert (indices < 250).all()
     assert scores.max() < 1e9
 
@@ -94,5 +88,4 @@ def test_codes_in_two_parts(metric: str) -> None:
     q = torch.cat([new[:2], old[2100:2101], old[:1]])
     for mask in (None, torch.rand(4, 2450, generator=generator) < 0.7):
         problem = Problem(q, [old, new], 3, metric, mask, "raise", None)
-        found = int8_search.search(q, both.rows, coder.codes, 3, mask, False)
-        assert_exact(found[:2], problem)
+        assert_exact(search_codes(problem, coder.codes)[:2], problem)

@@ -1,10 +1,11 @@
-"""The Triton body for a bank of codes, interpreted, against the oracle."""
+"""The Triton backend for a bank of codes, interpreted, against the oracle."""
 
 import dataclasses
 
 import pytest
 import torch
-from coded import close, coded, on
+from by_triton import codes_plan, prepared_codes, search_codes
+from coded import close, coded
 from drawn import problems
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +15,9 @@ from torch import Tensor
 from flashmatch.kernels.codes.pages import Codes
 from flashmatch.kernels.contract import reference
 from flashmatch.kernels.contract.chunks import Rows
+from flashmatch.kernels.contract.matches import Found
 from flashmatch.kernels.proofs import int8
-from flashmatch.kernels.triton_backend import int8_search, launches
+from flashmatch.kernels.triton_backend import int8_search
 from flashmatch.kernels.triton_backend.plan import CodesPlan
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
@@ -23,11 +25,8 @@ LAYOUT = dataclasses.replace(int8_search.LAYOUT, span=256)  # more pages, of two
 ALL_PATHS = {"first": 1, "kept": 8, "strips": 1}  # rescored twice, and the rest is repaired
 
 
-def run(problem: Problem, codes: Codes | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    codes = codes or coded(problem.prototypes, problem.metric, LAYOUT)
-    queries, rows, mask = on("cpu", problem)
-    exclude = problem.nonfinite == "exclude"
-    return int8_search.search(queries, rows, codes, problem.k, mask, exclude)
+def run(problem: Problem, codes: Codes | None = None) -> Found:
+    return search_codes(problem, codes or coded(problem.prototypes, problem.metric, LAYOUT))
 
 
 def small(queries: int) -> st.SearchStrategy[Problem]:
@@ -96,9 +95,9 @@ def test_repair_happens(queries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     q = p[:1].expand(queries, -1)
     for rows in (p, p[:1].expand(260, -1)):
         problem = Problem(q, [rows], 3, "cosine", None, "raise", None)
-        *matches, flags = run(problem)
-        assert_exact(tuple(matches), problem)
-        assert flags.tolist() == [0, 0, queries]
+        found = run(problem)
+        assert_exact(found[:2], problem)
+        assert found.repaired == queries
 
 
 def test_easy_queries_need_no_repair() -> None:
@@ -106,9 +105,9 @@ def test_easy_queries_need_no_repair() -> None:
     p[:40] = torch.cat([q] * 20) + 0.1 * p[:40]
     for metric in METRICS:
         problem = Problem(q, [p], 2, metric, None, "raise", None)
-        *matches, flags = run(problem, coded([p], metric, int8_search.LAYOUT))
-        assert_exact(tuple(matches), problem)
-        assert flags.tolist() == [0, 0, 0]
+        found = search_codes(problem)
+        assert_exact(found[:2], problem)
+        assert found.repaired == 0
 
 
 def test_heavy_coordinates_are_rotated_away() -> None:
@@ -130,17 +129,19 @@ def test_all_scores_negative() -> None:
 
 @pytest.mark.parametrize("queries", [3, 17])
 @pytest.mark.parametrize("share", [0.01, 0.5])
-def test_masks_and_dead_rows(share: float, queries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_and_removed_rows(
+    share: float, queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is removed never comes back, though its codes stay where they were."""
     replan(monkeypatch, **ALL_PATHS)
     generator = torch.Generator().manual_seed(1)
     q, p = drawn("gaussian", queries, 300, 30)
     codes = coded([p], "dot", LAYOUT)
-    alive = torch.rand(300, generator=generator) < 0.7
-    close(codes, alive)
+    present = torch.rand(300, generator=generator) < 0.7
+    close(codes, present)
     pairs = torch.rand(queries, 300, generator=generator) < share
     for mask in (pairs, pairs[0], pairs.T.contiguous().T, None):
-        effective = alive if mask is None else mask & alive
+        effective = present if mask is None else mask & present
         problem = Problem(q, [p], 5, "dot", mask, "raise", None)
         assert_exact(run(problem, codes)[:2], problem.replace(mask=effective))
 
@@ -161,7 +162,7 @@ def test_runs_cover_every_page_once() -> None:
     codes = coded(rows.chunks, "dot", LAYOUT)
     for most in (1, 2, 100):
         page = 0
-        for pages, originals in int8_search._runs(rows, codes, most):
+        for pages, originals in int8_search.page_runs(rows, codes, most):
             assert pages.start == page
             assert page < pages.stop <= page + most
             page = pages.stop
@@ -170,15 +171,14 @@ def test_runs_cover_every_page_once() -> None:
         assert page == codes.pages
 
 
-def test_a_tiny_workspace_only_cuts_the_search_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flashmatch.kernels.WORKSPACE_BYTES", 100_000)
+def test_a_tiny_workspace_only_cuts_the_search_smaller() -> None:
     q, p = drawn("gaussian", 130, 260, 20)
     codes = coded([p], "dot", LAYOUT)
-    plan = int8_search.plan_for(q, codes, 1, None)
+    problem = Problem(q, [p], 1, "dot", None, "raise", None)
+    plan = codes_plan(problem, codes, 100_000)
     assert plan.query_rows < len(q)
     assert plan.chunk_pages < codes.pages
-    problem = Problem(q, [p], 1, "dot", None, "raise", None)
-    assert_exact(run(problem, codes)[:2], problem)
+    assert_exact(search_codes(problem, codes, 100_000)[:2], problem)
 
 
 @pytest.mark.parametrize("queries", [2, 17])
@@ -189,9 +189,7 @@ def test_bad_queries_are_refused_or_match_nothing(queries: int) -> None:
     with pytest.raises(ValueError, match=r"queries must be finite.* row 1"):
         run(problem)
     problem = problem.replace(nonfinite="exclude")
-    *matches, flags = run(problem)
-    assert_exact(tuple(matches), problem)
-    assert flags[int8_search.BAD_QUERIES] == 1
+    assert_exact(run(problem)[:2], problem)
 
 
 @pytest.mark.parametrize("queries", [3, 17])
@@ -201,17 +199,13 @@ def test_bounds_are_those_of_the_twin(metric: str, queries: int) -> None:
     p[5] *= 1e25
     mask = torch.rand(queries, 300, generator=torch.Generator().manual_seed(2)) < 0.05
     codes = coded([p], metric, LAYOUT)
-    flags = torch.zeros(3, dtype=torch.int32)
-    plan = int8_search.plan_for(q, codes, 1, None)
-    block = int8_search._prepare(q, codes.frame, plan, flags)
-    originals = launches.Originals(
-        0, p, mask.view(torch.uint8), codes.place, codes.dead.view(torch.uint8), 256
-    )
-    bounds = int8_search._scan(block, codes, slice(0, codes.pages), originals, 2, plan)[:queries]
+    problem = Problem(q, [p], 1, metric, mask, "raise", None)
+    block, run = prepared_codes(problem, codes, codes_plan(problem, codes))
+    bounds = int8_search.scan_run(block, run)[:queries]
 
     slots = codes.rows_at(torch.arange(384)).clamp(max=299)  # the tiles in use
     products = (block.codes[:queries].long() @ codes.codes[:384].long().T).int()
-    allowed = mask[:, slots] & ~codes.dead[:384]
+    allowed = mask[:, slots] & ~codes.unmatchable[:384]
     exact = reference.scores(q, p, metric)[:, slots].masked_fill(~allowed, -torch.inf)
     products = products.masked_fill(~allowed, int8.LOWEST)
     maxima, best = (x.view(queries, -1, 16, 8).amax(2).flatten(1) for x in (products, exact))

@@ -1,4 +1,4 @@
-"""Each kernel of the Triton body against plain torch, through the launchers that ship."""
+"""Each kernel of the Triton backend against plain torch, through the launchers that ship."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,7 +7,8 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from problems import KINDS, METRICS, vectors
+from by_triton import prepared_vectors
+from problems import KINDS, METRICS, Problem, vectors
 from torch import Tensor
 
 from flashmatch.kernels.contract import order
@@ -15,7 +16,8 @@ from flashmatch.kernels.contract.reference import scores as exact_scores
 from flashmatch.kernels.proofs import fp16
 from flashmatch.kernels.triton_backend import float_search, launches
 from flashmatch.kernels.triton_backend.chips import Chip
-from flashmatch.kernels.triton_backend.device import rescore
+from flashmatch.kernels.triton_backend.device import keys as device_keys
+from flashmatch.kernels.triton_backend.device.flags import Flag
 from flashmatch.kernels.triton_backend.plan import TritonPlan, choose_plan
 from flashmatch.kernels.triton_backend.tiles import TILE_P
 
@@ -39,10 +41,8 @@ def pair(kind: str, channels: int = 64) -> tuple[Tensor, Tensor]:
 
 def prepared(
     q: Tensor, p: Tensor, metric: str, chosen: TritonPlan, mask: Tensor | None = None
-) -> tuple[float_search.Block, float_search.Chunk, Tensor]:
-    flags = torch.zeros(3, dtype=torch.int32)
-    chunk = float_search._prepare_prototypes(p, 0, q, mask, metric, chosen, flags)
-    return float_search._prepare_queries(q, 0, metric, chosen, flags), chunk, flags
+) -> tuple[float_search.FloatBlock, float_search.Chunk]:
+    return prepared_vectors(Problem(q, [p], 3, metric, mask, "raise", None), chosen)
 
 
 def grouped(table: Tensor, chosen: TritonPlan, fill: float) -> Tensor:
@@ -56,9 +56,9 @@ def grouped(table: Tensor, chosen: TritonPlan, fill: float) -> Tensor:
 @triton.jit
 def twins_kernel(scores, indices, keys, back, N: tl.constexpr):
     offs = tl.arange(0, N)
-    packed = rescore.pack(tl.load(scores + offs), tl.load(indices + offs))
+    packed = device_keys.pack(tl.load(scores + offs), tl.load(indices + offs))
     tl.store(keys + offs, packed)
-    tl.store(back + offs, rescore.scores_of(tl.load(keys + offs)))
+    tl.store(back + offs, device_keys.scores_of(tl.load(keys + offs)))
 
 
 def test_keys_are_the_twins_of_order() -> None:
@@ -77,7 +77,7 @@ def test_empty_has_no_score() -> None:
     @triton.jit
     def kernel(keys, back, N: tl.constexpr):
         offs = tl.arange(0, N)
-        tl.store(back + offs, rescore.scores_of(tl.load(keys + offs)))
+        tl.store(back + offs, device_keys.scores_of(tl.load(keys + offs)))
 
     keys, back = order.EMPTY + torch.arange(16), torch.empty(16)
     kernel[(1,)](keys, back, 16)
@@ -90,27 +90,29 @@ def test_prepared_copies(metric: str) -> None:
     p[5], p[6, 3], p[7, 0] = 0, torch.nan, torch.inf
     mask = torch.ones(300, dtype=torch.bool)
     mask[9] = False
-    block, chunk, flags = prepared(q, p, metric, plan(raw=False), mask)
-    assert flags.tolist() == [0, 1, 0]
+    block, chunk = prepared(q, p, metric, plan(raw=False), mask)
+    assert block.best.flags.tolist() == [0, 1, 0]
     assert chunk.unit is not None
     assert chunk.bias is not None
     assert chunk.unit.shape == (384, 64)
     assert block.unit.shape == (128, 64)
 
-    dead = torch.tensor([6, 7, 9])
-    assert torch.equal(chunk.bias.isneginf().nonzero()[:300, 0][:3], dead)
+    unmatchable = torch.tensor([6, 7, 9])
+    assert torch.equal(chunk.bias.isneginf().nonzero()[:300, 0][:3], unmatchable)
     assert chunk.bias[300:].isneginf().all()
-    assert not chunk.unit[dead].any()
+    assert not chunk.unit[unmatchable].any()
     assert not chunk.unit[300:].any()
     assert not chunk.unit[:, 50:].any()
     assert torch.equal(block.exact[:4, :50], q.double())
     assert not block.exact[4:].any()
     assert torch.allclose(block.norm[:4], q.double().norm(dim=1), rtol=1e-14)
 
-    alive = torch.ones(300, dtype=torch.bool).index_fill(0, dead, False)
+    matchable = torch.ones(300, dtype=torch.bool).index_fill(0, unmatchable, False)
     norm = p.double().norm(dim=1, keepdim=True).clamp(min=1e-8 if metric == "cosine" else 1e-30)
     unit = p.double() / norm * fp16.SCALE
-    assert torch.allclose(chunk.unit[:300, :50][alive].double(), unit[alive], rtol=5e-4, atol=1e-7)
+    assert torch.allclose(
+        chunk.unit[:300, :50][matchable].double(), unit[matchable], rtol=5e-4, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -119,14 +121,13 @@ def test_prepared_copies(metric: str) -> None:
 def test_bounds_hold_and_are_tight(kind: str, metric: str, raw: bool) -> None:
     q, p = pair(kind)
     chosen = plan(raw)
-    block, chunk, flags = prepared(q, p, metric, chosen)
-    bounds = float_search._scan(block, chunk, chunk.originals.mask, flags, metric, chosen)[:4]
+    bounds = float_search.scan_chunk(*prepared(q, p, metric, chosen))[:4]
     best = grouped(exact_scores(q, p, metric), chosen, -torch.inf).amax(2)
     assert bounds.shape == best.shape
     assert (bounds >= best).all()
     assert torch.equal(bounds.isneginf(), best.isneginf())
 
-    delta, epsilon = float_search._slack(64, chosen)
+    delta, epsilon = float_search.slack_of(chosen, 64)
     lengths = [x.double().norm(dim=1) for x in (q, p)]
     reach = grouped(lengths[1][None].expand(4, -1), chosen, 0).amax(2)
     slack = 2 * delta * torch.ones_like(reach)
@@ -147,11 +148,9 @@ def test_norms_beyond_the_range_are_never_excluded(raw: bool) -> None:
     q, p = pair("gaussian")
     p[17] *= 1e25
     for metric, expected in (("cosine", raw), ("dot", True), ("l2", True)):
-        block, chunk, flags = prepared(q, p, metric, plan(raw))
-        bounds = float_search._scan(block, chunk, chunk.originals.mask, flags, metric, plan(raw))[
-            :4
-        ]
-        assert flags[1] == 0
+        block, chunk = prepared(q, p, metric, plan(raw))
+        bounds = float_search.scan_chunk(block, chunk)[:4]
+        assert block.best.flags[Flag.NONFINITE_PROTOTYPES] == 0
         assert bool(bounds[:, 1].isposinf().all()) == expected  # row 17: group 1 of tile 0
         assert bounds[:, 2:].isfinite()[:, :6].all()
 
@@ -162,8 +161,7 @@ def test_masks_reach_the_bounds(raw: bool) -> None:
     pairs = torch.rand(4, 300, generator=torch.Generator().manual_seed(1)) < 0.05
     chosen = plan(raw)
     for mask in (pairs, pairs[0], pairs.T.contiguous().T):
-        block, chunk, flags = prepared(q, p, "cosine", chosen, mask)
-        bounds = float_search._scan(block, chunk, chunk.originals.mask, flags, "cosine", chosen)[:4]
+        bounds = float_search.scan_chunk(*prepared(q, p, "cosine", chosen, mask))[:4]
         table = exact_scores(q, p, "cosine").masked_fill(~mask, -torch.inf)
         best = grouped(table, chosen, -torch.inf).amax(2)
         assert (bounds >= best).all()
@@ -178,15 +176,13 @@ def test_thresholds_are_reached(kind: str, metric: str, raw: bool, monkeypatch) 
     q, p = pair(kind)
     claimed = _spy(monkeypatch, "rescore_kernel", lambda args: args[7].clone())
     chosen = plan(raw)
-    block, chunk, flags = prepared(q, p, metric, chosen)
-    keys = torch.full((4, 3), order.EMPTY)
-    thresholds = torch.full((4,), -torch.inf)
-    float_search._search_block(block, chunk, keys, thresholds, flags, metric, chosen)
+    block, chunk = prepared(q, p, metric, chosen)
+    float_search.search_chunk(block, chunk)
     kth = exact_scores(q, p, metric).sort(descending=True).values[:, 2]
     assert (claimed[0] <= kth).all()
     if kind == "gaussian":
         assert (claimed[0] > kth - 0.2 * kth.abs()).all()
-    assert torch.equal(thresholds, kth)  # and repair_kernel leaves the exact one
+    assert torch.equal(block.best.thresholds, kth)  # and repair_kernel leaves the exact one
 
 
 def _spy(monkeypatch: pytest.MonkeyPatch, name: str, look: Callable) -> list:
@@ -216,11 +212,10 @@ def test_repair_alone_is_a_search(metric: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(launches, "rescore_kernel", Skip())
     q, p = pair("sorted")
     chosen = plan(raw=False, kept=1)
-    block, chunk, flags = prepared(q, p, metric, chosen)
-    keys, thresholds = torch.full((4, 3), order.EMPTY), torch.full((4,), -torch.inf)
-    float_search._search_block(block, chunk, keys, thresholds, flags, metric, chosen)
-    assert flags[float_search.REPAIRED] == 4
-    scores, indices = order.unpack(keys.sort(descending=True).values)
+    block, chunk = prepared(q, p, metric, chosen)
+    float_search.search_chunk(block, chunk)
+    assert block.best.flags[Flag.REPAIRED] == 4
+    scores, indices = block.best.ranked(4)
     expected = exact_scores(q, p, metric).sort(descending=True, stable=True)
     assert torch.equal(scores, expected.values[:, :3])
     assert torch.equal(indices, expected.indices[:, :3])

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from by_triton import codes_plan, search_codes, search_vectors, search_with_flags, vectors_plan
 from coded import coded
-from problems import vectors
+from problems import Problem, vectors
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flashmatch.kernels.contract.chunks import Rows
 from flashmatch.kernels.triton_backend import float_search, int8_search, launches
 
 LAUNCHERS = (float_search, launches, int8_search)
@@ -143,12 +143,10 @@ def test_searching_prototypes_as_given(
 ) -> None:
     """The raw screen and the prepared one, in one chunk and in several."""
     q, p = drawn(queries, channels), [drawn(300, channels), drawn(70, channels).half()]
-    raw = float_search.plan_for(q, p, 5, None, chunk_rows).raw
+    problem = Problem(q, p, 5, metric, mask_of(mask, queries, 370), "exclude", chunk_rows)
+    raw = vectors_plan(problem).raw
     assert raw == (queries <= 16 and channels % 64 == 0)
-    allowed = mask_of(mask, queries, 370)
-    seen, launched = watched(
-        lambda: float_search.search_with_flags(q, p, 5, metric, allowed, chunk_rows), monkeypatch
-    )
+    seen, launched = watched(lambda: search_with_flags(problem), monkeypatch)
     assert seen.waiting == []
     assert len(seen.operators) > 10
     assert ("scan_raw_kernel" if raw else "scan_kernel") in launched
@@ -165,11 +163,9 @@ def test_searching_codes(
     """Few queries and many, in one run of pages and in several."""
     q, p = drawn(queries, 20), [drawn(size, 20) for size in sizes]
     codes = coded(p, metric, int8_search.LAYOUT)
-    assert int8_search.plan_for(q, codes, 5, None).few == (queries <= 16)
-    allowed = mask_of(mask, queries, 1300)
-    seen, launched = watched(
-        lambda: int8_search.search(q, Rows(p), codes, 5, allowed, exclude=True), monkeypatch
-    )
+    problem = Problem(q, p, 5, metric, mask_of(mask, queries, 1300), "exclude", None)
+    assert codes_plan(problem, codes).few == (queries <= 16)
+    seen, launched = watched(lambda: search_codes(problem, codes), monkeypatch)
     assert seen.waiting == []
     assert len(seen.operators) > 10
     scan = "scan_few_codes_kernel" if queries <= 16 else "scan_codes_kernel"
@@ -178,10 +174,8 @@ def test_searching_codes(
 
 def test_raising_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the flags, when all is launched: what DESIGN calls its one synchronisation."""
-    q, p = drawn(3, 64), [drawn(300, 64)]
-    seen, _ = watched(
-        lambda: float_search.search(q, p, 5, "dot", None, None, exclude=False), monkeypatch
-    )
+    problem = Problem(drawn(3, 64), [drawn(300, 64)], 5, "dot", None, "raise", None)
+    seen, _ = watched(lambda: search_vectors(problem), monkeypatch)
     assert seen.waiting == ["tolist"]
 
 
@@ -222,23 +216,21 @@ def test_what_does_not_wait_is_let_be() -> None:
     assert watch(launch).waiting == []
 
 
-@pytest.mark.parametrize("module", [float_search, int8_search])
-def test_an_offender_in_a_launcher_is_noticed(
-    module: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("screen", ["float", "int8"])
+def test_an_offender_in_a_launcher_is_noticed(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were the threshold read between two launches, the tests above would fail."""
     repair = launches.repair
 
     def reading(*args) -> None:
-        args[4].max().item()
+        args[0].best.thresholds.max().item()
         repair(*args)
 
     monkeypatch.setattr(launches, "repair", reading)
-    q, p = drawn(3, 64), [drawn(300, 64)]
-    if module is float_search:
-        search = lambda: float_search.search_with_flags(q, p, 5, "dot", None, None)  # noqa: E731
-    else:
-        codes = coded(p, "dot", int8_search.LAYOUT)
-        search = lambda: int8_search.search(q, Rows(p), codes, 5, None, True)  # noqa: E731
-    seen, _ = watched(search, monkeypatch)
+    problem = Problem(drawn(3, 64), [drawn(300, 64)], 5, "dot", None, "exclude", None)
+    codes = coded(problem.prototypes, "dot", int8_search.LAYOUT)
+    searches = {
+        "float": lambda: search_vectors(problem),
+        "int8": lambda: search_codes(problem, codes),
+    }
+    seen, _ = watched(searches[screen], monkeypatch)
     assert seen.waiting == ["aten._local_scalar_dense.default"]

@@ -1,16 +1,19 @@
-"""The Triton body, interpreted, against the oracle."""
+"""The Triton backend, interpreted, against the oracle."""
 
 import dataclasses
 
 import pytest
 import torch
+from by_triton import search_vectors, search_with_flags, vectors_plan
 from drawn import problems
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
 from torch import Tensor
 
+from flashmatch.kernels.contract.request import Request
 from flashmatch.kernels.triton_backend import float_search
+from flashmatch.kernels.triton_backend.device.flags import Flag
 from flashmatch.kernels.triton_backend.plan import TritonPlan
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
@@ -20,15 +23,7 @@ def run(problem: Problem) -> tuple[Tensor, Tensor]:
     """As the door calls it, which has answered k = 0 already. Interpreted chunks cost much time."""
     smallest = max(1, problem.rows // 3)
     chunk_rows = problem.chunk_rows and max(problem.chunk_rows, smallest)
-    return float_search.search(
-        problem.queries,
-        problem.prototypes,
-        problem.k,
-        problem.metric,
-        problem.mask,
-        chunk_rows,
-        problem.nonfinite == "exclude",
-    )
+    return search_vectors(problem.replace(chunk_rows=chunk_rows))
 
 
 def small() -> st.SearchStrategy[Problem]:
@@ -71,7 +66,7 @@ def test_equals_the_oracle(problem: Problem) -> None:
 @given(small())
 def test_raw_screen_equals_the_oracle(problem: Problem) -> None:
     problem = first_queries(whole_tiles(problem), 16)
-    assert float_search.plan_for(problem.queries, problem.prototypes, problem.k, None, None).raw
+    assert vectors_plan(problem).raw
     assert_exact(run(problem), problem)
 
 
@@ -116,16 +111,17 @@ def test_repair_happens(queries: int) -> None:
     q = vectors("gaussian", 1, 64, generator).float().expand(queries, -1)
     p = vectors("ulps", 260, 64, generator).float()
     problem = Problem(q, [p], 3, "cosine", None, "raise", None)
-    scores, indices, flags = float_search.search_with_flags(q, [p], 3, "cosine", None, None)
-    assert_exact((scores, indices), problem)
-    assert flags[float_search.REPAIRED] == queries
+    *matches, flags = search_with_flags(problem)
+    assert_exact(tuple(matches), problem)
+    assert flags[Flag.REPAIRED] == queries
 
 
 def test_easy_queries_need_no_repair() -> None:
     generator = torch.Generator().manual_seed(1)
     q, p = (vectors("gaussian", n, 64, generator).float() for n in (20, 1500))
-    *matches, flags = float_search.search_with_flags(q, [p], 2, "l2", None, 512)
-    assert_exact(tuple(matches), Problem(q, [p], 2, "l2", None, "raise", None))
+    problem = Problem(q, [p], 2, "l2", None, "raise", 512)
+    *matches, flags = search_with_flags(problem)
+    assert_exact(tuple(matches), problem)
     assert flags.tolist() == [0, 0, 0]
 
 
@@ -134,25 +130,33 @@ def test_nonfinite_rows_are_named_queries_first(queries: int) -> None:
     q, p = torch.ones(queries, 64), [torch.ones(30, 64), torch.ones(200, 64)]
     p[1][7, 2] = torch.inf
     p[1][150, 0] = torch.nan
+    problem = Problem(q, p, 1, "dot", None, "raise", None)
     with pytest.raises(ValueError, match=r"prototypes must be finite.* rows 37, 180"):
-        float_search.search(q, p, 1, "dot", None, None, False)
+        search_vectors(problem)
     q[1, 4] = -torch.inf
     with pytest.raises(ValueError, match=r"queries must be finite.* row 1"):
-        float_search.search(q, p, 1, "dot", None, None, False)
-    scores, indices = float_search.search(q, p, 1, "dot", None, None, True)
+        search_vectors(problem)
+    scores, indices = search_vectors(problem.replace(nonfinite="exclude"))
     assert scores[:, 0].tolist() == [64.0, -torch.inf] + [64.0] * (queries - 2)
     assert indices[:, 0].tolist() == [0, -1] + [0] * (queries - 2)
 
 
-def test_a_tiny_workspace_only_cuts_the_search_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flashmatch.kernels.WORKSPACE_BYTES", 300_000)
+def test_a_tiny_workspace_only_cuts_the_search_smaller() -> None:
     generator = torch.Generator().manual_seed(3)
     q, p = (vectors("gaussian", n, 20, generator).float() for n in (150, 300))
-    plan = float_search.plan_for(q, [p], 1, None, None)
+    problem = Problem(q, [p], 1, "dot", None, "raise", None)
+    plan = vectors_plan(problem, 300_000)
     assert plan.query_rows < len(q)
     assert plan.chunk_rows < len(p)
-    problem = Problem(q, [p], 1, "dot", None, "raise", None)
-    assert_exact(float_search.search(q, [p], 1, "dot", None, None, False), problem)
+    assert_exact(search_vectors(problem, 300_000), problem)
+
+
+def test_what_is_refused_has_a_reason() -> None:
+    q = torch.ones(1, 2**18)
+    assert float_search.why_not_vectors(q, Request(1024, "dot")) == ""
+    assert float_search.why_not_vectors(q, Request(1025, "dot")) == "k above 1,024"
+    wide = torch.ones(1, 2**18 + 1)
+    assert float_search.why_not_vectors(wide, Request(1, "dot")) == "more than 262,144 channels"
 
 
 def test_the_largest_list() -> None:

@@ -9,13 +9,12 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from coded import coded
+from by_triton import search_codes, search_vectors
 from problems import Problem, assert_exact, vectors
 from torch import Tensor
 
-from flashmatch.kernels.contract.chunks import Rows
 from flashmatch.kernels.triton_backend import float_search, int8_search
-from flashmatch.kernels.triton_backend.device import float_scan
+from flashmatch.kernels.triton_backend.device import groups
 from flashmatch.kernels.triton_backend.plan import ScanPlan
 from flashmatch.kernels.triton_backend.tiles import HIP, RDNA, Tile, fp16_tiles, int8_tiles
 
@@ -39,13 +38,13 @@ def named(tile: Tile) -> str:
     return f"{tile.block_q}x{tile.block_p}x{tile.tile_c}{'p' * tile.persistent}-{tile.together}"
 
 
-def problem(channels: int, queries: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+def problem(channels: int, queries: int, rows: int) -> Problem:
     """With a mask of rows, some of which hide a whole tile of 128."""
     generator = torch.Generator().manual_seed(5)
     q, p = (vectors("gaussian", n, channels, generator).float() for n in (queries, rows))
     mask = torch.rand(rows, generator=generator) < 0.5
     mask[130:260] = False
-    return q, p, mask
+    return Problem(q, [p], 3, "l2", mask, "exclude", None)
 
 
 class Scanned(Exception):
@@ -57,14 +56,15 @@ def bounds_of(
 ) -> Tensor:
     """The bounds by which a search would go; the rest of it takes long to interpret."""
     seen: list[Tensor] = []
-    scan = module._scan
+    name = "scan_chunk" if module is float_search else "scan_run"
+    scan = getattr(module, name)
 
     def stop(*args) -> Tensor:
         seen.append(scan(*args)[:QUERIES, : -(-ROWS // 128) * 8].clone())
         raise Scanned
 
     replan(module, patch, tile)
-    patch.setattr(module, "_scan", stop)
+    patch.setattr(module, name, stop)
     with pytest.raises(Scanned):
         search()
     patch.undo()
@@ -81,43 +81,32 @@ def replan(module: ModuleType, patch: pytest.MonkeyPatch, tile: Tile) -> None:
     patch.setattr(module, name, chosen)
 
 
-def search_codes(q: Tensor, p: Tensor, metric: str, mask: Tensor | None):
-    codes = coded([p], metric, int8_search.LAYOUT)
-    return int8_search.search(q, Rows([p]), codes, 3, mask, True)[:2]
-
-
-def search_raw(q: Tensor, p: Tensor, metric: str, mask: Tensor | None):
-    return float_search.search_with_flags(q, [p], 3, metric, mask, None)[:2]
-
-
 @pytest.mark.parametrize("tile", [*INT8[1:], UNEVEN[0]], ids=named)
 def test_bounds_of_codes(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
-    q, p, mask = problem(128, QUERIES, ROWS)
-    search = partial(search_codes, q, p, "l2", mask)
+    search = partial(search_codes, problem(128, QUERIES, ROWS))
     plain, bounds = (bounds_of(int8_search, monkeypatch, cut, search) for cut in (INT8[0], tile))
     assert torch.equal(bounds, plain)
 
 
 @pytest.mark.parametrize("tile", [*FP16[1:], UNEVEN[1]], ids=named)
 def test_prepared_bounds(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
-    q, p, mask = problem(64, QUERIES, ROWS)
-    search = partial(search_raw, q, p, "l2", mask)
+    search = partial(search_vectors, problem(64, QUERIES, ROWS))
     plain, bounds = (bounds_of(float_search, monkeypatch, cut, search) for cut in (FP16[0], tile))
     assert torch.allclose(bounds, plain, rtol=1e-5, atol=1e-6)  # sums in another order
 
 
 @pytest.mark.parametrize("tile", INT8[1:], ids=named)
 def test_codes_are_searched_exactly(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
-    q, p, mask = problem(128, 17, 300)
     replan(int8_search, monkeypatch, tile)
-    assert_exact(search_codes(q, p, "l2", mask), Problem(q, [p], 3, "l2", mask, "raise", None))
+    small = problem(128, 17, 300)
+    assert_exact(search_codes(small)[:2], small)
 
 
 @pytest.mark.parametrize("tile", FP16[1:], ids=named)
-def test_raw_is_searched_exactly(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
-    q, p, mask = problem(64, 17, 300)
+def test_prepared_copies_are_searched_exactly(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
     replan(float_search, monkeypatch, tile)
-    assert_exact(search_raw(q, p, "l2", mask), Problem(q, [p], 3, "l2", mask, "raise", None))
+    small = problem(64, 17, 300)
+    assert_exact(search_vectors(small), small)
 
 
 def test_there_are_wide_and_persistent_tiles() -> None:
@@ -131,7 +120,7 @@ def test_there_are_wide_and_persistent_tiles() -> None:
 def test_every_tile_is_visited_once(q_tiles: int, p_tiles: int, together: int) -> None:
     @triton.jit
     def kernel(seen, q_tiles, p_tiles, TOGETHER: tl.constexpr):
-        tile_q, tile_p = float_scan.tile_of(tl.program_id(0), q_tiles, p_tiles, TOGETHER)
+        tile_q, tile_p = groups.tile_of(tl.program_id(0), q_tiles, p_tiles, TOGETHER)
         tl.atomic_add(seen + tile_q * p_tiles + tile_p, 1)
 
     seen = torch.zeros(q_tiles, p_tiles, dtype=torch.int32)

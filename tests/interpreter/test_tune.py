@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from by_triton import codes_plan, search_codes, search_vectors, vectors_plan
 from coded import coded
 from problems import Problem, assert_exact, vectors
 from torch import Tensor
 from triton.errors import TritonError
 
 from flashmatch.kernels import tune
-from flashmatch.kernels.contract.chunks import Rows
 from flashmatch.kernels.proofs.fp16 import prepared_delta
 from flashmatch.kernels.triton_backend import (
     float_search,
@@ -56,15 +56,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[Tile, float]], None
 def spoil(
     patch: pytest.MonkeyPatch, module: ModuleType, tile: Tile, change: Callable[[Tensor], object]
 ) -> None:
-    scan = module._scan
+    name = "scan_chunk" if module is float_search else "scan_run"
+    scan = getattr(module, name)
 
     def spoiled(*args) -> Tensor:
         bounds = scan(*args)
-        if args[-1].tile == tile:
+        if args[0].plan.tile == tile:
             change(bounds)
         return bounds
 
-    patch.setattr(module, "_scan", spoiled)
+    patch.setattr(module, name, spoiled)
 
 
 def operands() -> tuple[Tensor, Tensor]:
@@ -75,11 +76,9 @@ def operands() -> tuple[Tensor, Tensor]:
 def planned() -> list[Tile]:
     """The tiles of a search of prototypes as given, and of one of codes."""
     q, p = operands()
+    problem = Problem(q, [p], 3, "cosine", None, "raise", None)
     codes = coded([p], "cosine", int8_search.LAYOUT)
-    return [
-        float_search.plan_for(q, [p], 3, None, None).tile,
-        int8_search.plan_for(q, codes, 3, None).tile,
-    ]
+    return [vectors_plan(problem).tile, codes_plan(problem, codes).tile]
 
 
 def test_a_run_writes_the_fastest_and_plans_follow(clock, capsys) -> None:
@@ -157,7 +156,7 @@ def test_a_tile_that_fails_is_left_out(clock, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_without_the_plainest_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8_search, "_scan", lambda *_: 1 / 0)
+    monkeypatch.setattr(int8_search, "scan_run", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tune(**TINY)
     assert not tuned_tiles.default_path(CPU).exists()
@@ -188,16 +187,15 @@ def test_a_search_with_a_tuned_persistent_tile_is_exact(
     launched, scan = [], launches.scan
 
     def seen(*args) -> None:
-        launched.append(args[-2])
+        launched.append(args[0].plan.tile)
         scan(*args)
 
     monkeypatch.setattr(launches, "scan", seen)
     q, p = operands()
     q, p = q[:17], p[:300]
     problem = Problem(q, [p], 3, "l2", None, "raise", None)
-    assert_exact(float_search.search_with_flags(q, [p], 3, "l2", None, None)[:2], problem)
-    codes = coded([p], "l2", int8_search.LAYOUT)
-    assert_exact(int8_search.search(q, Rows([p]), codes, 3, None, True)[:2], problem)
+    assert_exact(search_vectors(problem), problem)
+    assert_exact(search_codes(problem)[:2], problem)
     assert launched == [FP16[i], INT8[i]]
     assert all(tile.persistent for tile in launched)
 

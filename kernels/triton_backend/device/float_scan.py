@@ -1,59 +1,27 @@
-"""Device code of the fp16 and TF32 screens: one upper bound per query and group of prototypes.
+"""The fp16 and TF32 screens: one upper bound per query and group of prototypes.
 
-Axes: q queries, p prototypes, c channels, g groups. The proofs are in proofs/fp16.py.
-Groups lie within tiles of TILE_P prototypes, which hold TILE_P / GROUP of them: group i of a tile
-is its rows i, i + TILE_P / GROUP, ..., so that on tensor-core layouts one thread holds a whole
-group. A program takes BLOCK_P prototypes, which are some whole tiles.
+The proofs are in proofs/fp16.py.
 """
 
 import triton
 import triton.language as tl
 
-from ...proofs import fp16 as bounds_fp16
-from .rescore import EPS, INF, SCAN_SIZES
+from ...proofs import fp16
+from .flags import Flag
+from .fp64 import EPS
+from .groups import SCAN_SIZES, bits_of, members_apart, tile_of
+from .keys import INF
 
-HUGE = tl.constexpr(bounds_fp16.HUGE)
-FLOOR = tl.constexpr(bounds_fp16.FLOOR)
-SCALE = tl.constexpr(bounds_fp16.SCALE)
+HUGE = tl.constexpr(fp16.HUGE)
+FLOOR = tl.constexpr(fp16.FLOOR)
+SCALE = tl.constexpr(fp16.SCALE)
+NONFINITE_PROTOTYPES = tl.constexpr(Flag.NONFINITE_PROTOTYPES.value)
 RAW_SQUARE_MIN = tl.constexpr(2.0**-100)  # below, fp32 squares may have been flushed
 RAW_NORM_MIN = tl.constexpr(2.0**-49)  # a proven upper bound of the norm there
 
 
 @triton.jit
-def tile_of(program, q_tiles, p_tiles, TOGETHER: tl.constexpr):
-    """The tile of queries and that of prototypes which a program multiplies.
-
-    TOGETHER tiles of prototypes go round all the queries, then the next: programs that run at the
-    same time share few rows of either side.
-    """
-    if TOGETHER == 1:
-        tile_p = program // q_tiles
-        tile_q = program - tile_p * q_tiles
-    else:
-        wave = TOGETHER * q_tiles
-        first = program // wave * TOGETHER
-        height = tl.minimum(p_tiles - first, TOGETHER)
-        inside = program % wave
-        tile_q, tile_p = inside // height, first + inside % height
-    return tile_q, tile_p
-
-
-@triton.jit
-def members_apart(x, TILE_P: tl.constexpr, GROUP: tl.constexpr):
-    """(Q, P) -> (Q, tiles, GROUP, groups of a tile): a group is what differs in axis 2 alone."""
-    return tl.reshape(x, (x.shape[0], x.shape[1] // TILE_P, GROUP, TILE_P // GROUP))
-
-
-@triton.jit
-def bits_of(words, TILE_P: tl.constexpr, GROUP: tl.constexpr):
-    """(1 or Q, groups) int32 words -> bools like members_apart: bit j is member j of a group."""
-    GROUPS: tl.constexpr = TILE_P // GROUP
-    words = tl.reshape(words, (words.shape[0], words.shape[1] // GROUPS, 1, GROUPS))
-    return ((words >> tl.arange(0, GROUP)[None, None, :, None]) & 1) != 0
-
-
-@triton.jit
-def upper_bounds(best, a_q, r_q, METRIC: tl.constexpr):
+def float_upper_bounds(best, a_q, r_q, METRIC: tl.constexpr):
     """The row's part of the epilogue, after the maximum over a group, which it commutes with.
 
     -inf says that nothing in the group may match, or the query may not; otherwise never NaN.
@@ -64,7 +32,7 @@ def upper_bounds(best, a_q, r_q, METRIC: tl.constexpr):
 
 
 @triton.jit
-def store_bounds(
+def store_float_bounds(
     acc, query_scale, query_bias, prototype_scale, prototype_bias, words, bounds,
     tile_q, tile_p, delta, stride_bq,
     METRIC: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr,
@@ -92,7 +60,7 @@ def store_bounds(
     best = tl.reshape(tl.max(upper, axis=2), (BLOCK_Q, GROUPS))
     if HAS_MASK:
         tl.debug_barrier()  # every thread has read its words before any bound overwrites one
-    tl.store(bounds + offs_qg, upper_bounds(best, a_q, r_q, METRIC))
+    tl.store(bounds + offs_qg, float_upper_bounds(best, a_q, r_q, METRIC))
 
 
 @triton.jit(do_not_specialize=SCAN_SIZES)
@@ -119,7 +87,7 @@ def scan_kernel(
         acc = tl.dot(tl.load(q_ptrs), tl.trans(tl.load(p_ptrs)), acc)
         q_ptrs += TILE_C
         p_ptrs += TILE_C
-    store_bounds(
+    store_float_bounds(
         acc, query_scale, query_bias, prototype_scale, prototype_bias, words, bounds,
         tile_q, tile_p, delta, stride_bq, METRIC, HAS_MASK, BLOCK_Q, BLOCK_P, TILE_P, GROUP,
     )  # fmt: skip
@@ -143,7 +111,7 @@ def scan_persistent_kernel(
         for c in range(0, stride_u, TILE_C):
             q = query_unit.load([tile_q * BLOCK_Q, c])
             acc = tl.dot(q, tl.trans(prototype_unit.load([tile_p * BLOCK_P, c])), acc)
-        store_bounds(
+        store_float_bounds(
             acc, query_scale, query_bias, prototype_scale, prototype_bias, words, bounds,
             tile_q, tile_p, delta, stride_bq, METRIC, False, BLOCK_Q, BLOCK_P, TILE_P, GROUP,
         )  # fmt: skip
@@ -181,12 +149,12 @@ def scan_raw_kernel(
         p_ptrs += TILE_C * stride_pc
         q_ptrs += TILE_C
 
-    alive = exists & (square == square) & (peak < INF)  # NaN shows in the sum, inf in the peak
-    tl.store(flags + 1 + offs_p * 0, 1, mask=exists & ~alive)
+    finite = exists & (square == square) & (peak < INF)  # NaN shows in the sum, inf in the peak
+    tl.store(flags + NONFINITE_PROTOTYPES + offs_p * 0, 1, mask=exists & ~finite)
     unbounded = square > HUGE * HUGE
-    square = tl.where(alive & ~unbounded, square, 0.0)
-    acc = tl.where((alive & ~unbounded)[:, None], acc, 0.0)
-    c_p = tl.where(alive, tl.where(unbounded, INF, 0.0), -INF)[:, None]
+    square = tl.where(finite & ~unbounded, square, 0.0)
+    acc = tl.where((finite & ~unbounded)[:, None], acc, 0.0)
+    c_p = tl.where(finite, tl.where(unbounded, INF, 0.0), -INF)[:, None]
     is_small = square < RAW_SQUARE_MIN
     length = tl.sqrt(square)
     longest = tl.where(is_small, RAW_NORM_MIN, length * (1.0 + epsilon))
@@ -207,5 +175,5 @@ def scan_raw_kernel(
     best = tl.max(tl.reshape(upper, (GROUP, GROUPS, BLOCK_Q)), axis=0)
     offs_g = tile_p * GROUPS + tl.arange(0, GROUPS)
     out = bounds + offs_q.to(tl.int64)[None, :] * stride_bq + offs_g[:, None]
-    tl.store(out, upper_bounds(best, a_q, r_q, METRIC))
+    tl.store(out, float_upper_bounds(best, a_q, r_q, METRIC))
     tl.store(group_norm + offs_g, tl.max(tl.reshape(longest, (GROUP, GROUPS)), axis=0))

@@ -1,84 +1,27 @@
-"""Device code of the int8 screen: one upper bound per query and group of prototype codes.
+"""The int8 screen: one upper bound per query and group of prototype codes.
 
-Axes: q queries, p prototypes, c channels, g groups. The proofs are in proofs/int8.py. A tile of
-TILE_P codes holds TILE_P / GROUP groups; group i of a tile is its positions
-i, i + TILE_P / GROUP, ..., so that on tensor-core layouts one thread holds a whole group. Scores
-are integers until the maximum of their group is taken.
+The proofs are in proofs/int8.py. Scores are integers until the maximum of their group is taken.
 """
 
 import triton
 import triton.language as tl
 
-from ...proofs import int8 as bounds_int8
-from ...proofs.fp32 import LARGEST_NORM
-from .float_scan import bits_of, members_apart, tile_of
-from .rescore import BLOCK_C, INF, SCAN_SIZES, load_fp64, square_norm
+from ...proofs import fp32, int8
+from .groups import SCAN_SIZES, bits_of, members_apart, tile_of
+from .keys import INF
 
-LOWEST = tl.constexpr(bounds_int8.LOWEST)
-MARGIN = tl.constexpr(bounds_int8.UPPER_MARGIN)
-FLOOR = tl.constexpr(bounds_int8.UPPER_FLOOR)
-LARGEST = tl.constexpr(LARGEST_NORM)
-
-
-@triton.jit(do_not_specialize=["n_queries"])
-def widen_queries_kernel(
-    queries, exact, norm, flags, n_queries, n_channels, stride_qq, stride_qc, stride_eq,
-    BLOCK_Q: tl.constexpr,
-):  # fmt: skip
-    """One program widens BLOCK_Q rows of (Q, C) to fp64, padding rows included.
-
-    exact (Qpad, Cpad)  zero-padded, and zero where a row is not finite
-    norm (Qpad,)        |q|, not finite if q is not
-    """
-    offs_q = tl.program_id(0).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    exists = offs_q < n_queries
-    rows = queries + offs_q * stride_qq
-    square = square_norm(rows, stride_qc, exists, n_channels, BLOCK_Q)
-    finite = square < INF  # false for NaN
-    tl.store(flags + offs_q * 0, 1, mask=exists & ~finite)
-    tl.store(norm + offs_q, tl.sqrt(square))
-    for c in range(0, stride_eq, BLOCK_C):
-        offs_c = c + tl.arange(0, BLOCK_C)
-        mask_qc = (exists & finite)[:, None] & (offs_c < n_channels)[None, :]
-        q = load_fp64(rows[:, None] + offs_c.to(tl.int64)[None, :] * stride_qc, mask_qc)
-        tl.store(exact + offs_q[:, None] * stride_eq + offs_c[None, :], q)
-
-
-@triton.jit(do_not_specialize=["n_queries", "n_positions", "stride_mq", "stride_wq"])
-def pack_alive_kernel(
-    mask, place, dead, words, n_queries, n_positions, stride_mq, stride_mp, stride_wq,
-    BLOCK_Q: tl.constexpr, TILES: tl.constexpr, TILE_P: tl.constexpr, SPAN: tl.constexpr,
-    GROUP: tl.constexpr,
-):  # fmt: skip
-    """One program packs BLOCK_Q x TILES * TILE_P positions: bit j of a word is a group's member j.
-
-    mask (Q, M) by row, or None; place, dead (Mpad,) by position. words (Q, Mpad / GROUP) int32: a
-    bit is set where the member may match.
-    """
-    GROUPS: tl.constexpr = TILE_P // GROUP
-    offs_q = tl.program_id(1).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    first = tl.program_id(0).to(tl.int64) * TILES
-    offs_p = first * TILE_P + tl.arange(0, TILES * TILE_P)
-    alive = tl.load(dead + offs_p, mask=offs_p < n_positions, other=1) == 0
-    mask_q = offs_q < n_queries
-    allowed = mask_q[:, None] & alive[None, :]
-    if mask is not None:
-        row = offs_p // SPAN * SPAN + tl.load(place + offs_p, mask=alive, other=0).to(tl.int64)
-        at = mask + offs_q[:, None] * stride_mq + row[None, :] * stride_mp
-        allowed = tl.load(at, mask=allowed, other=0) != 0
-    member = (tl.arange(0, TILES * TILE_P) % TILE_P // GROUPS)[None, :]
-    bits = tl.reshape(allowed.to(tl.int32) << member, (BLOCK_Q, TILES, GROUP, GROUPS))
-    packed = tl.reshape(tl.sum(bits, axis=2), (BLOCK_Q, TILES * GROUPS))
-    offs_g = first * GROUPS + tl.arange(0, TILES * GROUPS)
-    mask_qg = mask_q[:, None] & (offs_g * GROUP < n_positions)[None, :]
-    tl.store(words + offs_q[:, None] * stride_wq + offs_g[None, :], packed, mask=mask_qg)
+LOWEST = tl.constexpr(int8.LOWEST)
+UPPER_MARGIN = tl.constexpr(int8.UPPER_MARGIN)
+UPPER_FLOOR = tl.constexpr(int8.UPPER_FLOOR)
+LARGEST_NORM = tl.constexpr(fp32.LARGEST_NORM)
 
 
 @triton.jit
-def group_upper_bounds(best, q_terms, group_terms, stride_t, METRIC: tl.constexpr):
-    """The twin of _bounds_int8.group_upper_bounds. ``best`` int32, pointers broadcast against it.
+def int8_upper_bounds(best, q_terms, group_terms, stride_t, METRIC: tl.constexpr):
+    """The twin of int8.group_upper_bounds in proofs. ``best`` int32; pointers broadcast against it.
 
-    q_terms point to the first of four numbers that are stride_t apart, group_terms to four in a row
+    q_terms point to the first of four numbers that are stride_t apart, group_terms to four in a
+    row.
     """
     a = tl.load(q_terms)
     d = tl.load(q_terms + stride_t)
@@ -89,15 +32,15 @@ def group_upper_bounds(best, q_terms, group_terms, stride_t, METRIC: tl.constexp
     product = best.to(tl.float32) * tl.load(group_terms) * a
     slack = d * size + x * tl.load(group_terms + 1)
     reach = tl.abs(product) + slack + tl.abs(bias) + tl.abs(c)
-    upper = product + slack + bias + c + (reach * MARGIN + FLOOR)
+    upper = product + slack + bias + c + (reach * UPPER_MARGIN + UPPER_FLOOR)
     if METRIC == "l2":
         upper *= 2.0
-    upper = tl.where((upper == upper) & (size <= LARGEST), upper, INF)
+    upper = tl.where((upper == upper) & (size <= LARGEST_NORM), upper, INF)
     return tl.where((best == LOWEST) | (c == -INF), -INF, upper)
 
 
 @triton.jit
-def store_group_bounds(
+def store_int8_bounds(
     acc, terms, group_terms, words, bounds, tile_q, tile_p, stride_t, stride_wq, stride_bq,
     METRIC: tl.constexpr, HAS_PAIRS: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr,
     TILE_P: tl.constexpr, GROUP: tl.constexpr,
@@ -112,12 +55,12 @@ def store_group_bounds(
         acc = tl.where(bits_of(tl.load(words + offs_qg), TILE_P, GROUP), acc, LOWEST)
     else:
         packed = tl.load(words + offs_g)
-        if tl.min(packed, axis=0) != 2**GROUP - 1:  # few tiles have dead codes
+        if tl.min(packed, axis=0) != 2**GROUP - 1:  # few tiles have unmatchable codes
             acc = tl.where(bits_of(packed[None, :], TILE_P, GROUP), acc, LOWEST)
     best = tl.reshape(tl.max(acc, axis=2), (BLOCK_Q, GROUPS))
     if HAS_PAIRS:
         tl.debug_barrier()  # every thread has read its words before any bound overwrites one
-    upper = group_upper_bounds(
+    upper = int8_upper_bounds(
         best, terms + offs_q[:, None], group_terms + offs_g[None, :] * 4, stride_t, METRIC
     )  # fmt: skip
     tl.store(bounds + offs_qg, upper)
@@ -133,7 +76,7 @@ def scan_codes_kernel(
     """One program bounds BLOCK_Q queries against the groups of BLOCK_P codes.
 
     query_codes (Qpad, Cpad), codes (Mpad, Cpad) int8, contiguous, padded to whole tiles.
-    words (1 or Qpad, Mpad / GROUP) of pack_alive_kernel; those of pairs lie where bounds will.
+    words (1 or Qpad, Mpad / GROUP) of pack_mask_kernel; those of pairs lie where bounds will.
     bounds (Qpad, Mpad / GROUP).
     """
     tile_q, tile_p = tile_of(tl.program_id(0), q_tiles, p_tiles, TOGETHER)
@@ -147,7 +90,7 @@ def scan_codes_kernel(
         acc = tl.dot(tl.load(q_ptrs), tl.trans(tl.load(p_ptrs)), acc, out_dtype=tl.int32)
         q_ptrs += TILE_C
         p_ptrs += TILE_C
-    store_group_bounds(
+    store_int8_bounds(
         acc, terms, group_terms, words, bounds, tile_q, tile_p, stride_t, stride_wq, stride_bq,
         METRIC, HAS_PAIRS, BLOCK_Q, BLOCK_P, TILE_P, GROUP,
     )  # fmt: skip
@@ -172,7 +115,7 @@ def scan_codes_persistent_kernel(
             q = query_codes.load([tile_q * BLOCK_Q, c])
             p = tl.trans(codes.load([tile_p * BLOCK_P, c]))
             acc = tl.dot(q, p, acc, out_dtype=tl.int32)
-        store_group_bounds(
+        store_int8_bounds(
             acc, terms, group_terms, words, bounds, tile_q, tile_p, stride_t, stride_wq, stride_bq,
             METRIC, False, BLOCK_Q, BLOCK_P, TILE_P, GROUP,
         )  # fmt: skip
@@ -206,10 +149,10 @@ def scan_few_codes_kernel(
 
     acc = tl.reshape(acc, (GROUP, GROUPS, BLOCK_Q))
     packed = tl.load(words + offs_q[None, :] * stride_wq + offs_g[:, None])
-    alive = packed[None, :, :] >> tl.arange(0, GROUP)[:, None, None]
-    best = tl.max(tl.where((alive & 1) != 0, acc, LOWEST), axis=0)
+    bits = packed[None, :, :] >> tl.arange(0, GROUP)[:, None, None]
+    best = tl.max(tl.where((bits & 1) != 0, acc, LOWEST), axis=0)
     tl.debug_barrier()  # every thread has read its words before any bound overwrites one
-    upper = group_upper_bounds(
+    upper = int8_upper_bounds(
         best, terms + offs_q[None, :], group_terms + offs_g[:, None] * 4, stride_t, METRIC
     )  # fmt: skip
     tl.store(bounds + offs_q[None, :] * stride_bq + offs_g[:, None], upper)

@@ -1,32 +1,37 @@
-"""Device code that prepares vectors and masks for the fp16 and TF32 screens.
+"""Vectors as the screens multiply them, and masks as the screens read them.
 
-Axes: q queries, p prototypes, c channels, g groups. The proofs are in proofs/fp16.py.
+The proofs are in proofs/fp16.py; codes are made outside of kernels, in codes/pages.py.
 """
 
 import triton
 import triton.language as tl
 
-from ...proofs import fp16 as bounds_fp16
-from .rescore import BLOCK_C, EPS, INF, load_fp64, square_norm
+from ...proofs import fp16
+from .flags import Flag
+from .fp64 import BLOCK_C, EPS, load_fp64, square_norm
+from .keys import INF
 
-TINY = tl.constexpr(bounds_fp16.TINY)
-HUGE = tl.constexpr(bounds_fp16.HUGE)
-FLOOR = tl.constexpr(bounds_fp16.FLOOR)
-ABSOLUTE = tl.constexpr(bounds_fp16.ABSOLUTE)
-SCALE = tl.constexpr(bounds_fp16.SCALE)
+TINY = tl.constexpr(fp16.TINY)
+HUGE = tl.constexpr(fp16.HUGE)
+FLOOR = tl.constexpr(fp16.FLOOR)
+ABSOLUTE = tl.constexpr(fp16.ABSOLUTE)
+SCALE = tl.constexpr(fp16.SCALE)
+NONFINITE_QUERIES = tl.constexpr(Flag.NONFINITE_QUERIES.value)
+NONFINITE_PROTOTYPES = tl.constexpr(Flag.NONFINITE_PROTOTYPES.value)
 
 
 @triton.jit(do_not_specialize=["n_queries"])
 def prepare_queries_kernel(
-    queries, unit, exact, norm, scale, bias, flags,
-    n_queries, n_channels, delta, epsilon, unit_scale,
-    stride_qq, stride_qc, stride_uq,
+    queries, exact, norm, unit, scale, bias, flags,
+    n_queries, n_channels, delta, epsilon, unit_scale, stride_qq, stride_qc, stride_eq,
     METRIC: tl.constexpr, BLOCK_Q: tl.constexpr,
 ):  # fmt: skip
     """One program prepares BLOCK_Q rows of (Q, C), padding rows included.
 
-    unit (Qpad, Cpad)   unit_scale * q / |q|, zero-padded   exact (Qpad, Cpad)  q in fp64
-    norm (Qpad,)        |q| in fp64, not finite if q is not  scale, bias (Qpad,) of the epilogue
+    exact (Qpad, Cpad)  q in fp64, zero-padded, and zero where q is not finite
+    norm (Qpad,)        |q| in fp64, not finite where q is not
+    unit (Qpad, Cpad)   unit_scale * q / |q|, zero-padded, for the float screens; None for codes
+    scale, bias (Qpad,) of the epilogue; None for codes
     """
     offs_q = tl.program_id(0).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     exists = offs_q < n_queries
@@ -34,9 +39,32 @@ def prepare_queries_kernel(
     square = square_norm(rows, stride_qc, exists, n_channels, BLOCK_Q)
     length = tl.sqrt(square)
     finite = square < INF  # false for NaN
-    tl.store(flags + offs_q * 0, 1, mask=exists & ~finite)
-    alive = exists & finite
+    tl.store(flags + NONFINITE_QUERIES + offs_q * 0, 1, mask=exists & ~finite)
+    matchable = exists & finite
+    tl.store(norm + offs_q, length)
 
+    if unit is not None:
+        factor, a, r = query_factors(length, delta, epsilon, unit_scale, METRIC, BLOCK_Q)
+        factor = tl.where(matchable, factor, 0.0)  # NaN * 0 is NaN
+        tl.store(scale + offs_q, tl.where(matchable, a, 0.0).to(tl.float32))
+        tl.store(bias + offs_q, tl.where(matchable, r, -INF).to(tl.float32))
+
+    for c in range(0, stride_eq, BLOCK_C):
+        offs_c = c + tl.arange(0, BLOCK_C)
+        mask_qc = matchable[:, None] & (offs_c < n_channels)[None, :]
+        q = load_fp64(rows[:, None] + offs_c.to(tl.int64)[None, :] * stride_qc, mask_qc)
+        offs_qc = offs_q[:, None] * stride_eq + offs_c[None, :]
+        tl.store(exact + offs_qc, q)
+        if unit is not None:
+            copy = (q * factor[:, None]).to(tl.float32).to(unit.dtype.element_ty)
+            tl.store(unit + offs_qc, copy)
+
+
+@triton.jit
+def query_factors(
+    length, delta, epsilon, unit_scale, METRIC: tl.constexpr, BLOCK_Q: tl.constexpr
+):  # fmt: skip
+    """What queries of this length are multiplied by, and scale and bias of their epilogue."""
     if METRIC == "cosine":
         factor = unit_scale / tl.maximum(length, tl.full((BLOCK_Q,), EPS, tl.float64))
         a = tl.full((BLOCK_Q,), 1.0, tl.float64) / unit_scale / unit_scale
@@ -53,18 +81,7 @@ def prepare_queries_kernel(
         else:
             unbounded |= is_tiny & (length > 0)
         r = tl.where(unbounded, INF, r)
-    factor = tl.where(alive, factor, 0.0)  # NaN * 0 is NaN
-    tl.store(norm + offs_q, length)
-    tl.store(scale + offs_q, tl.where(alive, a, 0.0).to(tl.float32))
-    tl.store(bias + offs_q, tl.where(alive, r, -INF).to(tl.float32))
-
-    for c in range(0, stride_uq, BLOCK_C):
-        offs_c = c + tl.arange(0, BLOCK_C)
-        mask_qc = alive[:, None] & (offs_c < n_channels)[None, :]
-        q = load_fp64(rows[:, None] + offs_c.to(tl.int64)[None, :] * stride_qc, mask_qc)
-        offs_qc = offs_q[:, None] * stride_uq + offs_c[None, :]
-        tl.store(exact + offs_qc, q)
-        tl.store(unit + offs_qc, (q * factor[:, None]).to(tl.float32).to(unit.dtype.element_ty))
+    return factor, a, r
 
 
 @triton.jit(do_not_specialize=["n_prototypes", "stride_mp"])
@@ -85,9 +102,9 @@ def prepare_prototypes_kernel(
     square = square_norm(rows, stride_pc, exists, n_channels, BLOCK_P)
     length = tl.sqrt(square)
     finite = square < INF  # false for NaN
-    tl.store(flags + 1 + offs_p * 0, 1, mask=exists & ~finite)
+    tl.store(flags + NONFINITE_PROTOTYPES + offs_p * 0, 1, mask=exists & ~finite)
     allowed = tl.load(mask + offs_p * stride_mp, mask=exists, other=0)
-    alive = exists & finite & (allowed != 0)
+    matchable = exists & finite & (allowed != 0)
 
     if METRIC == "cosine":
         factor = SCALE / tl.maximum(length, tl.full((BLOCK_P,), EPS, tl.float64))
@@ -100,35 +117,51 @@ def prepare_prototypes_kernel(
         else:
             c_p = b_p * (SCALE * SCALE) * delta
         c_p = tl.where(length > HUGE, INF, c_p)
-        tl.store(scale + offs_p, tl.where(alive, b_p, 0.0).to(tl.float32))
-        tl.store(norm + offs_p, tl.where(alive, length, 0.0).to(tl.float32))
-    factor = tl.where(alive, factor, 0.0)  # NaN * 0 is NaN
-    tl.store(bias + offs_p, tl.where(alive, c_p, -INF).to(tl.float32))
+        tl.store(scale + offs_p, tl.where(matchable, b_p, 0.0).to(tl.float32))
+        tl.store(norm + offs_p, tl.where(matchable, length, 0.0).to(tl.float32))
+    factor = tl.where(matchable, factor, 0.0)  # NaN * 0 is NaN
+    tl.store(bias + offs_p, tl.where(matchable, c_p, -INF).to(tl.float32))
 
     for c in range(0, stride_up, BLOCK_C):
         offs_c = c + tl.arange(0, BLOCK_C)
-        mask_pc = alive[:, None] & (offs_c < n_channels)[None, :]
+        mask_pc = matchable[:, None] & (offs_c < n_channels)[None, :]
         p = load_fp64(rows[:, None] + offs_c.to(tl.int64)[None, :] * stride_pc, mask_pc)
         offs_pc = offs_p[:, None] * stride_up + offs_c[None, :]
         tl.store(unit + offs_pc, (p * factor[:, None]).to(tl.float32).to(tl.float16))
 
 
-@triton.jit(do_not_specialize=["n_queries", "n_prototypes", "stride_mq", "stride_wq"])
+@triton.jit(do_not_specialize=["n_queries", "n_positions", "n_groups", "stride_mq", "stride_wq"])
 def pack_mask_kernel(
-    mask, words, n_queries, n_prototypes, stride_mq, stride_mp, stride_wq,
-    BLOCK_Q: tl.constexpr, TILE_P: tl.constexpr, GROUP: tl.constexpr,
+    mask, row_in_page, unmatchable, words, n_queries, n_positions, n_groups,
+    stride_mq, stride_mp, stride_wq,
+    BLOCK_Q: tl.constexpr, TILES: tl.constexpr, TILE_P: tl.constexpr, SPAN: tl.constexpr,
+    GROUP: tl.constexpr,
 ):  # fmt: skip
-    """One program packs BLOCK_Q x TILE_P of a pair mask: bit j of a word is member j of a group.
+    """One program packs BLOCK_Q x TILES * TILE_P positions: bit j of a word is a group's member j.
 
-    words (Qpad, Mpad / GROUP) int32. The scan then needs one word where it has one maximum.
+    words (Q, n_groups) int32   a bit is set where the member may match; a scan then needs one word
+                                where it has one maximum
+    mask (Q, M)                 by row, or None
+    row_in_page, unmatchable    (n_positions,) of codes, or None where positions are rows
     """
     GROUPS: tl.constexpr = TILE_P // GROUP
-    offs_q = tl.program_id(0).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    offs_p = tl.program_id(1).to(tl.int64) * TILE_P + tl.arange(0, TILE_P)
-    exists = (offs_q < n_queries)[:, None] & (offs_p < n_prototypes)[None, :]
-    at = mask + offs_q[:, None] * stride_mq + offs_p[None, :] * stride_mp
-    allowed = (tl.load(at, mask=exists, other=0) != 0).to(tl.int32)
-    member = (tl.arange(0, TILE_P) // GROUPS)[None, :]
-    bits = tl.reshape(allowed << member, (BLOCK_Q, GROUP, GROUPS))
-    offs_g = tl.program_id(1).to(tl.int64) * GROUPS + tl.arange(0, GROUPS)
-    tl.store(words + offs_q[:, None] * stride_wq + offs_g[None, :], tl.sum(bits, axis=1))
+    offs_q = tl.program_id(1).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    first = tl.program_id(0).to(tl.int64) * TILES
+    offs_p = first * TILE_P + tl.arange(0, TILES * TILE_P)
+    mask_q = offs_q < n_queries
+    matchable = offs_p < n_positions
+    row = offs_p
+    if unmatchable is not None:
+        matchable = tl.load(unmatchable + offs_p, mask=matchable, other=1) == 0
+        in_page = tl.load(row_in_page + offs_p, mask=matchable, other=0)
+        row = offs_p // SPAN * SPAN + in_page.to(tl.int64)
+    allowed = mask_q[:, None] & matchable[None, :]
+    if mask is not None:
+        at = mask + offs_q[:, None] * stride_mq + row[None, :] * stride_mp
+        allowed = tl.load(at, mask=allowed, other=0) != 0
+    member = (tl.arange(0, TILES * TILE_P) % TILE_P // GROUPS)[None, :]
+    bits = tl.reshape(allowed.to(tl.int32) << member, (BLOCK_Q, TILES, GROUP, GROUPS))
+    packed = tl.reshape(tl.sum(bits, axis=2), (BLOCK_Q, TILES * GROUPS))
+    offs_g = first * GROUPS + tl.arange(0, TILES * GROUPS)
+    mask_qg = mask_q[:, None] & (offs_g < n_groups)[None, :]
+    tl.store(words + offs_q[:, None] * stride_wq + offs_g[None, :], packed, mask=mask_qg)

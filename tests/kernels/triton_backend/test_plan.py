@@ -96,13 +96,6 @@ def test_untuned_plans_take_the_first_tile(arch: int) -> None:
     assert codes_plan(8192, 10**4, 1536, 10, chip=chip).tile == int8_tiles(1536, arch)[0]
 
 
-def test_no_plan_is_persistent_unless_tuned() -> None:
-    for queries in (20, 1000, 10**5):
-        for channels in (64, 512, 1536):
-            assert not plan(queries, 10**6, channels, 10).tile.persistent
-            assert not codes_plan(queries, 10**4, channels, 10).tile.persistent
-
-
 def test_masks_of_pairs_take_the_plainest_tile_with_all_registers() -> None:
     for chosen, tiles in (
         (plan(1000, 10**6, 512, 10, pairs=True), fp16_tiles(90)),
