@@ -29,7 +29,7 @@ def search_vectors(
 ) -> tuple[Tensor, Tensor]:
     """Scores (Q, k) fp32 and indices (Q, k) int64 of prototypes (M_i, C) as given."""
     tensors = [queries, *prototypes]
-    return in_fit_thread(tensors, _search_vectors, queries, prototypes, request)
+    return in_fit_thread(tensors, _search_vectors, queries, prototypes, request, _workspace())
 
 
 def search_bank(bank: Prepared, queries: Tensor, request: Request) -> tuple[Tensor, Tensor]:
@@ -77,7 +77,7 @@ def why_no_triton(device: torch.device) -> str:
 
 
 def _search_vectors(
-    queries: Tensor, prototypes: list[Tensor], request: Request
+    queries: Tensor, prototypes: list[Tensor], request: Request, workspace: int
 ) -> tuple[Tensor, Tensor]:
     why_not = why_no_triton(queries.device)
     if not why_not:
@@ -85,10 +85,10 @@ def _search_vectors(
 
         why_not = triton_search.why_not_vectors(queries, request)
         if not why_not:
-            return triton_search.search_vectors(queries, prototypes, request, _workspace())
+            return triton_search.search_vectors(queries, prototypes, request, workspace)
     _note(queries.device, why_not)
     shape = len(queries), sum(map(len, prototypes)), queries.shape[1], request.k
-    chosen = choose_plan(*shape, _workspace(), request.chunk_rows)
+    chosen = choose_plan(*shape, workspace, request.chunk_rows)
     if chosen.coded and integers.is_fast(queries.device.type):
         return int8_search.search_while_coding(queries, prototypes, request, chosen)
     return float_search.search_vectors(queries, prototypes, request, chosen)
@@ -116,7 +116,7 @@ def _search_block(bank: Prepared, queries: Tensor, request: Request, workspace: 
     chosen = choose_plan(len(queries), len(rows), rows.channels, request.k, workspace, None)
     if codes is None or not chosen.codes_pay:
         request = request.masked(bank.collection.mask_by_row(request.mask))
-        found = _search_vectors(queries, rows.chunks, request)
+        found = _search_vectors(queries, rows.chunks, request, workspace)
         return Found(*found, 0, 0, sum(chunk.nbytes for chunk in rows.chunks))
     if request.mask is not None:  # without one, codes know what never matches
         request = request.masked(bank.collection.mask_by_row(request.mask))

@@ -8,10 +8,8 @@ from pathlib import Path
 import torch
 
 from .contract import arguments
-from .proofs import fp16, int8
+from .triton_backend.plan import MAX_CHANNELS
 from .triton_backend.tiles import RAW_QUERIES
-
-MAX_CHANNELS = min(fp16.MAX_CHANNELS, int8.MAX_CHANNELS)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..proofs import fp16, int8
 from .chips import Chip
 from .tiles import (
     GROUP,
@@ -21,6 +22,7 @@ from .tiles import (
 from .tuned_tiles import Tuned
 
 MAX_K = 1024
+MAX_CHANNELS = min(fp16.MAX_CHANNELS, int8.MAX_CHANNELS)  # of either screen
 MOST_QUERIES = 8192  # of a block
 STRADDLING_PAGES = 2  # pages of rows copied together where they lie across chunks
 
