@@ -47,7 +47,7 @@ class FloatScreen:
         own = torch.zeros_like(norms)
         if metric == "l2":
             own += exponent
-        elif normalises or (metric == "dot" and not bool(_is_usual(norms, metric).all())):
+        elif normalises or (metric == "dot" and not bool(_needs_no_unit(norms, metric).all())):
             own = _exponents(lengths).masked_fill_(lengths == 0, 0)
         unit = power_of_two(own)
         self.lengths, self.units = lengths / unit, power_of_two(own + exponent)
@@ -109,8 +109,8 @@ def screen_for(queries: Tensor, norms: Tensor, rows: Rows, metric: str) -> Float
     device = queries.device
     about = queries, norms, metric, rounding.operand_roundoff(device)
     first = torch.linalg.vector_norm(rows.span(0, min(_FIRST, len(rows)), device).float(), dim=1)
-    of_queries = metric == "dot" or bool(_is_usual(norms, metric).all())
-    if of_queries and bool(_is_usual(first.max(), metric)):
+    fits_queries = metric == "dot" or bool(_needs_no_unit(norms, metric).all())
+    if fits_queries and bool(_needs_no_unit(first.max(), metric)):
         return FloatScreen(*about)
     count = max(1, min(_SAMPLE, _SAMPLE_ELEMENTS // rows.channels))
     lengths = finite.norms(rows.sample(count, device, torch.float64))
@@ -120,11 +120,11 @@ def screen_for(queries: Tensor, norms: Tensor, rows: Rows, metric: str) -> Float
     exponent = 0
     if len(lengths):  # the median: a single giant would mislead
         typical = lengths.median()
-        exponent = 0 if bool(_is_usual(typical, "dot")) else int(_exponents(typical))
+        exponent = 0 if bool(_needs_no_unit(typical, "dot")) else int(_exponents(typical))
     return FloatScreen(*about, exponent, normalises=metric == "cosine")
 
 
-def _is_usual(norms: Tensor, metric: str) -> Tensor:
+def _needs_no_unit(norms: Tensor, metric: str) -> Tensor:
     """bool: whether fp32 products of vectors with such norms need no other units."""
     least = metrics.COSINE_EPS if metric == "cosine" else fp32.SHORT_NORM
     return ((norms >= least) & (norms <= fp32.LONG_NORM)) | (norms == 0)
