@@ -83,10 +83,4 @@ def _dropin(arguments: Namespace) -> int:
     return pairs.run(arguments.providers, results)
 
 
-COMMANDS = {
-    "run": _run,
-    "bars": _bars,
-    "growth": _growth,
-    "build": _build,
-    "dropin": _dropin,
-}
+COMMANDS = {"run": _run, "bars": _bars, "growth": _growth, "build": _build, "dropin": _dropin}

@@ -174,10 +174,7 @@ def _require_scores(scores: object, shape: tuple[int, int]) -> None:
 
 
 def _require_separable(
-    queries: Tensor,
-    chunk: Tensor,
-    similarity: Callable[[Tensor, Tensor], Tensor],
-    scores: Tensor,
+    queries: Tensor, chunk: Tensor, similarity: Callable[[Tensor, Tensor], Tensor], scores: Tensor
 ) -> None:
     """A softmax over the prototypes, say, would give every chunk scores of its own."""
     probe = chunk[: (len(chunk) + 1) // 2] if len(chunk) > 1 else chunk[[0, 0]]

@@ -7,12 +7,8 @@ same to its last digits, FAISS may have them the other way round, which counts a
 from collections.abc import Callable
 
 import torch
-from lightly.utils.benchmarking.knn import (  # pyright: ignore[reportMissingImports]
-    knn_predict as lightly_knn_predict,
-)
-from pytorch_metric_learning.utils.accuracy_calculator import (  # pyright: ignore
-    AccuracyCalculator,
-)
+from lightly.utils.benchmarking.knn import knn_predict as lightly_knn_predict  # pyright: ignore[reportMissingImports]
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator  # pyright: ignore
 from pytorch_metric_learning.utils.inference import FaissKNN  # pyright: ignore
 from sentence_transformers import util  # pyright: ignore[reportMissingImports]
 from torch import Tensor

@@ -20,12 +20,7 @@ from ..model.features import last_features, require_features
 from ..prototypes import PrototypeSource
 from ..settings import RetrieverSettings
 from ..similarity import Similarity, match, require_similarity
-from .parts import (
-    build_encoder,
-    build_head,
-    initialisation_config,
-    preprocessor_config,
-)
+from .parts import build_encoder, build_head, initialisation_config, preprocessor_config
 from .prototypes import obtain_prototypes, require_prototype
 
 MODELS = Registry("model", parent=ROOT, scope="flashmatch")
