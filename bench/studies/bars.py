@@ -11,7 +11,7 @@ from measuring.ledger import Row, by_shape
 from measuring.ratios import ratio
 from measuring.shapes import Shape
 from measuring.table import is_nearly_right, is_peer, markdown, median, short
-from providers.cpu_limits import CHUNK_BY_CHUNK, ONE_CALL
+from providers.limits import CHUNK_BY_CHUNK, ONE_CALL
 from providers.ours import BANK
 
 

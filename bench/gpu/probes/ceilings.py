@@ -9,7 +9,7 @@ import torch
 from measuring.ledger import described
 from measuring.shapes import Shape
 from measuring.timing import seconds_of
-from providers.gpu_limits import int8_product, int8_product_chunked
+from providers.limits import int8_product, int8_product_chunked
 
 from ..figures import figure, write
 

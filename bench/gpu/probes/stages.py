@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from measuring.ledger import described
 from measuring.shapes import Shape, make
 from measuring.timing import seconds_of
-from providers.gpu_limits import int8_product, int8_product_chunked
+from providers.limits import int8_product, int8_product_chunked
 
 from ..figures import Figure, figure, write
 from ..kernel_stages import STAGES, VENDOR, by_stage
