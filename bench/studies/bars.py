@@ -31,17 +31,9 @@ BARS = (
     Bar(Shape(1024, 131072, 512, k=100), 1.3, 2.5),
 )
 HEAD = (
-    "shape",
-    "ms (agreement)",
-    "best peer",
-    "times faster",
-    "bar",
-    "",
-    "products, one call",
-    "chunk by chunk",
-    "bar",
-    "",
-)
+    "shape", "ms (agreement)", "best peer", "times faster", "bar", "",
+    "products, one call", "chunk by chunk", "bar", "",
+)  # fmt: skip
 
 
 def report(rows: Iterable[Row]) -> str:
