@@ -19,17 +19,14 @@ from studies.two_commits import Asked
 
 def _run(arguments: Namespace) -> int:
     device = torch.device(arguments.device)
-    if device.type == "cuda" and (reason := no_device()):
+    on_cuda = device.type == "cuda"
+    if on_cuda and (reason := no_device()):
         print(reason)
         return 0
-    sets = {
-        ("cpu", False): shapes.CPU,
-        ("cpu", True): shapes.QUICK,
-        ("cuda", False): shapes.GPU,
-        ("cuda", True): shapes.QUICK_GPU,
-    }
-    chosen = [shapes.parse(s) for s in arguments.shapes] or sets[device.type, arguments.quick]
-    budget = 0.3 if arguments.quick or device.type == "cuda" else 0.7
+    full, quick = (shapes.GPU, shapes.QUICK_GPU) if on_cuda else (shapes.CPU, shapes.QUICK)
+    asked = [shapes.parse(text) for text in arguments.shapes]
+    chosen = asked or (quick if arguments.quick else full)
+    budget = 0.3 if arguments.quick or on_cuda else 0.7
     return _measure(arguments, device, chosen, budget, recorded=not arguments.quick)
 
 
@@ -83,10 +80,4 @@ def _dropin(arguments: Namespace) -> int:
     return pairs.run(arguments.providers, results)
 
 
-COMMANDS = {
-    "run": _run,
-    "bars": _bars,
-    "growth": _growth,
-    "build": _build,
-    "dropin": _dropin,
-}
+COMMANDS = {"run": _run, "bars": _bars, "growth": _growth, "build": _build, "dropin": _dropin}

@@ -151,32 +151,6 @@ class ImageToImageRetriever(RetrieverSettings):
         with fast:
             return self.image_encoder(inputs)
 
-    def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Features ("tensor"), losses ("loss") or samples with predictions ("predict").
-
-        ``inputs`` are images, paths among them, or a float tensor, as for ``extract_feat``.
-
-        Raises:
-            ValueError: another mode.
-        """
-        if mode == "tensor":
-            return self.extract_feat(inputs)
-        if mode == "loss":
-            return self.loss(inputs, data_samples)
-        if mode == "predict":
-            return self.predict(inputs, data_samples)
-        raise ValueError(f"mode must be 'tensor', 'loss' or 'predict'; got {mode!r}")
-
-    def loss(self, inputs: Any, data_samples: Any) -> dict[str, Tensor]:
-        """``head.loss`` on the encoder's output, with gradients, in the current train mode.
-
-        Raises:
-            ValueError: the retriever has no head.
-        """
-        if self.head is None:
-            raise ValueError("head must be given for losses; got None")
-        return self.head.loss(self.extract_feat(inputs), data_samples)  # pyright: ignore
-
     def matching(self, inputs: Tensor) -> dict[str, Tensor]:
         """Features (N, C) -> scores against the prototypes, prepared first if need be.
 

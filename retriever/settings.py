@@ -1,4 +1,4 @@
-"""What one may set on a retriever after it is made: prototypes, topk, similarity."""
+"""What both retrievers have: prototypes, topk and similarity, set at any time; modes and losses."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +19,9 @@ class RetrieverSettings(nn.Module):
     prototype_inited: bool
     prototype_vecs: Tensor
     prototype_ids: Tensor
+    head: nn.Module | None
+    extract_feat: Callable[[Any], Any]
+    predict: Callable[..., Any]
     _bank: KeptBank
     _prototype: Any
     _require_prototype = staticmethod(require_prototype)
@@ -39,6 +42,35 @@ class RetrieverSettings(nn.Module):
     def prototype(self, prototype: PrototypeSource) -> None:
         object.__setattr__(self, "_prototype", self._require_prototype(prototype))
         self.prototype_inited = False
+
+    def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
+        """Features ("tensor"), losses ("loss") or samples with predictions ("predict").
+
+        ``inputs`` are as for ``extract_feat``.
+
+        Raises:
+            ValueError: another mode; RuntimeError for mmengine, as the original's.
+        """
+        if mode == "tensor":
+            return self.extract_feat(inputs)
+        if mode == "loss":
+            return self.loss(inputs, data_samples)
+        if mode == "predict":
+            return self.predict(inputs, data_samples)
+        raise self._refused_mode(mode)
+
+    def _refused_mode(self, mode: str) -> Exception:
+        return ValueError(f"mode must be 'tensor', 'loss' or 'predict'; got {mode!r}")
+
+    def loss(self, inputs: Any, data_samples: Any) -> dict[str, Tensor]:
+        """``head.loss`` on the encoder's output, with gradients, in the current train mode.
+
+        Raises:
+            ValueError: the retriever has no head.
+        """
+        if self.head is None:
+            raise ValueError("head must be given for losses; got None")
+        return self.head.loss(self.extract_feat(inputs), data_samples)  # pyright: ignore
 
     def _keep(self, vectors: Tensor, ids: Tensor) -> None:
         """The prototypes from now on."""

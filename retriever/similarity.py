@@ -40,7 +40,8 @@ def match(
     """What a retriever's ``matching`` gives: ``score``, ``pred_label`` and ``pred_score``.
 
     ``k`` None: ``score`` (N, M) of every prototype in the prototypes' order, and both others (N, M)
-    best first. Otherwise all three are (N, k), k cut to M, best first, and both scores are one.
+    best first. Otherwise all three are (N, k), k cut to M, best first, and both scores are one;
+    ``search`` is ``flashmatch.topk``, or what gives the same, for the named similarities.
 
     Raises:
         ValueError: features that are not finite, or what is no similarity.
@@ -54,7 +55,13 @@ def match(
         return {"score": score, "pred_label": pred_label, "pred_score": pred_score}
     k = min(k, len(prototypes))
     with named(queries="features", prototypes="prototype"):
-        score, pred_label = best_scores(features, prototypes, k, similarity, chunk_rows, search)
+        if callable(similarity):
+            score, pred_label = _best_called(features, prototypes, k, similarity, chunk_rows)
+        else:
+            score, pred_label = search(features, prototypes, k, metric=METRICS[similarity])
+    if similarity == "euclidean_distance":
+        apart = score < 0  # the root has no slope at 0, where cdist takes 0 for one
+        score = torch.where(apart, -(-score).where(apart, 1).sqrt(), 0)
     return {"score": score, "pred_label": pred_label, "pred_score": score}
 
 
@@ -78,27 +85,6 @@ def all_scores(
             block = prototypes[start : start + rows].to(dtype)
             scores[:, start : start + rows] = _NAMED[similarity](queries, block)
     return scores
-
-
-def best_scores(
-    queries: Tensor,
-    prototypes: Tensor,
-    k: int,
-    similarity: Similarity,
-    chunk_rows: int | None,
-    search: Callable[..., Matches],
-) -> tuple[Tensor, Tensor]:
-    """(N, k) scores and indices: score descending, then index ascending.
-
-    ``search`` is ``flashmatch.topk``, or what gives the same; the named similarities use it.
-    """
-    if callable(similarity):
-        return _best_called(queries, prototypes, k, similarity, chunk_rows)
-    scores, indices = search(queries, prototypes, k, metric=METRICS[similarity])
-    if similarity == "euclidean_distance":
-        apart = scores < 0  # the root has no slope at 0, where cdist takes 0 for one
-        scores = torch.where(apart, -(-scores).where(apart, 1).sqrt(), 0)
-    return scores, indices
 
 
 def sort_scores(scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,6 +137,7 @@ def _best_called(
     similarity: Callable[[Tensor, Tensor], Tensor],
     chunk_rows: int | None,
 ) -> tuple[Tensor, Tensor]:
+    """(N, k) scores and indices: score descending, then index ascending."""
     best = torch.empty(len(queries), 0, device=queries.device, dtype=queries.dtype)
     indices = torch.empty(len(queries), 0, device=queries.device, dtype=torch.int64)
     start = 0
@@ -174,10 +161,7 @@ def _require_scores(scores: object, shape: tuple[int, int]) -> None:
 
 
 def _require_separable(
-    queries: Tensor,
-    chunk: Tensor,
-    similarity: Callable[[Tensor, Tensor], Tensor],
-    scores: Tensor,
+    queries: Tensor, chunk: Tensor, similarity: Callable[[Tensor, Tensor], Tensor], scores: Tensor
 ) -> None:
     """A softmax over the prototypes, say, would give every chunk scores of its own."""
     probe = chunk[: (len(chunk) + 1) // 2] if len(chunk) > 1 else chunk[[0, 0]]

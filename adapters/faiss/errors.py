@@ -1,5 +1,8 @@
 """Errors about indexes in files and bytes, for scripts that catch FAISS's RuntimeError, too."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InvalidIndexError(ValueError, RuntimeError):
     """Not the bytes of an index, or damaged ones, or of an index that is not here."""
@@ -21,11 +24,15 @@ class OutOfRangeError(IndexError, RuntimeError):
     """A vector has no such element."""
 
 
-def as_faiss_raises(error: OSError) -> OSError:
-    """The same error, as one that ``except RuntimeError`` catches."""
-    kind = UnusableFileError
-    if isinstance(error, FileNotFoundError):
-        kind = MissingIndexError
-    elif isinstance(error, PermissionError):
-        kind = ForbiddenIndexError
-    return kind(error.errno, error.strerror, error.filename)
+@contextmanager
+def raised_as_faiss() -> Iterator[None]:
+    """Raise the system's errors inside as those that ``except RuntimeError`` catches, too."""
+    try:
+        yield
+    except OSError as error:
+        kind = UnusableFileError
+        if isinstance(error, FileNotFoundError):
+            kind = MissingIndexError
+        elif isinstance(error, PermissionError):
+            kind = ForbiddenIndexError
+        raise kind(error.errno, error.strerror, error.filename) from error

@@ -10,8 +10,8 @@ import torch
 
 from ...kernels.contract.arguments import require_device, require_int
 from . import bank_file, streamed, wire
-from .errors import InvalidIndexError, MissingIndexError, as_faiss_raises
-from .index import Index
+from .errors import InvalidIndexError, MissingIndexError, raised_as_faiss
+from .index import Index, require_index
 from .readers import FileIOReader, IOReader, VectorIOReader, exactly
 from .vectors import as_uint8
 from .writers import IOWriter, VectorIOWriter
@@ -38,16 +38,15 @@ def write_index(index: Index, fname: str | os.PathLike | IOWriter, io_flags: int
         TypeError: ``index`` is none of this module, or ``fname`` neither a path nor a writer.
         ValueError, OSError, which are RuntimeErrors: no regular file, or it cannot be written.
     """
-    _require_index(index)
+    require_index(index)
     require_int("io_flags", io_flags, 0)
     if isinstance(fname, IOWriter):
         wire.write(index, fname)
         return
     path = _path(fname, "PyCallbackIOWriter(file.write) writes to an open file")
     try:
-        bank_file.write(index, path)
-    except OSError as error:
-        raise as_faiss_raises(error) from error
+        with raised_as_faiss():
+            bank_file.write(index, path)
     except ValueError as error:
         _, _, what = str(error).partition("; ")
         raise InvalidIndexError(f"fname must be a regular file, or none yet; {what}") from error
@@ -85,7 +84,7 @@ def read_index(
 
 def serialize_index(index: Index, io_flags: int = 0) -> np.ndarray:
     """The bytes that ``write_index`` gives a writer, (n,) uint8."""
-    _require_index(index)
+    require_index(index)
     writer = VectorIOWriter()
     write_index(index, writer, io_flags)
     return writer.data._bytes
@@ -101,9 +100,7 @@ def deserialize_index(
         ValueError, which is a RuntimeError: they are not those of such an index, or damaged.
     """
     require_int("io_flags", io_flags, 0)
-    device, reader = _device(device), VectorIOReader()
-    reader.data._bytes = as_uint8("data", data)
-    return _read(reader, "data", device)
+    return _read_bytes(as_uint8("data", data), "data", device)
 
 
 def to_faiss(index: Index) -> Any:
@@ -116,9 +113,13 @@ def from_faiss(index: Any, *, device: torch.device | str | None = None) -> Index
     faiss = _faiss()
     if not isinstance(index, faiss.Index):
         raise TypeError(f"index must be an index of FAISS's own; got {type(index).__name__}")
-    device, reader = _device(device), VectorIOReader()
-    reader.data._bytes = faiss.serialize_index(index)
-    return _read(reader, "index", device)
+    return _read_bytes(faiss.serialize_index(index), "index", device)
+
+
+def _read_bytes(data: np.ndarray, argument: str, device: torch.device | str | None) -> Index:
+    reader = VectorIOReader()
+    reader.data._bytes = data
+    return _read(reader, argument, _device(device))
 
 
 def _read(reader: IOReader, argument: str, device: torch.device) -> Index:
@@ -134,11 +135,6 @@ def _is_faiss(begin: bytes) -> bool:
 
 def _device(device: torch.device | str | None) -> torch.device:
     return require_device("device", "cpu" if device is None else device)
-
-
-def _require_index(index: object) -> None:
-    if not isinstance(index, Index):
-        raise TypeError(f"index must be an index of this module; got {type(index).__name__}")
 
 
 def _path(fname: object, remedy: str) -> Path:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ...kernels.contract.arguments import require_int
 from .arrays import Array, require_out, returned
 from .flat import IndexFlatIP, IndexFlatL2
-from .index import Index
+from .index import Index, require_index
 from .metrics import METRIC_L2
 from .search import knn
 from .tensors import matrix
@@ -50,16 +50,9 @@ class GpuClonerOptions:
     """FAISS's options by name; any other name is an AttributeError."""
 
     __slots__ = (
-        "allowCpuCoarseQuantizer",
-        "indicesOptions",
-        "reserveVecs",
-        "storeTransposed",
-        "useFloat16",
-        "useFloat16CoarseQuantizer",
-        "usePrecomputed",
-        "use_cuvs",
-        "verbose",
-    )
+        "allowCpuCoarseQuantizer", "indicesOptions", "reserveVecs", "storeTransposed", "useFloat16",
+        "useFloat16CoarseQuantizer", "usePrecomputed", "use_cuvs", "verbose",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         for name in GpuClonerOptions.__slots__:
@@ -159,8 +152,7 @@ def index_gpu_to_cpu(index: _AnyIndex) -> _AnyIndex:
 
 def moved(index: _AnyIndex, device: torch.device) -> _AnyIndex:
     """An index of its own on ``device``; nothing is copied where ``index`` lies there already."""
-    if not isinstance(index, Index):
-        raise TypeError(f"index must be an index of this module; got {type(index).__name__}")
+    require_index(index)
     return index._moved(device)  # pyright: ignore[reportReturnType]
 
 

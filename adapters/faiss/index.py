@@ -1,17 +1,19 @@
-"""What all indexes do alike: labels on top of a flat index that numbers its rows."""
+"""What all indexes do alike: labels on top of a flat index that numbers its rows.
+
+Codes are FAISS's of a flat index, (n, code_size) uint8: the bytes of float32 numbers.
+"""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...kernels.contract.arguments import require_int
+from ...kernels.contract.arguments import require_dense, require_int
 from .arrays import Array, matches, require_out, returned
-from .codec import Codec
 from .contents import Contents
 from .integers import INT64, int64
 from .integers import key as as_key
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from .flat import IndexFlat
 
 
-class Index(Codec):
+class Index(ABC):
     """An index over vectors of ``d`` float32 channels.
 
     ``x`` below is (n, d): a numpy array, or whatever numpy makes one of, or a tensor; other numbers
@@ -51,6 +53,11 @@ class Index(Codec):
     def _flat(self) -> IndexFlat:
         """The vectors, by position."""
 
+    @property
+    @abstractmethod
+    def _has_ids(self) -> bool:
+        """Whether labels are the caller's."""
+
     @abstractmethod
     def _ids(self) -> np.ndarray:
         """(ntotal,) int64: the label of each position."""
@@ -58,6 +65,9 @@ class Index(Codec):
     @abstractmethod
     def _labels(self, positions: Tensor) -> Tensor:
         """Labels of positions; -1 stays -1."""
+
+    @abstractmethod
+    def _append(self, vectors: Tensor, ids: np.ndarray | None) -> None: ...
 
     @abstractmethod
     def _remove(self, gone: np.ndarray) -> None:
@@ -203,6 +213,42 @@ class Index(Codec):
         require_out("x", x, (len(keys), self.d), "float32")
         return returned(self._reconstructed(keys), x, x)
 
+    def sa_code_size(self) -> int:
+        """Bytes of a vector."""
+        return 4 * self.d
+
+    def sa_encode(self, x: object, codes: Array | None = None):
+        """The codes of vectors (n, d), as they would be kept."""
+        vectors = self._transformed(matrix("x", x, self.d))
+        shape = len(vectors), self.sa_code_size()
+        require_out("codes", codes, shape, "uint8")
+        return returned(vectors.flatten().view(torch.uint8).view(shape), x, codes)
+
+    def sa_decode(self, codes: object, x: Array | None = None):
+        """The vectors (n, d) float32 of codes."""
+        vectors = self._decoded(codes)
+        require_out("x", x, tuple(vectors.shape), "float32")
+        return returned(vectors, codes, x)
+
+    def add_sa_codes(self, codes: object, ids: object = None) -> None:
+        """Append the vectors of codes as they are; ``ids`` (n,) are for indexes that have any."""
+        vectors = self._decoded(codes)
+        if ids is not None and not self._has_ids:
+            raise RuntimeError("ids need an index with ids: IndexIDMap(index)")
+        self._append(vectors, None if ids is None else int64("ids", ids).copy())
+
+    def _decoded(self, codes: object) -> Tensor:
+        """A copy: float32 numbers may not begin anywhere."""
+        given = codes if isinstance(codes, Tensor) else torch.from_numpy(np.array(codes))
+        require_dense("codes", given)
+        if given.dtype != torch.uint8:
+            raise TypeError(f"codes must be uint8; got {given.dtype}")
+        if given.ndim != 2 or given.shape[1] != self.sa_code_size():
+            raise ValueError(
+                f"codes must have shape (n, {self.sa_code_size()}); got {tuple(given.shape)}"
+            )
+        return given.flatten().clone().view(torch.float32).view(len(given), self.d)
+
     def _reconstructed(self, keys: np.ndarray, name: str = "key") -> Tensor:
         return self._flat._vectors(torch.from_numpy(self._positions(keys, name)))
 
@@ -218,6 +264,11 @@ class Index(Codec):
     def _mask(self, params: SearchParameters | None) -> Tensor | None:
         selector = selected(params)
         return None if selector is None else torch.from_numpy(selector.members(self._ids()))
+
+
+def require_index(index: object) -> None:
+    if not isinstance(index, Index):
+        raise TypeError(f"index must be an index of this module; got {type(index).__name__}")
 
 
 def _number(name: str, value: object) -> float:

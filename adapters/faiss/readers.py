@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from ...kernels.contract.arguments import require_int
-from .errors import InvalidIndexError, as_faiss_raises
+from .errors import InvalidIndexError, raised_as_faiss
 from .vectors import UInt8Vector
 
 MEGABYTE = 1 << 20
@@ -80,10 +80,8 @@ class FileIOReader(IOReader):
     """Of a file, opened here; FileNotFoundError, which is a RuntimeError, where there is none."""
 
     def __init__(self, fname: str | os.PathLike) -> None:
-        try:
+        with raised_as_faiss():
             self._file = open(fname, "rb")  # noqa: SIM115
-        except OSError as error:
-            raise as_faiss_raises(error) from error
         self.name = os.fsdecode(fname)
 
     def read_bytes(self, totsz: int) -> bytes:

@@ -29,10 +29,8 @@ class IDSelectorRange(IDSelector):
     """``imin`` <= id < ``imax``. ``assume_sorted`` is a hint that is not needed here."""
 
     def __init__(self, imin: int, imax: int, assume_sorted: bool = False) -> None:
-        self.imin, self.imax = (
-            require_int("imin", imin, INT64.min),
-            require_int("imax", imax, INT64.min),
-        )
+        self.imin = require_int("imin", imin, INT64.min)
+        self.imax = require_int("imax", imax, INT64.min)
         self.assume_sorted = assume_sorted
 
     def members(self, ids: np.ndarray) -> np.ndarray:

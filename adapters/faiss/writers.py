@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ...kernels.contract.arguments import require_int
-from .errors import as_faiss_raises
+from .errors import raised_as_faiss
 from .readers import MEGABYTE
 from .vectors import UInt8Vector
 
@@ -80,17 +80,13 @@ class FileIOWriter(IOWriter):
     """To a file, emptied or made here; what the system refuses is OSError and RuntimeError."""
 
     def __init__(self, fname: str | os.PathLike) -> None:
-        try:
+        with raised_as_faiss():
             self._file = open(fname, "wb")  # noqa: SIM115
-        except OSError as error:
-            raise as_faiss_raises(error) from error
         self.name = os.fsdecode(fname)
 
     def write_bytes(self, b: bytes) -> None:
-        try:
+        with raised_as_faiss():
             self._file.write(b)
-        except OSError as error:
-            raise as_faiss_raises(error) from error
 
     def flush(self) -> None:
         self._file.flush()

@@ -5,14 +5,11 @@ same to its last digits, FAISS may have them the other way round, which counts a
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from lightly.utils.benchmarking.knn import (  # pyright: ignore[reportMissingImports]
-    knn_predict as lightly_knn_predict,
-)
-from pytorch_metric_learning.utils.accuracy_calculator import (  # pyright: ignore
-    AccuracyCalculator,
-)
+from lightly.utils.benchmarking.knn import knn_predict as lightly_knn_predict  # pyright: ignore[reportMissingImports]
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator  # pyright: ignore
 from pytorch_metric_learning.utils.inference import FaissKNN  # pyright: ignore
 from sentence_transformers import util  # pyright: ignore[reportMissingImports]
 from torch import Tensor
@@ -89,15 +86,11 @@ def _prediction(prepared: bool) -> Pair:
     )
 
 
-def _share_of_entries(original: object, ours: object) -> float:
-    assert isinstance(original, Tensor)
-    assert isinstance(ours, Tensor)
+def _share_of_entries(original: Any, ours: Any) -> float:
     return original.eq(ours).double().mean().item()
 
 
-def _share_of_neighbours(original: object, ours: object) -> float:
-    assert isinstance(original, tuple)
-    assert isinstance(ours, tuple)
+def _share_of_neighbours(original: Any, ours: Any) -> float:
     near = (original[0] - ours[0]).abs() <= 1e-6  # of unit vectors, in fp32
     return (near & (original[1].eq(ours[1]) | _is_twin(ours[0]))).double().mean().item()
 
@@ -108,15 +101,11 @@ def _is_twin(distances: Tensor) -> Tensor:
     return F.pad(same, (1, 0), value=False) | F.pad(same, (0, 1), value=True)
 
 
-def _share_of_metrics(original: object, ours: object) -> float:
-    assert isinstance(original, dict)
-    assert isinstance(ours, dict)
+def _share_of_metrics(original: Any, ours: Any) -> float:
     return sum(abs(ours[name] - value) <= 1e-6 for name, value in original.items()) / len(ours)
 
 
-def _share_of_ids(original: object, ours: object) -> float:
-    assert isinstance(original, list)
-    assert isinstance(ours, list)
+def _share_of_ids(original: Any, ours: Any) -> float:
     ids = (
         torch.tensor([[match["corpus_id"] for match in matches] for matches in found])
         for found in (original, ours)
@@ -124,9 +113,7 @@ def _share_of_ids(original: object, ours: object) -> float:
     return _share_of_entries(*ids)
 
 
-def _share_of_pairs(original: object, ours: object) -> float:
-    assert isinstance(original, list)
-    assert isinstance(ours, list)
+def _share_of_pairs(original: Any, ours: Any) -> float:
     pairs = [{(i, j) for _, i, j in found} for found in (original, ours)]
     return len(pairs[0] & pairs[1]) / max(map(len, pairs))
 

@@ -33,20 +33,14 @@ def _prepare(original: type[Metric], name: str) -> Pair:
     return Pair(theirs, ours, _equal)
 
 
-def _equal(original: object, ours: object) -> float:
-    assert isinstance(original, float)
-    assert isinstance(ours, float)
+def _equal(original: float, ours: float) -> float:
     return float(abs(original - ours) <= 1e-6 * abs(ours))  # theirs is of fp32
 
 
 def _case(original: type[Metric], name: str) -> Case:
+    adapter = f"metrics: torchmetrics {original.__name__}"
     size = f"{QUERIES} queries x {MATCHES} prototypes, k = {K}"
-    return Case(
-        f"metrics: torchmetrics {original.__name__}",
-        "torchmetrics",
-        size,
-        lambda: _prepare(original, name),
-    )
+    return Case(adapter, "torchmetrics", size, lambda: _prepare(original, name))
 
 
 CASES = [_case(retrieval.RetrievalMAP, "mAP"), _case(retrieval.RetrievalRecall, "recall")]

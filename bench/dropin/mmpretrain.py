@@ -20,13 +20,9 @@ TIE = 4e-7  # of two cosines in fp32
 
 
 def _case(queries: int, prototypes: int, channels: int, dense: bool) -> Case:
-    kind = "all scores" if dense else "exact top-10"
-    return Case(
-        adapter=f"mmpretrain matching, {kind}",
-        distribution="mmpretrain",
-        size=f"{queries} x {prototypes} x {channels}",
-        prepare=lambda: _pair(queries, prototypes, channels, dense),
-    )
+    adapter = f"mmpretrain matching, {'all scores' if dense else 'exact top-10'}"
+    size = f"{queries} x {prototypes} x {channels}"
+    return Case(adapter, "mmpretrain", size, lambda: _pair(queries, prototypes, channels, dense))
 
 
 def _pair(queries: int, prototypes: int, channels: int, dense: bool) -> Pair:
@@ -45,10 +41,8 @@ def _without_gradients(model: nn.Module, features: Tensor) -> Callable[[], dict[
     return torch.no_grad()(lambda: model.matching(features))  # pyright: ignore
 
 
-def _share(original: object, ours: object) -> float:
+def _share(original: dict[str, Tensor], ours: dict[str, Tensor]) -> float:
     """How many of our first labels are the original's, or tie with them by its own scores."""
-    assert isinstance(original, dict)
-    assert isinstance(ours, dict)
     mine = original["score"].gather(1, ours["pred_label"][:, :LABELS])
     return float((mine - original["pred_score"][:, :LABELS]).abs().le(TIE).double().mean())
 

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from measuring import ledger
-from measuring.timing import interleave, seconds_of
+from measuring.timing import interleave, quartiles_of, seconds_of
 
 ORIGINALS = ("embeddings", "faiss", "metrics", "mmpretrain", "sklearn")
 DEVICE = torch.device("cpu")
@@ -26,7 +27,7 @@ class Pair:
 
     original: Callable[[], object]
     ours: Callable[[], object]
-    share: Callable[[object, object], float]  # of the two results: how much of them is equal
+    share: Callable[[Any, Any], float]  # of the two results: how much of them is equal
 
 
 @dataclass(frozen=True)
@@ -96,19 +97,12 @@ def measure(case: Case) -> Row:
         adapter=case.adapter,
         version=ledger.version_of(case.distribution),
         size=case.size,
-        original_ms=original.median_ms,
-        original_p25=original.p25,
-        original_p75=original.p75,
-        ours_ms=ours.median_ms,
-        ours_p25=ours.p25,
-        ours_p75=ours.p75,
+        **quartiles_of("original", original),
+        **quartiles_of("ours", ours),
         times_faster=original.median_ms / ours.median_ms,
         repeats=ours.repeats,
         equal=share,
-        device=ledger.device_name(DEVICE),
-        torch=torch.__version__,
-        commit=ledger.commit(),
-        date=ledger.now(),
+        **ledger.origin(DEVICE),
     )
 
 

@@ -1,7 +1,6 @@
 """flashmatch.adapters.sklearn beside sklearn.neighbors, both fitted before the clock starts."""
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 from sklearn import neighbors
@@ -34,32 +33,28 @@ def _rows(rows: int, channels: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((rows, channels), dtype=np.float32)
 
 
-def _same_sets(theirs: object, mine: object) -> float:
+def _same_sets(theirs: tuple[np.ndarray, ...], mine: tuple[np.ndarray, ...]) -> float:
     """Of two (distances, indices): the share of neighbours found by both."""
-    pairs = zip(theirs[1], mine[1], strict=True)  # pyright: ignore[reportIndexIssue]
+    pairs = zip(theirs[1], mine[1], strict=True)
     return float(np.mean([np.isin(row, other).mean() for row, other in pairs]))
 
 
-def _same(theirs: object, mine: object) -> float:
-    return float(np.mean(np.asarray(theirs) == np.asarray(mine)))
+def _same(theirs: np.ndarray, mine: np.ndarray) -> float:
+    return float(np.mean(theirs == mine))
 
 
 def _case(name: str, size: str, prepare: Callable[[], Pair]) -> Case:
     return Case(f"sklearn {name}", "scikit-learn", size, prepare)
 
 
-CASES = (
-    *(
-        _case(
-            f"NearestNeighbors.kneighbors, {metric}",
-            "1000 x 100000 x 128, k = 10",
-            partial(_kneighbors, 1000, 100_000, 128, 10, metric),
-        )
-        for metric in ("cosine", "euclidean")
-    ),
-    _case(
-        "KNeighborsClassifier.predict, euclidean",
-        "1000 x 20000 x 64, k = 5",
-        partial(_predict, 1000, 20_000, 64, 5),
-    ),
-)
+def _nearest(metric: str) -> Case:
+    name, size = f"NearestNeighbors.kneighbors, {metric}", "1000 x 100000 x 128, k = 10"
+    return _case(name, size, lambda: _kneighbors(1000, 100_000, 128, 10, metric))
+
+
+def _classifier() -> Case:
+    name, size = "KNeighborsClassifier.predict, euclidean", "1000 x 20000 x 64, k = 5"
+    return _case(name, size, lambda: _predict(1000, 20_000, 64, 5))
+
+
+CASES = (_nearest("cosine"), _nearest("euclidean"), _classifier())

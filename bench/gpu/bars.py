@@ -22,6 +22,7 @@ from .kernel_stages import VENDOR
 
 OVER = 1.15  # times the vendor's product, at most, for the scan
 MIN_Q, MIN_C = 1024, 512  # of the shapes whose scan has a bar
+HEAD = ("shape", "ms (agreement)", "fastest peer", "times faster", "", "nearly right", "")
 HELD, MISSED, ALONE = "held", "missed", "nothing to compare with"
 
 
@@ -66,10 +67,8 @@ class Scan:
 
 def rows_of(folder: Path) -> list[Row]:
     """The benchmark's rows under a folder of parts."""
-    paths = sorted(folder.glob("bench-*/*.csv"))
-    return [
-        row for path in paths if not path.stem.endswith("-figures") for row in ledger.read(path)
-    ]
+    paths = sorted(set(folder.glob("bench-*/*.csv")) - set(folder.glob("*/*-figures.csv")))
+    return [row for path in paths for row in ledger.read(path)]
 
 
 def faster(rows: Iterable[Row], ours: str) -> list[Faster]:
@@ -80,12 +79,9 @@ def faster(rows: Iterable[Row], ours: str) -> list[Faster]:
 
 def _faster(shape: Shape, rows: dict[str, Row], ours: str) -> Faster:
     peers = [row for row in rows.values() if is_peer(row) and row.median_ms is not None]
-    return Faster(
-        shape,
-        rows[ours],
-        min(peers, key=median, default=None),
-        min(filter(is_nearly_right, peers), key=median, default=None),
-    )
+    near = filter(is_nearly_right, peers)
+    best, best_near = (min(found, key=median, default=None) for found in (peers, near))
+    return Faster(shape, rows[ours], best, best_near)
 
 
 def _verdict(ours: Row, peer: Row | None) -> str:
@@ -104,9 +100,8 @@ def scans(found: Iterable[Figure]) -> list[Scan]:
     lines = []
     for text in dict.fromkeys(shape for shape, _ in values):
         scan = values.get((text, "bank: scan"))
-        vendor = [
-            values[text, f"{v}: kernels"] for v in VENDOR if (text, f"{v}: kernels") in values
-        ]
+        keys = [(text, f"{product}: kernels") for product in VENDOR]
+        vendor = [values[key] for key in keys if key in values]
         if scan and vendor:
             shape = parse(text)
             if shape.Q >= MIN_Q and shape.C >= MIN_C:
@@ -133,16 +128,7 @@ def report(folder: Path) -> str:
         lines = faster(rows, ours)
         texts.append(f"{ours}: {counts(lines)}")
         if lines:
-            head = (
-                "shape",
-                "ms (agreement)",
-                "fastest peer",
-                "times faster",
-                "",
-                "nearly right",
-                "",
-            )
-            texts.append(markdown(head, [_cells(line) for line in lines]))
+            texts.append(markdown(HEAD, [_cells(line) for line in lines]))
     found = scans(figures.read(folder))
     held = sum(line.verdict == HELD for line in found)
     texts.append(

@@ -1,6 +1,5 @@
 """Figures of a device that are not the time of a search: ceilings, stages, memory, first calls."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,19 +33,8 @@ def figure(
     status: str = "ok",
 ) -> Figure:
     """A figure found now, on this device, by this checkout."""
-    return Figure(
-        part=part,
-        what=what,
-        shape=str(shape),
-        value=value,
-        unit=unit,
-        device=ledger.device_name(device),
-        torch=torch.__version__,
-        triton=ledger.version_of("triton"),
-        commit=ledger.commit(),
-        date=ledger.now(),
-        status=status,
-    )
+    origin = {**ledger.origin(device), "triton": ledger.version_of("triton")}
+    return Figure(part, what, str(shape), value, unit, **origin, status=status)
 
 
 def write(figures: list[Figure], folder: Path) -> None:
@@ -62,16 +50,5 @@ def write(figures: list[Figure], folder: Path) -> None:
 
 def read(folder: Path) -> list[Figure]:
     """All figures under a folder, oldest file first."""
-    return [
-        _read(line) for path in sorted(folder.glob("**/*-figures.csv")) for line in _lines(path)
-    ]
-
-
-def _lines(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _read(line: dict[str, str]) -> Figure:
-    value = float(line["value"]) if line["value"] else None
-    return Figure(**{**line, "value": value})  # type: ignore[arg-type]
+    paths = sorted(folder.glob("**/*-figures.csv"))
+    return [found for path in paths for found in ledger.read(path, Figure)]

@@ -90,8 +90,9 @@ def _bench(chosen: str) -> Callable[[Asked], list[str]]:
 
 
 _UNCACHED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # else overruns stay inside torch's blocks
+_SMALL, _TINY = _probe("search"), _probe("search", "--tiny")
 PARTS = (
-    Part("smoke", 3, "small searches by every kernel, against the oracle", _probe("search")),
+    Part("smoke", 3, "small searches by every kernel, against the oracle", _SMALL),
     Part("facts", 4, "the device, versions, peers; compiling cold and warm", _probe("facts")),
     Part("correctness", 9, "tests/device but for drawn problems", _pytest("not hypothesis")),
     Part("ceilings", 2, "the vendor's products, copy, launch", _probe("ceilings")),
@@ -104,18 +105,9 @@ PARTS = (
     Part("bench-channels", 6, "C from 64 to 1,536 in three dtypes", _bench("channels")),
     Part("bench-metrics", 5, "metrics and dtypes of two published shapes", _bench("metrics")),
     Part("bench-large", 9, "ten published shapes, the largest last", _bench("large")),
-    Part(
-        "memcheck", 6, "memory accesses of small searches", _probe("search"), "memcheck", _UNCACHED
-    ),
-    Part("racecheck", 6, "shared memory hazards", _probe("search", "--tiny"), "racecheck"),
-    Part(
-        "initcheck",
-        4,
-        "reads of memory nobody wrote",
-        _probe("search", "--tiny"),
-        "initcheck",
-        _UNCACHED,
-    ),
+    Part("memcheck", 6, "memory accesses of small searches", _SMALL, "memcheck", _UNCACHED),
+    Part("racecheck", 6, "shared memory hazards", _TINY, "racecheck"),
+    Part("initcheck", 4, "reads of memory nobody wrote", _TINY, "initcheck", _UNCACHED),
     Part("drawn", 5, "tests/device, drawn problems", _pytest("hypothesis"), fine=(0, 5)),
     Part("bars", 0, "the bars, from the rows of the other parts", None),
     Part("table", 0, "everything found so far, in short", None),

@@ -86,11 +86,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def run_part(
-    part: Part,
-    folder: Path,
-    left: float,
-    providers: Sequence[str] = (),
-    reason: str | None = None,
+    part: Part, folder: Path, left: float, providers: Sequence[str] = (), reason: str | None = None
 ) -> Outcome:
     """Run one part within ``left`` minutes and its own; keep its outcome beside its log."""
     own = folder / part.name

@@ -16,46 +16,27 @@ from .parts import PARTS
 WIDTH = 170  # characters of a line
 LENGTH = 9000  # characters in all: a borrowed machine shows the last 12,000
 FACTS = (
-    "device",
-    "capability",
-    "SMs",
-    "driver_version",
-    "clocks.max.sm",
-    "torch",
-    "triton",
-    "commit",
-)
+    "device", "capability", "SMs", "driver_version", "clocks.max.sm", "torch", "triton", "commit",
+)  # fmt: skip
 
 
 def table(folder: Path) -> str:
     """Sections for what is there; a part without rows has its outcome only."""
     found = figures.read(folder)
-    sections = (
-        _parts(folder),
-        _facts(folder),
-        _ceilings(found),
-        _first_calls(found),
-        _memory(found),
-        _stages(found),
-        _tiles(found),
-        _bars(folder),
-    )
-    lines = [line[:WIDTH] for section in sections for line in section]
-    if not lines:
+    figured = (read(found) for read in (_ceilings, _first_calls, _memory, _stages, _tiles))
+    sections = filter(None, (_parts(folder), _facts(folder), *figured, _bars(folder)))
+    text = "\n\n".join("\n".join(line[:WIDTH] for line in section) for section in sections)
+    if not text:
         return f"table: no part has written anything under {folder}"
-    text = "\n".join(lines)
     if len(text) <= LENGTH:
         return text
     return text[:LENGTH].rsplit("\n", 1)[0] + "\n... the rest: python bench gpu --part bars"
 
 
 def _parts(folder: Path) -> list[str]:
-    outcomes = {}
-    for part in PARTS:
-        path = folder / part.name / "part.json"
-        if path.is_file():
-            outcomes[part.name] = json.loads(path.read_text())
-    return [f"{name}: {o['verdict']} ({o['minutes']:.1f} min)" for name, o in outcomes.items()]
+    paths = [folder / part.name / "part.json" for part in PARTS]
+    outcomes = [json.loads(path.read_text()) for path in paths if path.is_file()]
+    return [f"{o['name']}: {o['verdict']} ({o['minutes']:.1f} min)" for o in outcomes]
 
 
 def _facts(folder: Path) -> list[str]:
@@ -63,7 +44,7 @@ def _facts(folder: Path) -> list[str]:
     if not path.is_file():
         return []
     found = json.loads(path.read_text())
-    return ["", ", ".join(f"{name} {found[name]}" for name in FACTS if name in found)]
+    return [", ".join(f"{name} {found[name]}" for name in FACTS if name in found)]
 
 
 def _ceilings(found: Iterable[Figure]) -> list[str]:
@@ -72,23 +53,19 @@ def _ceilings(found: Iterable[Figure]) -> list[str]:
         if f.part == "ceilings":
             what = f.what.replace(" product", "")
             lines.setdefault(f.shape, []).append(f"{what} {_value(f)}")
-    return ["", *(f"{shape or 'launches'}: {', '.join(v)}" for shape, v in lines.items())] * bool(
-        lines
-    )
+    return [f"{shape or 'launches'}: {', '.join(v)}" for shape, v in lines.items()]
 
 
 def _first_calls(found: Iterable[Figure]) -> list[str]:
-    kept = [
+    return [
         f"{f.what} {f.shape}: {_value(f)}"
         for f in found
         if f.shape == "all kernels" or f.what.startswith("first call")
     ]
-    return ["", *kept] * bool(kept)
 
 
 def _memory(found: Iterable[Figure]) -> list[str]:
-    kept = [f for f in found if f.part == "memory"]
-    return ["", *(f"memory: {f.what} {f.shape}: {_value(f)}" for f in kept)] * bool(kept)
+    return [f"memory: {f.what} {f.shape}: {_value(f)}" for f in found if f.part == "memory"]
 
 
 def _stages(found: Iterable[Figure]) -> list[str]:
@@ -103,7 +80,7 @@ def _stages(found: Iterable[Figure]) -> list[str]:
                 lines.append(
                     f"{body} {shape}: call {call:.3g}, kernels {whole:.3g} ms = {', '.join(each)}"
                 )
-    return ["", *lines] * bool(lines)
+    return lines
 
 
 def _tiles(found: Iterable[Figure]) -> list[str]:
@@ -112,7 +89,7 @@ def _tiles(found: Iterable[Figure]) -> list[str]:
         if f.part == "tiles":
             body, at = f.what.removesuffix(": scan").split(", tile ")
             lines.setdefault(f"scan of {body} {f.shape}", []).append(f"tile {at} {_value(f)}")
-    return ["", *(f"{name}: {', '.join(each)}" for name, each in lines.items())] * bool(lines)
+    return [f"{name}: {', '.join(each)}" for name, each in lines.items()]
 
 
 def _bars(folder: Path) -> list[str]:
@@ -133,7 +110,7 @@ def _bars(folder: Path) -> list[str]:
         )
         each = [f"{name} {_short(line)}" for name, line in both if line]
         lines.append(f"{shape}: {'; '.join(each)}; {fastest}")
-    return ["", *lines] * bool(lines)
+    return lines
 
 
 def _short(line: Faster) -> str:

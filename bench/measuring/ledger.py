@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 
@@ -66,6 +66,9 @@ class Measured(Protocol):
     def device(self) -> str: ...
 
 
+Kind = TypeVar("Kind", bound=Measured)
+
+
 def append(rows: Sequence[Measured], folder: Path = RESULTS, kind: str = "") -> Path:
     """Add rows of one type to the file of their device and kind.
 
@@ -93,14 +96,14 @@ def _header(path: Path) -> list[str]:
         return next(csv.reader(file), [])
 
 
-def read(path: Path) -> list[Row]:
-    """The rows of the benchmark's own kind, with the digits that were written.
+def read(path: Path, kind: type[Kind] = Row) -> list[Kind]:
+    """The rows of a file, with the digits that were written.
 
     Columns that rows no longer have are passed over.
     """
     with path.open(newline="") as file:
         return [
-            Row(**{f.name: _value(f.type, line[f.name]) for f in fields(Row)})
+            kind(**{f.name: _value(f.type, line[f.name]) for f in fields(kind)})
             for line in csv.DictReader(file)
         ]
 
@@ -156,6 +159,16 @@ def version_of(*distributions: str) -> str:
         except PackageNotFoundError:
             continue
     return "unknown"
+
+
+def origin(device: torch.device) -> dict[str, Any]:
+    """What every row says of where it comes from."""
+    return {
+        "device": device_name(device),
+        "torch": torch.__version__,
+        "commit": commit(),
+        "date": now(),
+    }
 
 
 @cache

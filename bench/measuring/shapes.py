@@ -86,21 +86,6 @@ CPU = (
     Shape(64, 131072, 512, dtype="bfloat16"),
 )
 
-# Ten shapes that other projects publish numbers for, or that people ask about: classification
-# against a training set, clustering, patch banks, one query against millions.
-GPU_PUBLISHED = (
-    Shape(16384, 100_000, 128),
-    Shape(1024, 1_000_000, 768),
-    Shape(64, 1_000_000, 768, k=128),
-    Shape(1, 10_000_000, 128),
-    Shape(8192, 65536, 256, k=16),
-    Shape(65536, 1000, 512, k=5),
-    Shape(10_000, 1_000_000, 128, k=100),
-    Shape(100_000, 100_000, 128),
-    Shape(100_352, 20_000, 1536, k=1),
-    Shape(50_000, 1_280_000, 768, k=200),
-)
-
 # One axis at a time around 1,024 x 262,144 x 512; then metrics and dtypes of two published shapes.
 GPU_SETS = {
     "small": (
@@ -130,7 +115,20 @@ GPU_SETS = {
         ),
         Shape(1024, 1_000_000, 768, dtype="float16"),
     ),
-    "large": GPU_PUBLISHED,
+    # Ten shapes that other projects publish numbers for, or that people ask about: classification
+    # against a training set, clustering, patch banks, one query against millions.
+    "large": (
+        Shape(16384, 100_000, 128),
+        Shape(1024, 1_000_000, 768),
+        Shape(64, 1_000_000, 768, k=128),
+        Shape(1, 10_000_000, 128),
+        Shape(8192, 65536, 256, k=16),
+        Shape(65536, 1000, 512, k=5),
+        Shape(10_000, 1_000_000, 128, k=100),
+        Shape(100_000, 100_000, 128),
+        Shape(100_352, 20_000, 1536, k=1),
+        Shape(50_000, 1_280_000, 768, k=200),
+    ),
 }
 
 GPU = tuple(shape for shapes in GPU_SETS.values() for shape in shapes)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median, quantiles
+from typing import Any
 
 import torch
 
@@ -72,6 +73,15 @@ def interleave(
         gc.enable()
     timings = {name: summarise(samples[name]) for name in clocks if name not in failures}
     return timings, failures
+
+
+def quartiles_of(side: str, timing: Timing | None) -> dict[str, Any]:
+    """The cells of a row that has several timings."""
+    return {
+        f"{side}_ms": timing and timing.median_ms,
+        f"{side}_p25": timing and timing.p25,
+        f"{side}_p75": timing and timing.p75,
+    }
 
 
 def summarise(seconds: list[float]) -> Timing:

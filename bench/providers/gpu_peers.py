@@ -16,7 +16,7 @@ from torch import Tensor
 from measuring.shapes import Shape
 
 from .provider import Provider, Search, Unsupported, require_room, unit_if_cosine
-from .torch_peers import matmul_topk, matmul_topk_chunked, normalised_before
+from .torch_peers import float32_precision, matmul_topk, matmul_topk_chunked, normalised_before
 
 
 def _torch(prototypes: Tensor, shape: Shape) -> Search:
@@ -33,12 +33,8 @@ def _tf32(prototypes: Tensor, shape: Shape) -> Search:
     search = _best_of_torch(prototypes, shape)
 
     def run(queries: Tensor) -> tuple[Tensor, Tensor]:
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high")
-        try:
+        with float32_precision("high"):
             return search(queries)
-        finally:
-            torch.set_float32_matmul_precision(before)
 
     return run
 
@@ -130,6 +126,10 @@ def _certex(prototypes: Tensor, shape: Shape) -> Search:
 
 
 def _jax(prototypes: Tensor, shape: Shape) -> Search:
+    if not any(find_spec(name) for name in ("jax_cuda12_plugin", "jax_cuda13_plugin")):
+        raise Unsupported("this jax has no CUDA plugin")
+    # else jax takes three quarters of the memory from everyone measured beside it
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
     import jax.numpy as jnp
 
@@ -151,26 +151,10 @@ def _jax(prototypes: Tensor, shape: Shape) -> Search:
     return run
 
 
-def _jax_has_gpu() -> bool:
-    return any(find_spec(name) for name in ("jax_cuda12_plugin", "jax_cuda13_plugin"))
-
-
-def _jax_on_gpu(prototypes: Tensor, shape: Shape) -> Search:
-    if not _jax_has_gpu():
-        raise Unsupported("this jax has no CUDA plugin")
-    # else jax takes three quarters of the memory from everyone measured beside it
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    return _jax(prototypes, shape)
-
-
 _FAISS = (
-    "faiss-gpu-cu13-cuvs",
-    "faiss-gpu-cu12-cuvs",
-    "faiss-gpu-cu12",
-    "faiss-gpu-cuvs",
-    "faiss-gpu",
+    "faiss-gpu-cu13-cuvs", "faiss-gpu-cu12-cuvs", "faiss-gpu-cu12", "faiss-gpu-cuvs", "faiss-gpu",
     "faiss",
-)
+)  # fmt: skip
 _CUVS = ("cuvs-cu13", "cuvs-cu12", "cuvs")
 GPU_PEERS = (
     Provider("torch matmul+topk, TF32", _tf32, devices=("cuda",)),
@@ -179,5 +163,5 @@ GPU_PEERS = (
     Provider("faiss knn_gpu", _faiss_gpu, "faiss", _FAISS, ("cuda",), False),
     Provider("cuVS brute_force", _cuvs, "cuvs", _CUVS, ("cuda",), False),
     Provider("certex Index", _certex, "certex", ("certex",), ("cuda",), False),
-    Provider("jax matmul+top_k", _jax_on_gpu, "jax", ("jax",), ("cuda",), False),
+    Provider("jax matmul+top_k", _jax, "jax", ("jax",), ("cuda",), False),
 )

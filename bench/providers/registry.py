@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-from .cpu_limits import CPU_LIMITS
 from .cpu_peers import CPU_PEERS
-from .gpu_limits import GPU_LIMITS
 from .gpu_peers import GPU_PEERS
+from .limits import CPU_LIMITS, GPU_LIMITS
 from .ours import OURS
 from .provider import Provider
 from .torch_peers import TORCH_PEERS

@@ -1,6 +1,7 @@
 """Searches of torch alone, as users write them, on any device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -66,6 +67,17 @@ def _scores(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
         return queries @ prototypes.T
     squares = prototypes.square().sum(1)
     return torch.addmm(-squares, queries, prototypes.T, alpha=2) - queries.square().sum(1)[:, None]
+
+
+@contextmanager
+def float32_precision(precision: str) -> Iterator[None]:
+    """Of products: "high" is TF32, "highest" fp32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _broadcast_sort(prototypes: Tensor, shape: Shape) -> Search:

@@ -132,10 +132,7 @@ def measure_here(path: Path) -> int:
         search_ms=search_ms,
         agreement=(found.indices == planted["indices"]).double().mean().item(),
         held=verdict(peak.private_mib, bank.nbytes / MIB),
-        device=ledger.device_name(torch.device("cpu")),
-        torch=torch.__version__,
-        commit=ledger.commit(),
-        date=ledger.now(),
+        **ledger.origin(torch.device("cpu")),
     )
     print(json.dumps(asdict(build)))
     return 0

@@ -11,7 +11,7 @@ from measuring.ledger import Row, by_shape
 from measuring.ratios import ratio
 from measuring.shapes import Shape
 from measuring.table import is_nearly_right, is_peer, markdown, median, short
-from providers.cpu_limits import CHUNK_BY_CHUNK, ONE_CALL
+from providers.limits import CHUNK_BY_CHUNK, ONE_CALL
 from providers.ours import BANK
 
 
@@ -31,17 +31,9 @@ BARS = (
     Bar(Shape(1024, 131072, 512, k=100), 1.3, 2.5),
 )
 HEAD = (
-    "shape",
-    "ms (agreement)",
-    "best peer",
-    "times faster",
-    "bar",
-    "",
-    "products, one call",
-    "chunk by chunk",
-    "bar",
-    "",
-)
+    "shape", "ms (agreement)", "best peer", "times faster", "bar", "",
+    "products, one call", "chunk by chunk", "bar", "",
+)  # fmt: skip
 
 
 def report(rows: Iterable[Row]) -> str:

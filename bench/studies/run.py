@@ -3,7 +3,7 @@
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import torch
@@ -55,8 +55,7 @@ class Bench:
         rows = [self._row(entry, shape, limit, len(right.checked)) for entry in entries]
         del entries, queries, prototypes
         gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
         return rows
 
     def _gated(
@@ -114,12 +113,7 @@ class Bench:
         return Row(
             provider=entry.provider.name,
             version=version_of(*entry.provider.distributions),
-            Q=shape.Q,
-            M=shape.M,
-            C=shape.C,
-            k=shape.k,
-            metric=shape.metric,
-            dtype=shape.dtype,
+            **asdict(shape),
             median_ms=timing and timing.median_ms,
             p25=timing and timing.p25,
             p75=timing and timing.p75,
@@ -129,11 +123,8 @@ class Bench:
             checked=checked,
             limit_ms=limit,
             over_limit=timing and timing.median_ms / limit,
-            device=ledger.device_name(self.device),
-            torch=torch.__version__,
+            **ledger.origin(self.device),
             triton=version_of("triton"),
-            commit=ledger.commit(),
-            date=ledger.now(),
             status=entry.status,
         )
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
 
 import torch
 
@@ -20,7 +19,7 @@ from measuring.links import ROOT, link
 from measuring.ratios import ratio
 from measuring.shapes import Shape
 from measuring.table import line, markdown, number
-from measuring.timing import Timing, interleave
+from measuring.timing import Timing, interleave, quartiles_of
 from providers.ours import OURS
 
 from .commit_process import CommitProcess
@@ -68,13 +67,6 @@ class Comparison:
         )
 
 
-class Searching(Protocol):
-    """What is asked of a process."""
-
-    def prepare(self, shape: Shape, search: str) -> tuple[float, str]: ...
-    def seconds(self, calls: int) -> float: ...
-
-
 @dataclass(frozen=True)
 class Asked:
     """What is measured, and how long."""
@@ -116,7 +108,9 @@ def _git(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True)
 
 
-def compare_all(commit: str, base: Searching, here: Searching, asked: Asked) -> list[Comparison]:
+def compare_all(
+    commit: str, base: CommitProcess, here: CommitProcess, asked: Asked
+) -> list[Comparison]:
     """A line of the table for each shape and search, printed as soon as it is known."""
     names = [p.name for p in OURS if any(part in p.name for part in asked.searches or ("",))]
     print(f"base: {commit}, here: {ledger.commit()}; {ledger.device_name(asked.device)}\n")
@@ -130,7 +124,7 @@ def compare_all(commit: str, base: Searching, here: Searching, asked: Asked) -> 
 
 
 def compare(
-    shape: Shape, search: str, commit: str, base: Searching, here: Searching, asked: Asked
+    shape: Shape, search: str, commit: str, base: CommitProcess, here: CommitProcess, asked: Asked
 ) -> Comparison:
     """Prepare in both, compare what they find, then time them in turns."""
     timings: dict[str, Timing] = {}
@@ -149,8 +143,8 @@ def compare(
     return Comparison(
         search=search,
         shape=str(shape),
-        **_quartiles("base", timings.get("base")),
-        **_quartiles("here", timings.get("here")),
+        **quartiles_of("base", timings.get("base")),
+        **quartiles_of("here", timings.get("here")),
         times_faster=times and times.median,
         times_low=times and times.low,
         times_high=times and times.high,
@@ -163,11 +157,3 @@ def compare(
         here=ledger.commit(),
         date=ledger.now(),
     )
-
-
-def _quartiles(side: str, timing: Timing | None) -> dict[str, float | None]:
-    return {
-        f"{side}_ms": timing and timing.median_ms,
-        f"{side}_p25": timing and timing.p25,
-        f"{side}_p75": timing and timing.p75,
-    }

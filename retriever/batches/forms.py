@@ -17,23 +17,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from . import parts
 from .collate import collate
-from .parts import (
-    are_alike_stacks,
-    are_images,
-    as_list,
-    has_length,
-    is_image,
-    is_list_of_images,
-    is_of_one,
-    is_path,
-    is_sequence,
-    is_stack,
-    may_be_stack,
-    ndim_of,
-    require_channels_first,
-    shown,
-)
 
 INPUT_KEYS = ("inputs", "image", "images", "img", "imgs", "pixel_values")
 SAMPLE_KEYS = ("data_samples", "sample_idx")
@@ -81,14 +66,11 @@ def as_images(inputs: Any) -> Tensor | list[Any]:
     if isinstance(inputs, Tensor):
         return inputs
     if isinstance(inputs, (list, tuple)):
-        return _stacked_vectors(inputs) if _are_vectors(inputs) else list(inputs)
+        are_vectors = all(isinstance(x, Tensor) and x.ndim == 1 for x in inputs)
+        return _stacked_vectors(inputs) if inputs and are_vectors else list(inputs)
     if isinstance(inputs, np.ndarray) and inputs.ndim == 4:
         return list(inputs)
     return [inputs]
-
-
-def _are_vectors(inputs: Sequence[Any]) -> bool:
-    return len(inputs) > 0 and all(isinstance(x, Tensor) and x.ndim == 1 for x in inputs)
 
 
 def _stacked_vectors(vectors: Sequence[Tensor]) -> Tensor:
@@ -116,7 +98,7 @@ def read_batch(data: Any, name: str = "data", columns: bool | None = None) -> Ba
         TypeError, ValueError: as ``as_batch``.
     """
     batch = _read(data, name, columns)
-    require_channels_first(batch.inputs, name)
+    parts.require_channels_first(batch.inputs, name)
     return batch
 
 
@@ -126,11 +108,11 @@ def _read(data: Any, name: str, columns: bool | None) -> Batch:
         return _from_fields(fields, name, bool(columns))
     if isinstance(data, (list, tuple)):
         return _from_columns(data, name) if columns else _from_sequence(data, name, columns)
-    if is_stack(data) or (columns and ndim_of(data)):
+    if parts.is_stack(data) or (columns and parts.ndim_of(data)):
         return Batch(_stack(data, name), None, None)
-    if is_image(data) and ndim_of(data) != 1:
+    if parts.is_image(data) and parts.ndim_of(data) != 1:
         return Batch([data], None, None)
-    raise TypeError(f"{name} must be {FORMS}; got {shown(data)}")
+    raise TypeError(f"{name} must be {FORMS}; got {parts.shown(data)}")
 
 
 def _fields(data: Any) -> dict[Any, Any] | None:
@@ -152,65 +134,65 @@ def _inputs_of(fields: Mapping[Any, Any], name: str) -> Any:
         )
     inputs = fields[keys[0]]
     if inputs is None or isinstance(inputs, (int, float)):
-        raise TypeError(f"{name}[{keys[0]!r}] must hold images; got {shown(inputs)}")
+        raise TypeError(f"{name}[{keys[0]!r}] must hold images; got {parts.shown(inputs)}")
     return inputs
 
 
 def _from_fields(fields: Mapping[Any, Any], name: str, columns: bool) -> Batch:
     inputs, beside = _inputs_of(fields, name), [fields.get(key) for key in SAMPLE_KEYS]
-    if not columns and is_image(inputs):
-        if any(may_be_stack(inputs, value) for value in beside):
-            got = ", ".join(f"{key!r}: {shown(value)}" for key, value in fields.items())
+    if not columns and parts.is_image(inputs):
+        if any(parts.may_be_stack(inputs, value) for value in beside):
+            got = ", ".join(f"{key!r}: {parts.shown(value)}" for key, value in fields.items())
             raise ValueError(f"{name} must be {FORMS}; got {{{got}}}: {_LACKS}")
         return Batch([inputs], *map(_one_each, beside))
-    return Batch(_stack(inputs, name) if columns else as_list(inputs), *beside)
+    return Batch(_stack(inputs, name) if columns else parts.as_list(inputs), *beside)
 
 
 def _from_columns(data: Sequence[Any], name: str) -> Batch:
-    if data and is_path(data[0]):
+    if data and parts.is_path(data[0]):
         return Batch(list(data), None, None)
-    if not data or not is_sequence(data[0]):
-        raise TypeError(f"{name} must be {FORMS}; got {shown(data)}")
+    if not data or not parts.is_sequence(data[0]):
+        raise TypeError(f"{name} must be {FORMS}; got {parts.shown(data)}")
     return Batch(_stack(data[0], name), data[1] if len(data) > 1 else None, None)
 
 
 def _from_sequence(data: Sequence[Any], name: str, columns: bool | None) -> Batch:
-    refused = f"{name} must be {FORMS}; got {shown(data)}"
+    refused = f"{name} must be {FORMS}; got {parts.shown(data)}"
     if not data:
         raise ValueError(refused)
     rows = [fields for fields in map(_fields, data) if fields is not None]
     if len(rows) == len(data):
         return _from_rows(rows, name)
-    if are_images(data):
+    if parts.are_images(data):
         return Batch(list(data), None, None)
     readings = list(_readings(data))
     if columns is None and type(data) is tuple and all(type(part) is list for part in data):
         readings = readings[:1]
-    if len(readings) > 1 or are_alike_stacks(data):
+    if len(readings) > 1 or parts.are_alike_stacks(data):
         raise ValueError(f"{refused}: are these images, or samples one after another?")
     if readings:
         return readings[0]
     first, others = data[0], data[1:]
-    if any(may_be_stack(first, value) for value in others):
+    if any(parts.may_be_stack(first, value) for value in others):
         raise ValueError(f"{refused}: {_LACKS}")
-    if others and all(is_of_one(first, value) for value in others):
-        return Batch(as_list([first]), _one_each(others[0]), None)
+    if others and all(parts.is_of_one(first, value) for value in others):
+        return Batch(parts.as_list([first]), _one_each(others[0]), None)
     raise TypeError(refused)
 
 
 def _readings(data: Sequence[Any]) -> Iterator[Batch]:
     """As columns, then as pairs."""
     first = data[0]
-    many = is_stack(first) or is_list_of_images(first)
-    if many and all(has_length(column, len(first)) for column in data[1:]):
-        yield Batch(as_list(first), data[1] if len(data) > 1 else None, None)
+    many = parts.is_stack(first) or parts.is_list_of_images(first)
+    if many and all(parts.has_length(column, len(first)) for column in data[1:]):
+        yield Batch(parts.as_list(first), data[1] if len(data) > 1 else None, None)
         if len(data) == len(first) == 1:  # there is no difference
             return
     if all(isinstance(item, (list, tuple)) and len(item) == len(first) > 0 for item in data):
         images = [item[0] for item in data]
-        if is_list_of_images(images):
+        if parts.is_list_of_images(images):
             samples = [item[1] for item in data] if len(first) > 1 else None
-            yield Batch(as_list(images), samples, None)
+            yield Batch(parts.as_list(images), samples, None)
 
 
 def _from_rows(rows: list[dict[Any, Any]], name: str) -> Batch:
@@ -220,11 +202,11 @@ def _from_rows(rows: list[dict[Any, Any]], name: str) -> Batch:
         image = _inputs_of(row, f"{name}: each item")
         if isinstance(image, (list, tuple)) and len(image) == 1:
             image = image[0]
-        if not is_image(image) and ndim_of(image) != 2:
-            raise ValueError(f"{name}: each item must hold one image; got {shown(image)}")
+        if not parts.is_image(image) and parts.ndim_of(image) != 2:
+            raise ValueError(f"{name}: each item must hold one image; got {parts.shown(image)}")
         images.append(image)
     samples, indices = ([row.get(key) for row in rows] for key in SAMPLE_KEYS)
-    return Batch(as_list(images), _unless_absent(samples), _unless_absent(indices))
+    return Batch(parts.as_list(images), _unless_absent(samples), _unless_absent(indices))
 
 
 def _unless_absent(column: list[Any]) -> list[Any] | None:
@@ -233,13 +215,13 @@ def _unless_absent(column: list[Any]) -> list[Any] | None:
 
 def _one_each(value: Any) -> Any:
     """What belongs to one image, as a sequence of one."""
-    return value if value is None or (is_sequence(value) and len(value) == 1) else [value]
+    return value if value is None or (parts.is_sequence(value) and len(value) == 1) else [value]
 
 
 def _stack(inputs: Any, name: str) -> Any:
     """Inputs that are a column. Greys (N, H, W) become a list, lest they be taken for one image."""
     if isinstance(inputs, (Tensor, np.ndarray)):
         if inputs.ndim < 2:
-            raise ValueError(f"{name} must be {FORMS}; got numbers, {shown(inputs)}")
-        return as_list(list(inputs)) if inputs.ndim == 3 else inputs
-    return as_list(inputs)
+            raise ValueError(f"{name} must be {FORMS}; got numbers, {parts.shown(inputs)}")
+        return parts.as_list(list(inputs)) if inputs.ndim == 3 else inputs
+    return parts.as_list(inputs)

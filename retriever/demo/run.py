@@ -18,6 +18,7 @@ from ..image_to_image import ImageToImageRetriever
 from ..images.read import UnreadableImage
 from ..model.encoders import EFFICIENTNET_LITE0_PREPROCESS, EncoderSpec, build_encoder
 from ..names import print_line, printable, quoted
+from . import trial
 from .compare import Comparison
 from .distort import DESCRIPTION
 from .options import (
@@ -31,15 +32,6 @@ from .options import (
 )
 from .page import Finding, Page, write_page
 from .table import align, comparison_cells, share
-from .trial import (
-    BATCH,
-    Recall,
-    compare_searches,
-    draw_queries,
-    faster_threads,
-    measure_recall,
-    search,
-)
 
 SHOWN_QUERIES = 40  # on the page, which would grow to many megabytes with all of them
 WIDTH = 88  # of the terminal's text
@@ -82,7 +74,7 @@ def _run(options: Options, image_encoder: EncoderSpec, show: Show) -> list[Findi
     facts = [("gallery", f"{counted(len(views), 'image')}: {describe_views(views)}")]
     _show_fact(facts[-1], show)
     retriever = _retriever(encoder, gallery, options.topk)
-    torch.set_num_threads(options.threads or faster_threads(retriever, gallery))
+    torch.set_num_threads(options.threads or trial.faster_threads(retriever, gallery))
     facts.append(("encoder", _encode(retriever, _name(image_encoder), options.image_size)))
     _show_fact(facts[-1], show)
     if query is not None:
@@ -136,7 +128,7 @@ def _show_fact(fact: tuple[str, str], show: Show) -> None:
 def _retriever(encoder: nn.Module, gallery: Gallery, topk: int) -> ImageToImageRetriever:
     retriever = ImageToImageRetriever(
         image_encoder=encoder,
-        prototype=DataLoader(gallery, batch_size=BATCH, collate_fn=collate),
+        prototype=DataLoader(gallery, batch_size=trial.BATCH, collate_fn=collate),
         data_preprocessor=EFFICIENTNET_LITE0_PREPROCESS,
         topk=topk,
         channels_last=True,
@@ -188,17 +180,17 @@ def _demonstrate(
     show: Show,
 ) -> tuple[list[Finding], Page]:
     """Queries with known sources, what came back, and the ways to search beside each other."""
-    queries = draw_queries(gallery, options.queries, options.seed)
+    queries = trial.draw_queries(gallery, options.queries, options.seed)
     facts.append(("queries", f"{len(queries):,} of these images, each {DESCRIPTION}"))
     _show_fact(facts[-1], show)
-    findings = list(search(retriever, gallery, queries))
-    recalls = measure_recall(findings, gallery)
+    findings = list(trial.search(retriever, gallery, queries))
+    recalls = trial.measure_recall(findings, gallery)
     header = ("found", "at rank 1", f"in the best {len(findings[0].rows)}", "by lot at rank 1")
     rows = [(r.what, share(r.first), share(r.any), share(r.chance)) for r in recalls]
     show("\n" + align([header, *rows]))
     show(fill(CEILING, WIDTH, initial_indent="  ", subsequent_indent="  "))
     comparisons = []
-    for comparison in compare_searches(
+    for comparison in trial.compare_searches(
         retriever, gallery, findings, options.enlarged, options.seed
     ):
         comparisons.append(comparison)
@@ -221,7 +213,7 @@ def _method(comparisons: Sequence[Comparison]) -> str:
 
 def _page(
     facts: list[tuple[str, str]],
-    recalls: Sequence[Recall],
+    recalls: Sequence[trial.Recall],
     comparisons: Sequence[Comparison],
     notes: list[str],
     count: int,

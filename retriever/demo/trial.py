@@ -92,10 +92,7 @@ def measure_recall(findings: Sequence[Finding], gallery: Gallery) -> list[Recall
 
 
 def _recall(
-    what: str,
-    findings: Sequence[Finding],
-    gallery: Gallery,
-    accept: Callable[[View, View], bool],
+    what: str, findings: Sequence[Finding], gallery: Gallery, accept: Callable[[View, View], bool]
 ) -> Recall:
     first = among = chance = 0.0
     for finding in findings:

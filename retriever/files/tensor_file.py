@@ -89,6 +89,5 @@ def _read_safetensors(path: Path, argument: str) -> dict[str, Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    return (
-        f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
-    )
+    line = str(error).strip().splitlines()[0][:200] if str(error) else ""
+    return f"{type(error).__name__}: {line}"

@@ -18,16 +18,8 @@ from tqdm import tqdm
 from ..batches.forms import Batch, gives_columns, read_batch
 from ..model.features import require_row_each
 from ..processes import gather_ragged, rank, world_size
-from .numbering import (
-    Part,
-    Rows,
-    arrange,
-    indices_of,
-    number,
-    require_all_taken,
-    require_complete,
-    warn_of_dropped,
-)
+from . import numbering
+from .numbering import Part, Rows
 from .shared_work import require_shared_work
 from .watched import WatchedLoader, name_samples
 
@@ -59,13 +51,13 @@ def encode_loader(loader: DataLoader, encode: Encode, progress: bool) -> tuple[T
         dropped = f": its collate_fn dropped all of {lost}" if lost else ""
         raise ValueError(f"prototype: the DataLoader gave no samples{dropped}")
     length = source.length
-    features, ids = arrange(rows, length)
+    features, ids = numbering.arrange(rows, length)
     if asked is not None and length is not None:
-        require_complete(len(asked.intersection(range(length))), length, source)
+        numbering.require_complete(len(asked.intersection(range(length))), length, source)
     elif rows.kind == "turn" and length is not None and source.is_batched and not source.is_stream:
-        require_complete(len(ids), length, source)
+        numbering.require_complete(len(ids), length, source)
     if rows.kind == "sample_idx" and rank() == 0:
-        warn_of_dropped(ids, length, lost)
+        numbering.warn_of_dropped(ids, length, lost)
     return features, ids
 
 
@@ -74,8 +66,7 @@ def _together(
 ) -> tuple[Rows | None, int, set[int] | None]:
     """The rows of all processes, how many items they lack, and the positions asked for, if known.
 
-    Raises:
-        ValueError: in every process, whatever was wrong in one of them.
+    Whatever was wrong in one process is raised in every one.
     """
     if world_size() == 1:
         rows, lost = _encode_batches(source, encode, progress)
@@ -112,16 +103,16 @@ def _encode_batches(
     for data, positions, items, worker in tqdm(source, "encoding prototypes", **bar):
         batch = _read(data, columns)
         count = _count(batch)
-        part = Part(count, indices_of(batch, count), positions, items, worker)
+        part = Part(count, numbering.indices_of(batch, count), positions, items, worker)
         parts.append(part)
         if count:
-            require_all_taken(part)
+            numbering.require_all_taken(part)
             features.append(_encoded(batch, part, encode))
             _require_width(features)
     lost = sum(part.items - part.rows for part in parts if part.items)
     if not features:
         return None, lost
-    rows = number(torch.cat(features), parts, source)
+    rows = numbering.number(torch.cat(features), parts, source)
     if rows.kind == "turn" and source.is_stream:
         require_shared_work(rows.features, parts, source.length)
     return rows, lost
@@ -135,10 +126,6 @@ def _read(data: Any, columns: bool) -> Batch:
 
 
 def _count(batch: Batch) -> int:
-    """
-    Raises:
-        TypeError: inputs of a kind that does not tell how many they are.
-    """
     inputs = batch.inputs
     if isinstance(inputs, Mapping) and inputs:
         inputs = next(iter(inputs.values()))
@@ -151,10 +138,6 @@ def _count(batch: Batch) -> int:
 
 
 def _encoded(batch: Batch, part: Part, encode: Encode) -> Tensor:
-    """
-    Raises:
-        ValueError: not one row for each input.
-    """
     try:
         features = encode({"inputs": batch.inputs, "data_samples": batch.data_samples})
     except Exception as error:
@@ -187,9 +170,4 @@ def _gather(rows: Rows | None, shapes: list[Any]) -> Rows | None:
     if rows is None:
         none = torch.empty(0, dtype=torch.int64)
         rows = Rows(torch.empty(0, channels), none, none, kind)
-    return Rows(
-        gather_ragged(rows.features, counts),
-        gather_ragged(rows.ids, counts),
-        gather_ragged(rows.positions, counts),
-        kind,
-    )
+    return Rows(*(gather_ragged(part, counts) for part in rows[:3]), kind=kind)

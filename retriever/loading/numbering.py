@@ -119,10 +119,6 @@ def _positions(parts: Sequence[Part]) -> Tensor:
 
 
 def require_all_taken(part: Part) -> None:
-    """
-    Raises:
-        ValueError: a batch without ids has not one input for each of its items.
-    """
     if part.ids is None and part.items not in (None, part.rows):
         what = "drops" if part.rows < part.items else "makes more of"
         raise ValueError(
@@ -181,9 +177,8 @@ def _require_own_ids(rows: Rows, ids: Tensor, order: Tensor) -> None:
     wrong = torch.where(known, places[0] != places[1], ~alike).nonzero()[:, 0]
     if len(wrong):
         at = int(wrong[0])
-        where = ""
-        if known[at]:
-            where = f", at the positions {int(places[0][at])} and {int(places[1][at])}"
+        pair = places[:, at].tolist()
+        where = ", at the positions {} and {}".format(*pair) if known[at] else ""
         raise ValueError(
             "prototype: every sample must have a sample_idx of its own; "
             f"two have {int(ids[later[at]])}{where}"
@@ -197,10 +192,6 @@ def same_rows(one: Tensor, other: Tensor) -> Tensor:
 
 
 def require_complete(got: int, length: int, source: WatchedLoader) -> None:
-    """
-    Raises:
-        ValueError: ``got`` samples are not all of ``length``; the message says where others went.
-    """
     if got != length:
         raise ValueError(
             f"prototype: the DataLoader gave {got} distinct samples for the {length} samples of "

@@ -44,7 +44,7 @@ class WatchedLoader:
         self._recorder: _Recorder | None = None
         self._twin: DataLoader | None = None
         if type(loader).__iter__ is DataLoader.__iter__:
-            self._twin = self._stream_twin() if self.is_stream else self._recorded_twin()
+            self._twin = self._made_twin()
 
     @property
     def length(self) -> int | None:
@@ -90,10 +90,6 @@ class WatchedLoader:
         )
 
     def __iter__(self) -> Iterator[Watched]:
-        """
-        Raises:
-            ValueError: a stream whose last batch would be left out.
-        """
         batches = iter(self.loader if self._twin is None else self._twin)
         while True:
             try:
@@ -118,16 +114,15 @@ class WatchedLoader:
             )
         return Watched(data, positions, items, worker)
 
-    def _recorded_twin(self) -> DataLoader:
+    def _made_twin(self) -> DataLoader:
         loader = self.loader
+        if self.is_stream:
+            return self._twin_with(batch_size=loader.batch_size)
         batches = loader.batch_sampler if self.is_batched else loader.sampler
         self._recorder = _Recorder(batches, loader.dataset, self.is_batched)
         if self.is_batched:
             return self._twin_with(batch_sampler=self._recorder)
         return self._twin_with(batch_size=None, sampler=self._recorder)
-
-    def _stream_twin(self) -> DataLoader:
-        return self._twin_with(batch_size=self.loader.batch_size)
 
     def _twin_with(self, **options: Any) -> DataLoader:
         loader = self.loader

@@ -8,19 +8,9 @@ import torch
 from torch import Tensor
 
 from ...kernels.contract.arguments import require_choice, require_int
+from . import ranking
 from .knn import Weights, class_ranks, knn_predict
 from .labels import Labels
-from .ranking import (
-    AP_DIVISORS,
-    AP_MODES,
-    TOO_FEW_RANKS,
-    average_precision_at_k,
-    hit_rate_at_k,
-    precision_at_k,
-    r_precision,
-    recall_at_k,
-    reciprocal_rank,
-)
 from .relevant import Relevance
 from .sums import MetricSums
 
@@ -62,8 +52,8 @@ class RetrievalMetrics(MetricSums):
         if not isinstance(ks, Sequence) or len(ks) == 0:
             raise TypeError(f"ks must be a sequence of at least one int; got {ks!r}")
         self.ks = tuple(sorted({require_int("ks", k, least=1) for k in ks}))
-        require_choice("ap_mode", ap_mode, AP_MODES)
-        require_choice("ap_divisor", ap_divisor, AP_DIVISORS)
+        require_choice("ap_mode", ap_mode, ranking.AP_MODES)
+        require_choice("ap_divisor", ap_divisor, ranking.AP_DIVISORS)
         require_choice("r_precision", r_precision, R_PRECISIONS)
         require_choice("empty", empty, EMPTY)
         self.ap_mode, self.ap_divisor, self.adaptive_k = ap_mode, ap_divisor, adaptive_k
@@ -84,15 +74,15 @@ class RetrievalMetrics(MetricSums):
         there = retrieved if self.adaptive_k else None
         values = {}
         for k in self.ks:
-            values[f"hit_rate@{k}"] = hit_rate_at_k(relevant, k)
-            values[f"recall@{k}"] = recall_at_k(relevant, total, k)
-            values[f"precision@{k}"] = precision_at_k(relevant, k, there)
-            values[f"mAP@{k}"] = average_precision_at_k(
+            values[f"hit_rate@{k}"] = ranking.hit_rate_at_k(relevant, k)
+            values[f"recall@{k}"] = ranking.recall_at_k(relevant, total, k)
+            values[f"precision@{k}"] = ranking.precision_at_k(relevant, k, there)
+            values[f"mAP@{k}"] = ranking.average_precision_at_k(
                 relevant, total, k, mode=self.ap_mode, divisor=self.ap_divisor
             )
-            values[f"MRR@{k}"] = reciprocal_rank(relevant, k)
+            values[f"MRR@{k}"] = ranking.reciprocal_rank(relevant, k)
         if self.r_precision != "off":
-            values["R_precision"] = r_precision(relevant, total, truncate=True)
+            values["R_precision"] = ranking.r_precision(relevant, total, truncate=True)
         values["queries"] = torch.ones_like(total)
         values["empty"] = total == 0
         values["short"] = total > relevant.shape[1]
@@ -117,7 +107,7 @@ class RetrievalMetrics(MetricSums):
                 f"got {sums['empty']:.0f} that have none"
             )
         if self.r_precision == "exact" and sums["short"]:
-            raise ValueError(TOO_FEW_RANKS.format(f"{sums['short']:.0f}"))
+            raise ValueError(ranking.TOO_FEW_RANKS.format(f"{sums['short']:.0f}"))
         extra = sums["empty"] if self.empty == "pos" else 0
         count = sums["queries"] - (sums["empty"] if self.empty == "skip" else 0)
         return {name: (sums[name] + extra) / count if count else nan for name in self._reported}

@@ -20,12 +20,7 @@ from ..model.features import last_features, require_features
 from ..prototypes import PrototypeSource
 from ..settings import RetrieverSettings
 from ..similarity import Similarity, match, require_similarity
-from .parts import (
-    build_encoder,
-    build_head,
-    initialisation_config,
-    preprocessor_config,
-)
+from .parts import build_encoder, build_head, initialisation_config, preprocessor_config
 from .prototypes import obtain_prototypes, require_prototype
 
 MODELS = Registry("model", parent=ROOT, scope="flashmatch")
@@ -106,33 +101,12 @@ class ImageToImageRetriever(RetrieverSettings, BaseRetriever):
         self.register_buffer("_anchor", torch.empty(0), persistent=False)
         self.register_buffer("prototype_vecs", None, persistent=False)
 
-    def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Features ("tensor"), losses ("loss") or samples with predictions ("predict").
-
-        Raises:
-            RuntimeError: another mode.
-        """
-        if mode == "tensor":
-            return self.extract_feat(inputs)
-        if mode == "loss":
-            return self.loss(inputs, data_samples)
-        if mode == "predict":
-            return self.predict(inputs, data_samples)
-        raise RuntimeError(f'Invalid mode "{mode}".')
+    def _refused_mode(self, mode: str) -> Exception:
+        return RuntimeError(f'Invalid mode "{mode}".')  # the original's
 
     def extract_feat(self, inputs: Any) -> Any:
         """The encoder's output, a tuple where it gives one. Differentiable."""
         return self.image_encoder(inputs)
-
-    def loss(self, inputs: Any, data_samples: Any) -> dict[str, Tensor]:
-        """``head.loss`` on the encoder's output.
-
-        Raises:
-            ValueError: the retriever has no head.
-        """
-        if self.head is None:
-            raise ValueError("head must be given for losses; got None")
-        return self.head.loss(self.extract_feat(inputs), data_samples)  # pyright: ignore
 
     def matching(self, inputs: Tensor) -> dict[str, Tensor]:
         """Features (N, C) -> scores against the prototypes, prepared first if need be.

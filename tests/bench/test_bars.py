@@ -6,7 +6,7 @@ from rows import row
 from measuring import shapes
 from measuring.ledger import LIMIT
 from measuring.ratios import ratio
-from providers.cpu_limits import CHUNK_BY_CHUNK, ONE_CALL
+from providers.limits import CHUNK_BY_CHUNK, ONE_CALL
 from providers.ours import BANK, TOPK
 from studies import bars
 

@@ -65,26 +65,28 @@ def test_only_what_ran_on_the_device_is_counted() -> None:
     assert stages.on_device(events) == [("scan_kernel", 1.5)]
 
 
-def test_stages_are_figures(tmp_path: Path) -> None:
+def test_stages_are_figures(monkeypatch, tmp_path: Path) -> None:
     def kernels(call) -> list[tuple[str, float]]:
         call()
         return [("scan_codes_kernel", 2.0), ("repair_kernel", 0.5)]
 
-    assert stages.run(CPU, tmp_path, tiny=True, kernels=kernels) == 0
+    assert stages.kernels_of(lambda: torch.ones(3)) == []  # a CPU is no device
+    monkeypatch.setattr(stages, "kernels_of", kernels)
+    assert stages.run(CPU, tmp_path, tiny=True) == 0
     found = {f.what: f for f in figures.read(tmp_path)}
     assert found["bank: scan"].value == 2.0
     assert found["topk: repair"].value == 0.5
     assert found["bank: kernels"].value == found["int8 product, chunked: kernels"].value == 2.5
     assert found["topk: call"].value > 0
-    assert stages.kernels_of(lambda: torch.ones(3)) == []  # a CPU is no device
     blind = tmp_path / "blind"
-    assert stages.run(CPU, blind, tiny=True, kernels=lambda call: []) == 0
+    monkeypatch.setattr(stages, "kernels_of", lambda call: [])
+    assert stages.run(CPU, blind, tiny=True) == 0
     assert any(f.status == "no kernels were seen" for f in figures.read(blind))
 
 
 def test_every_tile_is_a_figure_and_the_fastest_are_a_table(monkeypatch, tmp_path: Path) -> None:
     pytest.importorskip("triton")
-    from flashmatch.kernels.triton_backend import tuned_tiles
+    from flashmatch.kernels.triton_backend import tile_sweep, tuned_tiles
     from flashmatch.kernels.triton_backend.tile_sweep import Case, Trial
     from flashmatch.kernels.triton_backend.tiles import fp16_tiles
 
@@ -97,7 +99,8 @@ def test_every_tile_is_a_figure_and_the_fastest_are_a_table(monkeypatch, tmp_pat
         yield Case("fp16", 64, 20, (128, 1024), trials[:2])
         yield Case("int8", 64, 20, (128, 1024), trials[1:])
 
-    assert tiles.run(CPU, tmp_path, tiny=True, sweep=sweep) == 1
+    monkeypatch.setattr(tile_sweep, "sweep", sweep)
+    assert tiles.run(CPU, tmp_path, tiny=True) == 1
     found = figures.read(tmp_path)
     assert [f.value for f in found] == [2.0, 1.0, 1.0, None]
     assert found[-1].status == "differs"
@@ -112,7 +115,8 @@ def test_every_tile_is_a_figure_and_the_fastest_are_a_table(monkeypatch, tmp_pat
         raise RuntimeError("no tile at all")
         yield
 
-    assert tiles.run(CPU, tmp_path / "none", tiny=True, sweep=none) == 1
+    monkeypatch.setattr(tile_sweep, "sweep", none)
+    assert tiles.run(CPU, tmp_path / "none", tiny=True) == 1
     assert "no tile at all" in figures.read(tmp_path / "none")[0].status
     assert "scan of the rest : tile any " in table(tmp_path / "none")
 

@@ -13,8 +13,8 @@ from measuring import shapes
 from measuring.ledger import LIMIT
 from measuring.shapes import Shape
 from measuring.table import summary
-from providers import cpu_limits, gpu_limits, gpu_peers
-from providers.cpu_limits import CPU_LIMITS
+from providers import gpu_peers, limits
+from providers.limits import CPU_LIMITS
 from providers.provider import Provider, Unsupported
 from providers.registry import PROVIDERS, select
 from studies.run import Bench, run
@@ -44,11 +44,11 @@ def test_provider_names_are_unique() -> None:
 
 @needs_int8
 def test_cpu_limits_multiply_the_whole_shape(monkeypatch) -> None:
-    monkeypatch.setattr(cpu_limits, "CHUNK", 100)
+    monkeypatch.setattr(limits, "CHUNK", 100)
     shape = shapes.Shape(5, 211, 17)
     queries, prototypes = shapes.make(shape, CPU)
     one_call, chunks = (limit.prepare(prototypes, shape)(queries) for limit in CPU_LIMITS)
-    q, p = cpu_limits._codes(shape)
+    q, p = limits._codes(shape.Q, shape.M, shape.C, CPU)
     assert torch.equal(one_call, (q.long() @ p.long().T).int())
     assert torch.equal(chunks, one_call[:, 200:])  # the last chunk, the shorter one
 
@@ -165,14 +165,14 @@ def _finds_the_right(prepare, shape: Shape) -> None:
 
 @needs_int8
 def test_gpu_limits_multiply_the_whole_shape(monkeypatch) -> None:
-    monkeypatch.setattr(gpu_limits, "BUFFER_BYTES", 4 * 32 * 100)
+    monkeypatch.setattr(limits, "BUFFER_BYTES", 4 * 32 * 100)
     shape = Shape(5, 1001, 17)
-    q, p = gpu_limits._codes(shape, CPU)
+    q, p = limits._codes(*limits._padded_sizes(shape), CPU)
     assert (q.shape, p.shape) == ((32, 32), (1008, 32))  # what cuBLASLt takes
     products = (q.long() @ p.long().T).int()
-    assert torch.equal(gpu_limits.int8_product(shape, CPU)(), products)
-    assert torch.equal(gpu_limits.int8_product_chunked(shape, CPU)(), products[:, 768:])
+    assert torch.equal(limits.int8_product(shape, CPU)(), products)
+    assert torch.equal(limits.int8_product_chunked(shape, CPU)(), products[:, 768:])
     queries, prototypes = shapes.make(shape, CPU)
-    for limit in gpu_limits.GPU_LIMITS:
+    for limit in limits.GPU_LIMITS:
         assert not limit.answers
         assert limit.prepare(prototypes, shape)(queries).shape[1] >= 200

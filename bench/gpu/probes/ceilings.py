@@ -1,6 +1,7 @@
 """What the device can do at most: the vendor's products, a bare copy, the launch of nothing."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -9,7 +10,8 @@ import torch
 from measuring.ledger import described
 from measuring.shapes import Shape
 from measuring.timing import seconds_of
-from providers.gpu_limits import int8_product, int8_product_chunked
+from providers.limits import int8_product, int8_product_chunked
+from providers.torch_peers import float32_precision
 
 from ..figures import figure, write
 
@@ -36,8 +38,7 @@ def run(device: torch.device, folder: Path, tiny: bool = False) -> int:
             found = figure(device, PART, what, shape, None, unit, described(error))
             failed += 1
         write([found], folder)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
     return 1 if failed else 0
 
 
@@ -52,48 +53,35 @@ def _ceilings(side: int, shapes: tuple[Shape, ...], device: torch.device) -> Ite
         label = f"{shape.Q}x{shape.M}x{shape.C}"
         for dtype in ("bfloat16", "float16", "float32", "tf32"):
             if shape is square or dtype in ("bfloat16", "float32"):
-                prepare = _product(shape, dtype, device)
+                prepare = partial(_product, shape, dtype, device)
                 yield f"{dtype} product", label, rate, "TFLOP/s", prepare
-        yield "int8 product", label, rate, "TOP/s", _bound(int8_product, shape, device)
-        chunked = _bound(int8_product_chunked, shape, device)
+        yield "int8 product", label, rate, "TOP/s", partial(int8_product, shape, device)
+        chunked = partial(int8_product_chunked, shape, device)
         yield "int8 product, chunked", label, rate, "TOP/s", chunked
     size = 16 * side * side
-    yield "copy", f"{size >> 20} MiB", lambda s: 2 * size / s / 1e9, "GB/s", _copy(size, device)
+    copy = partial(_copy, size, device)
+    yield "copy", f"{size >> 20} MiB", lambda s: 2 * size / s / 1e9, "GB/s", copy
     for what, prepare in (("launch, torch", _tiny_op), ("launch, empty kernel", _empty_kernel)):
-        yield what, "", lambda s: s * 1e6, "us", _bound(prepare, device)
+        yield what, "", lambda s: s * 1e6, "us", partial(prepare, device)
 
 
-def _bound(prepare: Callable[..., Call], *arguments: object) -> Callable[[], Call]:
-    return lambda: prepare(*arguments)
+def _product(shape: Shape, dtype: str, device: torch.device) -> Call:
+    kind = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
+    a = torch.randn(shape.Q, shape.C, device=device).to(kind)
+    b = torch.randn(shape.M, shape.C, device=device).to(kind)
+    products = a.new_empty(shape.Q, shape.M)
+
+    def multiply() -> None:
+        with float32_precision("high" if dtype == "tf32" else "highest"):
+            torch.mm(a, b.T, out=products)
+
+    return multiply
 
 
-def _product(shape: Shape, dtype: str, device: torch.device) -> Callable[[], Call]:
-    def prepare() -> Call:
-        kind = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
-        a = torch.randn(shape.Q, shape.C, device=device).to(kind)
-        b = torch.randn(shape.M, shape.C, device=device).to(kind)
-        products = a.new_empty(shape.Q, shape.M)
-
-        def multiply() -> None:
-            before = torch.get_float32_matmul_precision()
-            torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
-            try:
-                torch.mm(a, b.T, out=products)
-            finally:
-                torch.set_float32_matmul_precision(before)
-
-        return multiply
-
-    return prepare
-
-
-def _copy(size: int, device: torch.device) -> Callable[[], Call]:
-    def prepare() -> Call:
-        source = torch.zeros(size, dtype=torch.uint8, device=device)
-        target = torch.empty_like(source)
-        return lambda: target.copy_(source)
-
-    return prepare
+def _copy(size: int, device: torch.device) -> Call:
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
 
 
 def _tiny_op(device: torch.device) -> Call:

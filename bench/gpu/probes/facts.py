@@ -22,14 +22,9 @@ PROPERTIES = {
     "threads per SM": "max_threads_per_multi_processor",
 }
 SMI = (
-    "driver_version",
-    "clocks.current.sm",
-    "clocks.max.sm",
-    "clocks.current.memory",
-    "clocks.max.memory",
-    "power.limit",
-    "temperature.gpu",
-)
+    "driver_version", "clocks.current.sm", "clocks.max.sm", "clocks.current.memory",
+    "clocks.max.memory", "power.limit", "temperature.gpu",
+)  # fmt: skip
 
 
 def run(device: torch.device, folder: Path) -> None:

@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from measuring.ledger import described
 from measuring.shapes import Shape, make
 from measuring.timing import seconds_of
-from providers.gpu_limits import int8_product, int8_product_chunked
+from providers.limits import int8_product, int8_product_chunked
 
 from ..figures import Figure, figure, write
 from ..kernel_stages import STAGES, VENDOR, by_stage
@@ -37,24 +37,18 @@ SAMPLES = 7
 Kernels = list[tuple[str, float]]  # name and milliseconds
 
 
-def run(
-    device: torch.device,
-    folder: Path,
-    tiny: bool = False,
-    kernels: Callable[[Callable[[], object]], Kernels] | None = None,
-) -> int:
-    """Figures of every body and shape. ``kernels`` looks into one call; the profiler by default."""
+def run(device: torch.device, folder: Path, tiny: bool = False) -> int:
+    """Figures of every body and shape."""
     failed = 0
     for shape in TINY if tiny else SHAPES:
         for body, prepare in _calls(shape, device):
             try:
-                made = _figures(body, shape, prepare(), device, kernels or kernels_of)
+                made = _figures(body, shape, prepare(), device)
             except Exception as error:
                 made = [figure(device, PART, body, shape, None, "ms", described(error))]
                 failed += 1
             write(made, folder)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
     return 1 if failed else 0
 
 
@@ -79,16 +73,12 @@ def _calls(
 
 
 def _figures(
-    body: str,
-    shape: Shape,
-    call: Callable[[], object],
-    device: torch.device,
-    kernels: Callable[[Callable[[], object]], Kernels],
+    body: str, shape: Shape, call: Callable[[], object], device: torch.device
 ) -> list[Figure]:
     """One figure per stage, of the median of several calls; of a product, of its one stage."""
     for _ in range(2):
         call()
-    samples = [by_stage(kernels(call)) for _ in range(SAMPLES)]
+    samples = [by_stage(kernels_of(call)) for _ in range(SAMPLES)]
     sums = {stage: median(sample[stage] for sample in samples) for stage in STAGES}
     whole = median(sum(sample.values()) for sample in samples)
     status = "ok" if whole else "no kernels were seen"

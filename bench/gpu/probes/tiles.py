@@ -4,7 +4,7 @@ The table of the fastest lies beside the figures. Plans follow it once it is cop
 ``flashmatch.kernels.tune`` would have written it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,20 +24,17 @@ PART = "tiles"
 SIZES = (64, 128, 256, 512, 768, 1024, 1536), (128, 1024, 8192), 262_144  # as tune has them
 TINY = (64,), (20,), 700
 BODIES = {"fp16": "topk", "int8": "bank"}  # which search scans so
-Sweep = Callable[[torch.device, Iterable[int], Iterable[int], int, int], Iterator["Case"]]
 
 
-def run(device: torch.device, folder: Path, tiny: bool = False, sweep: Sweep | None = None) -> int:
+def run(device: torch.device, folder: Path, tiny: bool = False) -> int:
     """A figure per shape, screen and tile, and the table; 1 if a tile is wrong or fails."""
     failed, best = 0, []
     try:
         from flashmatch.kernels import WORKSPACE_BYTES
-        from flashmatch.kernels.triton_backend import tuned_tiles
+        from flashmatch.kernels.triton_backend import tile_sweep, tuned_tiles
 
-        if sweep is None:
-            from flashmatch.kernels.triton_backend.tile_sweep import sweep
         path = folder / tuned_tiles.default_path(device).name
-        for case in sweep(device, *(TINY if tiny else SIZES), WORKSPACE_BYTES):
+        for case in tile_sweep.sweep(device, *(TINY if tiny else SIZES), WORKSPACE_BYTES):
             failed += _written(case, device, folder)
             best.append(case.row)
             tuned_tiles.write(path, best)  # each time: a part that takes too long is ended
