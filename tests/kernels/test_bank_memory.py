@@ -58,12 +58,7 @@ def test_building_holds_the_codes_and_little_more(peaks: dict[str, float]) -> No
 
 
 @pytest.mark.parametrize(
-    "search",
-    [
-        "search, masks",
-        f"search, masks, {SMALL}",
-        f"search, masks, a row removed, {SMALL}",
-    ],
+    "search", ["search, masks", f"search, masks, {SMALL}", f"search, masks, a row removed, {SMALL}"]
 )
 def test_searching_stays_within_the_workspace(search: str, peaks: dict[str, float]) -> None:
     outputs = QUERIES * K * 12 / MIB

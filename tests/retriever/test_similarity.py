@@ -2,13 +2,7 @@
 
 import pytest
 import torch
-from retrieved import (
-    SIMILARITIES,
-    assert_same_order,
-    encoder,
-    original_scores,
-    retriever_of,
-)
+from retrieved import SIMILARITIES, assert_same_order, encoder, original_scores, retriever_of
 from torch import Tensor
 
 
