@@ -3,11 +3,11 @@
 import copy
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from programs import in_threads
 from stopped import stopped_at
 
 import flashmatch.adapters.faiss as ours
@@ -68,11 +68,9 @@ def test_threads_that_search_first(kind: str) -> None:
     """What waits to be prepared is prepared once."""
     for _ in range(20):
         index, expected = made(kind), seen(made(kind))
-        with ThreadPoolExecutor(8) as threads:
-            searches = [threads.submit(index.search, QUERIES, 4) for _ in range(8)]
+        for found in in_threads(lambda _, index=index: index.search(QUERIES, 4), range(8)):
+            assert [x.tolist() for x in found] == list(expected[1:3])
         assert index.ntotal == 300
-        for search in searches:
-            assert [x.tolist() for x in search.result()] == list(expected[1:3])
         assert seen(index) == expected
 
 

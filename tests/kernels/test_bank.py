@@ -7,7 +7,7 @@ import pytest
 import torch
 from features import features
 from problems import DTYPES, METRICS, Problem, assert_exact, vectors
-from screens import CODED, SCREENS, needs_int8, screen_in_pieces
+from screens import CODED, SCREENS, needs_int8
 from torch import Tensor
 
 from flashmatch import topk
@@ -17,12 +17,7 @@ from flashmatch.kernels.proofs.fp32 import LARGEST_NORM
 from flashmatch.kernels.torch_backend import int8_scan
 
 SPAN = int8_scan.LAYOUT.span
-pytestmark = pytest.mark.usefixtures("poisoned_empty")
-
-
-@pytest.fixture(autouse=True)
-def _pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen_in_pieces(monkeypatch)
+pytestmark = pytest.mark.usefixtures("poisoned_empty", "screened_in_pieces")
 
 
 def problem(
@@ -44,7 +39,7 @@ def problem(
     queries_of_both = torch.cat([fresh, prototypes[: queries // 2]])
     shape = {"none": None, "rows": (rows,), "pairs": (len(queries_of_both), rows)}[mask]
     allowed = None if shape is None else torch.rand(shape, generator=generator) < 0.4
-    return Problem(queries_of_both, [prototypes], k, metric, allowed, "raise", None)
+    return Problem(queries_of_both, [prototypes], k, metric, allowed)
 
 
 def bank_of(it: Problem, screen: str = CODED, **options: object) -> PrototypeBank:
@@ -490,7 +485,7 @@ def test_codes_laid_out_for_a_device_are_searched_alike(
     for kind in ("gaussian", "identical"):
         q, p = (vectors(kind, n, 37, generator).float() for n in (20, 3 * SPAN + 5))
         bank = PrototypeBank(p, metric=metric, screen="int8")
-        problem = Problem(q, [p], 10, metric, None, "raise", None)
+        problem = Problem(q, [p], 10, metric)
         assert_exact(bank.topk(q, 10), problem)
         bank.remove(torch.arange(0, 100))
         problem = problem.replace(prototypes=[p[100:]])

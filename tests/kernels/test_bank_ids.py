@@ -8,19 +8,14 @@ import pytest
 import torch
 from features import features
 from problems import METRICS
-from screens import SCREENS, needs_int8, screen_in_pieces
+from screens import SCREENS, needs_int8
 from torch import Tensor
 
 from flashmatch import kernels, topk, verify
 from flashmatch.kernels import PrototypeBank
 from flashmatch.kernels.torch_backend import int8_scan
 
-pytestmark = pytest.mark.usefixtures("poisoned_empty")
-
-
-@pytest.fixture(autouse=True)
-def _pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen_in_pieces(monkeypatch)
+pytestmark = pytest.mark.usefixtures("poisoned_empty", "screened_in_pieces")
 
 
 @pytest.fixture(params=SCREENS)

@@ -76,7 +76,7 @@ def test_thousands_of_prototypes(kind: str, metric: str) -> None:
 def test_every_k_up_to_all(k: int) -> None:
     generator = torch.Generator().manual_seed(k)
     queries, prototypes = (vectors("duplicates", n, 9, generator).float() for n in (5, 1000))
-    problem = Problem(queries, [prototypes], k, "cosine", None, "raise", None)
+    problem = Problem(queries, [prototypes], k, "cosine")
     assert_exact(run(problem), problem)
 
 
@@ -114,7 +114,7 @@ def test_scores_beyond_fp32_are_infinite_and_keep_index_order() -> None:
 def test_exact_whatever_matmul_precision_is_allowed(precision: str) -> None:
     generator = torch.Generator().manual_seed(3)
     queries, prototypes = (vectors("gaussian", n, 256, generator).float() for n in (40, 3000))
-    problem = Problem(queries, [prototypes], 9, "dot", None, "raise", None)
+    problem = Problem(queries, [prototypes], 9, "dot")
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
@@ -126,7 +126,7 @@ def test_exact_whatever_matmul_precision_is_allowed(precision: str) -> None:
 def test_exact_under_autocast_and_inference_mode() -> None:
     generator = torch.Generator().manual_seed(3)
     queries, prototypes = (vectors("gaussian", n, 64, generator).float() for n in (20, 3000))
-    problem = Problem(queries, [prototypes], 9, "cosine", None, "raise", None)
+    problem = Problem(queries, [prototypes], 9, "cosine")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert_exact(run(problem), problem)
     with torch.inference_mode():
@@ -148,5 +148,5 @@ def test_many_small_chunks_of_mixed_dtypes() -> None:
     queries, rows = (vectors("gaussian", n, 16, generator) for n in (6, 1500))
     dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     chunks = [part.to(dtypes[i % 4]) for i, part in enumerate(rows.split(3))]
-    problem = Problem(queries.float(), chunks, 20, "dot", None, "raise", None)
+    problem = Problem(queries.float(), chunks, 20, "dot")
     assert_exact(run(problem), problem)

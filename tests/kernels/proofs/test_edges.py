@@ -87,7 +87,7 @@ def test_infinite_scores(metric: str, screen: str, k: int, monkeypatch: pytest.M
     generator = torch.Generator().manual_seed(0)
     p, q = beyond(2100, 24, generator), torch.randn(30, 24, generator=generator).abs()
     q[7] *= 1e12
-    problem = Problem(q, [p], k, metric, None, "raise", None)
+    problem = Problem(q, [p], k, metric)
     screen_small(monkeypatch)
     bank = PrototypeBank(p, metric=metric, screen=screen)
     assert_exact(bank.topk(q, k), problem)
@@ -106,7 +106,7 @@ def test_infinite_scores_of_rows_coded_in_passing(metric: str, k: int) -> None:
         choose_plan(30, 2100, 24, k, 1 << 28, None), screened=True, coded_rows=1024
     )
     found = int8_search.search_while_coding(q, [p], Request(k, metric), plan)
-    assert_exact(found, Problem(q, [p], k, metric, None, "raise", None))
+    assert_exact(found, Problem(q, [p], k, metric))
 
 
 @pytest.mark.parametrize("columns", [[0, 5], [-1, 2], [4, 2**40]])
@@ -197,7 +197,7 @@ def test_vectors_too_wide_for_a_screen_are_scored_in_fp64(
     generator = torch.Generator().manual_seed(0)
     q, p = torch.randn(9, 17, generator=generator), torch.randn(5000, 17, generator=generator)
     assert not choose_plan(9, 5000, 17, 3, 1 << 28, None).screened
-    assert_exact(topk(q, p, 3, metric=metric), Problem(q, [p], 3, metric, None, "raise", None))
+    assert_exact(topk(q, p, 3, metric=metric), Problem(q, [p], 3, metric))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -213,7 +213,7 @@ def test_every_extreme_of_every_dtype(metric: str, dtype: torch.dtype) -> None:
         at = torch.randint(len(values), (140, channels), generator=generator)
         q, p = values[at[:20]], values[at[20:]]
         for k in (1, 10, 120):
-            problem = Problem(q, [p], k, metric, None, "raise", None)
+            problem = Problem(q, [p], k, metric)
             assert_exact(topk(q, p, k, metric=metric), problem)
             for screen in SCREENS:
                 assert_exact(PrototypeBank(p, metric=metric, screen=screen).topk(q, k), problem)

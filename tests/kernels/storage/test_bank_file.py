@@ -11,7 +11,7 @@ import torch
 from features import features
 from problems import DTYPES, METRICS
 from safetensors.torch import load_file, save_file
-from screens import SCREENS, needs_int8, screen_in_pieces
+from screens import SCREENS, needs_int8
 from torch import Tensor
 
 from flashmatch import topk
@@ -21,12 +21,7 @@ from flashmatch.kernels.files import tensor_file
 from flashmatch.kernels.storage import bank_file
 from flashmatch.kernels.torch_backend import int8_scan
 
-pytestmark = pytest.mark.usefixtures("poisoned_empty")
-
-
-@pytest.fixture(autouse=True)
-def _pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen_in_pieces(monkeypatch)
+pytestmark = pytest.mark.usefixtures("poisoned_empty", "screened_in_pieces")
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ import os
 import pickle
 import struct
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 from pictures import encoded, picture
 from PIL import Image
+from programs import in_threads
 
 from flashmatch.retriever.gallery import Gallery, Photograph, cut_views, photographs_in
 from flashmatch.retriever.images import UnreadableImage, read_image
@@ -172,16 +172,9 @@ def test_an_error_survives_a_loaders_processes(tmp_path: Path) -> None:
 
 def test_images_are_read_in_threads(tmp_path: Path) -> None:
     picture("RGBA").save(tmp_path / "x.png")
-    expected, found = read_image(tmp_path / "x.png").tobytes(), []
-    threads = [
-        threading.Thread(target=lambda: found.append(read_image(tmp_path / "x.png").tobytes()))
-        for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [expected] * 8
+    found = in_threads(read_image, [tmp_path / "x.png"] * 8)
+    expected = read_image(tmp_path / "x.png").tobytes()
+    assert [image.tobytes() for image in found] == [expected] * 8
 
 
 def test_held_photographs_are_themselves() -> None:
