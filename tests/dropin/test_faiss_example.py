@@ -1,11 +1,10 @@
 """The example script by either import, and what docs/integrations/faiss.md shows."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from programs import output_of
 
 import flashmatch.adapters.faiss as ours
 
@@ -16,10 +15,7 @@ PAGE = ROOT / "docs" / "integrations" / "faiss.md"
 
 def test_the_import_is_all_that_differs() -> None:
     pytest.importorskip("faiss")
-    outputs = []
-    for library in ("flashmatch", "faiss"):
-        run = [sys.executable, str(SCRIPT), "--with", library]
-        outputs.append(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
+    outputs = [output_of(SCRIPT, "--with", library) for library in ("flashmatch", "faiss")]
     assert outputs[0] == outputs[1]
     all_digits, even, fewer = (float(x) for x in re.findall(r"accuracy ([\d.]+)", outputs[0]))
     assert all_digits > 0.97

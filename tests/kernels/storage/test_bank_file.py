@@ -2,14 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from features import features
 from problems import DTYPES, METRICS
+from programs import output_of
 from safetensors.torch import load_file, save_file
 from screens import SCREENS, needs_int8
 from torch import Tensor
@@ -229,10 +228,8 @@ def test_another_process_reads_the_same(path: Path) -> None:
         "import sys, torch; from flashmatch.kernels import PrototypeBank;"
         "print(PrototypeBank.load(sys.argv[1]).topk(torch.ones(1, 64), 5).indices[0].tolist())"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
-    )
-    assert json.loads(out.stdout) == bank.topk(torch.ones(1, 64), 5).indices[0].tolist()
+    found = json.loads(output_of("-c", program, path))
+    assert found == bank.topk(torch.ones(1, 64), 5).indices[0].tolist()
 
 
 @pytest.mark.parametrize("screen", SCREENS)
