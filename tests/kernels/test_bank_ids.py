@@ -237,6 +237,7 @@ def test_add_refuses_wrong_rows_and_changes_nothing(
         ([3, 41, 42], ValueError, "ids must be in the bank; got 41, 42"),
         (-1, ValueError, "ids must not be negative; got -1"),
         (3.0, TypeError, "ids must be integers"),
+        ("one", TypeError, "ids must be integers"),
         ([[1], [2]], ValueError, "ids must be 1-D"),
         (list(range(50, 60)), ValueError, r"got 50, 51, 52, 53, 54, \.\.\."),
     ],

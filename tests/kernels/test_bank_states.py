@@ -135,29 +135,6 @@ def test_without_memory_at_any_step(
         assert is_consistent(bank)
 
 
-@pytest.mark.parametrize(
-    ("change", "error"),
-    [
-        (lambda b: b.add(rows_of(3).log()), ValueError),  # not finite
-        (lambda b: b.add(rows_of(3), ids=[7, 7, 8]), ValueError),
-        (lambda b: b.add(rows_of(3), ids=[0, 10**6, 10**7]), ValueError),
-        (lambda b: b.add([rows_of(3), torch.ones(2, 5)]), ValueError),
-        (lambda b: b.add(rows_of(3).int()), TypeError),
-        (lambda b: b.remove([1, 2, 10**9]), ValueError),
-        (lambda b: b.remove("one"), Exception),
-    ],
-)
-def test_what_is_refused_changes_nothing(
-    bank: PrototypeBank, change: Callable, error: type
-) -> None:
-    before = shown(bank)
-    with pytest.raises(error):
-        change(bank)
-    assert shown(bank) == before
-    add(bank)
-    assert is_consistent(bank)
-
-
 COPIES = [copy.copy, copy.deepcopy, lambda bank: pickle.loads(pickle.dumps(bank))]
 
 

@@ -117,7 +117,10 @@ def test_compiled_queries_of_any_number_compile_once(
 def test_compiled_prototypes_of_any_number_compile_once() -> None:
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(
-        lambda q, p, m: topk(q, p, K, mask=m), fullgraph=True, dynamic=True, backend=counter
+        lambda q, p, m: topk(q, p, K, mask=m, nonfinite="exclude"),
+        fullgraph=True,
+        dynamic=True,
+        backend=counter,
     )
     for count, rows in ((5, 40), (7, 55), (31, 211), (2, 1009)):
         queries, prototypes = drawn(count, C), drawn(rows, C, seed=rows)
@@ -320,13 +323,14 @@ def test_vmap_of_what_is_not_batched(search: Search) -> None:
 
 
 @pytest.mark.parametrize("mask_dim", [None, 0])
-def test_vmap_of_a_bank_with_a_mask(mask_dim: int | None) -> None:
-    bank, batched = changed_bank(), drawn(3, 5, C)
-    masks = drawn(3, 5, len(bank)) > 0
+@pytest.mark.parametrize("make", [None, changed_bank])
+def test_vmap_with_a_mask(make: Callable[[], PrototypeBank] | None, mask_dim: int | None) -> None:
+    search = make().topk if make else partial(topk, prototypes=PROTOTYPES[3:])
+    batched, masks = drawn(3, 5, C), drawn(3, 5, 897) > 0
     mask = masks if mask_dim == 0 else masks[0]
-    actual = torch.vmap(lambda q, m: bank.topk(q, K, mask=m), in_dims=(0, mask_dim))(batched, mask)
+    actual = torch.vmap(lambda q, m: search(q, k=K, mask=m), in_dims=(0, mask_dim))(batched, mask)
     for b in range(3):
-        expected = bank.topk(batched[b], K, mask=mask[b] if mask_dim == 0 else mask)
+        expected = search(batched[b], k=K, mask=mask[b] if mask_dim == 0 else mask)
         assert_same((actual.scores[b], actual.indices[b]), expected)
 
 

@@ -52,12 +52,13 @@ def test_thresholds_are_finite_and_exclude_only_what_rounds_to_less(metric: str)
     assert (early.double() <= rounded_below(kth))[some & (kth < math.inf)].all()
 
 
-def test_lowered_numbers_are_finite_and_never_above() -> None:
-    values = torch.tensor([*EXTREMES, math.nan, 1e300, -1e300, 1e-320], dtype=torch.float64)
+def test_lowered_numbers_are_finite_and_below() -> None:
+    others = [math.nan, 1e300, -1e300, 1e-300, -1e-300, 1e-320, 1 / 3, -1 / 3]
+    values = torch.tensor([*EXTREMES, *others], dtype=torch.float64)
     lowered = fp32.lowered_to_fp32(values)
     assert lowered.isfinite().all()
     known = ~values.isnan() & (values > -fp32.LARGEST)
-    assert (lowered.double() <= values)[known].all()
+    assert (lowered.double() < values)[known].all()
 
 
 @pytest.mark.parametrize("kind", [1e-30, 1.0, 1e17])
@@ -73,20 +74,21 @@ def test_integer_thresholds_let_no_padding_pass(metric: str, kind: float) -> Non
         assert (found > int8.LOWEST).all(), threshold
 
 
-def beyond(rows: int, channels: int, generator: torch.Generator) -> Tensor:
-    """Of which the first five score +inf, or -inf by l2, with queries of the same kind."""
-    x = torch.randn(rows, channels, generator=generator)
-    x[:5] = x[:5].abs() * 1e30
-    return x
+def beyond() -> tuple[Tensor, Tensor]:
+    """Queries, and prototypes of which the first five score +inf with them, or -inf by l2."""
+    generator = torch.Generator().manual_seed(0)
+    p = torch.randn(2100, 24, generator=generator)
+    q = torch.randn(30, 24, generator=generator).abs()
+    p[:5] = p[:5].abs() * 1e30
+    q[7] *= 1e12
+    return q, p
 
 
 @pytest.mark.parametrize("k", [1, 3, 5, 7])
 @pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("metric", METRICS)
 def test_infinite_scores(metric: str, screen: str, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = torch.Generator().manual_seed(0)
-    p, q = beyond(2100, 24, generator), torch.randn(30, 24, generator=generator).abs()
-    q[7] *= 1e12
+    q, p = beyond()
     problem = Problem(q, [p], k, metric)
     screen_small(monkeypatch)
     bank = PrototypeBank(p, metric=metric, screen=screen)
@@ -99,9 +101,7 @@ def test_infinite_scores(metric: str, screen: str, k: int, monkeypatch: pytest.M
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("k", [1, 3, 7])
 def test_infinite_scores_of_rows_coded_in_passing(metric: str, k: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    p, q = beyond(2100, 24, generator), torch.randn(30, 24, generator=generator).abs()
-    q[7] *= 1e12
+    q, p = beyond()
     plan = dataclasses.replace(
         choose_plan(30, 2100, 24, k, 1 << 28, None), screened=True, coded_rows=1024
     )

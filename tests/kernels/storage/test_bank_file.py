@@ -164,20 +164,6 @@ def _is_mapped_from(path: Path, address: int) -> bool:
     return False
 
 
-def test_saving_over_the_file_one_is_mapped_from(path: Path) -> None:
-    rows = rows_of()
-    PrototypeBank(rows).save(path)
-    loaded = PrototypeBank.load(path)
-    loaded.remove(range(100))
-    loaded.save(path)
-    expected = PrototypeBank(rows[100:], ids=range(100, 2500))
-    assert_equal_banks(loaded, expected)
-    assert_equal_banks(PrototypeBank.load(path), expected)
-    loaded.add(rows[:100])
-    loaded.save(path)
-    assert_equal_banks(PrototypeBank.load(path), loaded)
-
-
 @pytest.mark.parametrize("stage", ["_blocks", "as_bytes"])
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_failed_save_leaves_no_trace(
@@ -201,11 +187,6 @@ def test_a_failed_save_leaves_no_trace(
         PrototypeBank(rows_of()).save(path)
     assert [p.name for p in path.parent.iterdir()] == ([path.name] if exists else [])
     assert (path.read_bytes() if exists else None) == before
-
-
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        PrototypeBank(rows_of(3)).save(tmp_path / "none" / "bank.safetensors")
 
 
 def test_safetensors_reads_what_save_wrote(path: Path) -> None:
@@ -290,13 +271,6 @@ def test_other_files_are_refused(path: Path) -> None:
         save_file({"prototypes": torch.ones(3, 2)}, path, metadata)
         with pytest.raises(ValueError, match=r"path must be a file that PrototypeBank\.save wrote"):
             PrototypeBank.load(path)
-
-
-def test_made_ids_go_on_above_those_that_were_removed(path: Path) -> None:
-    bank = PrototypeBank(rows_of(4))
-    bank.remove(3)
-    bank.save(path)
-    assert PrototypeBank.load(path).add(rows_of(1)).tolist() == [4]
 
 
 def test_large_sets_are_written_in_pieces(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,12 +56,6 @@ def test_the_oracle_passes(problem: Problem) -> None:
     assert result.disagreements == ()
 
 
-@given(problems())
-def test_topk_passes(problem: Problem) -> None:
-    matches = topk(problem.queries, problem.prototypes, problem.k, **problem.options())
-    assert checked(problem, matches), checked(problem, matches)
-
-
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_topk_of_thousands_passes(kind: str, metric: str) -> None:
