@@ -7,14 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from pictures import encoded, picture
+from pictures import encoded, picture, turned
 from PIL import Image
 from programs import in_threads
 
 from flashmatch.retriever.gallery import Gallery, Photograph, cut_views, photographs_in
 from flashmatch.retriever.images import UnreadableImage, read_image
 
-ORIENTATION = 0x0112
 posix = pytest.mark.skipif(os.name != "posix", reason="files of POSIX")
 
 
@@ -75,15 +74,13 @@ def test_a_warning_that_is_an_error_is_one_files(
     picture("RGB", (20, 20)).save(tmp_path / "small.png")
     photographs = photographs_in(tmp_path)
     assert [photograph.name for photograph in photographs.found] == ["small.png"]
-    assert [line.split(":")[1] for line in photographs.skipped] == [
-        " DecompressionBombWarning",
-        " DecompressionBombError",
-    ]
+    reasons = [line.split(":")[1] for line in photographs.skipped]
+    assert reasons == [" DecompressionBombWarning", " DecompressionBombError"]
 
 
 def test_broken_exif_is_said(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[ORIENTATION], exif[0x010F] = 6, "Maker"
+    exif = turned(6)
+    exif[0x010F] = "Maker"
     picture("RGB").save(tmp_path / "x.jpg", exif=exif)
     content = bytearray((tmp_path / "x.jpg").read_bytes())
     content[content.find(b"MM\0*") + 11] = 0
