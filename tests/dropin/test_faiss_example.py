@@ -23,16 +23,6 @@ def test_the_import_is_all_that_differs() -> None:
     assert all_digits > fewer > 0.9
 
 
-def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    exec(block, names)
-    assert names["labels"].shape == (3, 5)
-    assert (names["labels"] % 2 == 0).all()
-    assert names["index"].ntotal == 998
-
-
 def test_the_page_names_what_there_is() -> None:
     """Every public name, but for the constants and base classes."""
     page = PAGE.read_text()
