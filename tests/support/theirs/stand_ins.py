@@ -152,14 +152,5 @@ def _replace_everywhere(package: str, names: dict[str, object]) -> None:
                 setattr(module, name, names[name])
 
 
-STAND_INS = {
-    function.__name__: function
-    for function in (
-        faiss,
-        sklearn,
-        pytorch_metric_learning,
-        sentence_transformers,
-        lightly,
-        mmpretrain,
-    )
-}
+LIBRARIES = (faiss, sklearn, pytorch_metric_learning, sentence_transformers, lightly, mmpretrain)
+STAND_INS = {function.__name__: function for function in LIBRARIES}
