@@ -1,8 +1,9 @@
-"""topk as a torch operator: its registration, gradients, vmap."""
+"""topk as a torch operator: its registration, gradients, torch.compile, vmap."""
 
 import pytest
 import torch
 from problems import METRICS
+from screens import needs_inductor
 from torch import Tensor
 
 from flashmatch import topk
@@ -74,6 +75,19 @@ def test_only_queries_may_want_gradients() -> None:
     (grad,) = torch.autograd.grad(scores.sum(), queries)
     assert grad.dtype == torch.float16
     assert grad.isfinite().all()
+
+
+@needs_inductor
+def test_compiles_as_one_graph() -> None:
+    queries, prototypes = tensors(5, 40)
+
+    def loss(queries: Tensor, prototypes: Tensor) -> Tensor:
+        return topk(queries * 2, prototypes, 3).scores.sum()
+
+    compiled = torch.compile(loss, fullgraph=True)
+    torch.testing.assert_close(compiled(queries, prototypes), loss(queries, prototypes))
+    actual = torch.autograd.grad(compiled(queries, prototypes), queries)
+    torch.testing.assert_close(actual, torch.autograd.grad(loss(queries, prototypes), queries))
 
 
 @pytest.mark.parametrize("in_dims", [(0, None), (1, None), (0, 0), (None, 1)])
