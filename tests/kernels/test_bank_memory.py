@@ -34,7 +34,7 @@ def peaks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     step = ROWS // 20
     pieces = (torch.randn(step, CHANNELS, generator=generator) for _ in range(20))
     tensor_file.write(path, {"prototypes": (torch.float32, (ROWS, CHANNELS), pieces)}, {})
-    program = ROOT / "tests" / "support" / "build_and_search.py"
+    program = ROOT / "tests" / "support" / "searches" / "build_and_search.py"
     env = os.environ | {"PYTHONPATH": str(ROOT / "bench")}
     printed = output_of(program, path, QUERIES, K, env=env)
     path.unlink()
