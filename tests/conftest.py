@@ -68,6 +68,20 @@ def _poisoning(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
 
 
 @pytest.fixture
+def screened_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    from screens import screen_small
+
+    screen_small(monkeypatch)
+
+
+@pytest.fixture
+def screened_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    from screens import screen_in_pieces
+
+    screen_in_pieces(monkeypatch)
+
+
+@pytest.fixture
 def coded_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each call of Codes.write was given."""
     from flashmatch.kernels.codes.pages import Codes

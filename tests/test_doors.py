@@ -12,10 +12,7 @@ from torch import Tensor, nn
 from flashmatch import ImageToImageRetriever, Matches, PrototypeBank, topk, verify
 from flashmatch.adapters.lightly import knn_accuracies, knn_classifier, knn_predict
 from flashmatch.adapters.pytorch_metric_learning import KNN
-from flashmatch.adapters.sentence_transformers import (
-    paraphrase_mining_embeddings,
-    semantic_search,
-)
+from flashmatch.adapters.sentence_transformers import paraphrase_mining_embeddings, semantic_search
 from flashmatch.kernels import tune
 from flashmatch.kernels.contract.naming import named
 from flashmatch.retriever.metrics import KnnAccuracy, RetrievalMetrics, hit_rate_at_k
@@ -65,10 +62,7 @@ DOORS: dict[str, tuple[Callable[[Tensor], object], str]] = {
     "KNN.train": (lambda p: KNN().train(p), "embeddings"),
     "extract_feat": (ImageToImageRetriever(lambda x: x, prototype=P).extract_feat, "inputs"),
     "predict": (ImageToImageRetriever(lambda x: x, prototype=P).predict, "inputs"),
-    "matching": (
-        lambda p: ImageToImageRetriever(lambda x: x, prototype=P).matching(p),
-        "features",
-    ),
+    "matching": (lambda p: ImageToImageRetriever(lambda x: x, prototype=P).matching(p), "features"),
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from faults import banks, corrupt, defects, extremes, interrupt, race
 from faults.__main__ import KINDS, in_a_process
-from screens import needs_int8, screen_small
+from screens import needs_int8
 
 from flashmatch import PrototypeBank
 from flashmatch.kernels.concurrency import room
@@ -24,12 +24,8 @@ AMOUNTS = {
     "threads": 10,
     "extremes": 150,
 }
+pytestmark = pytest.mark.usefixtures("screened_small")
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and forks of POSIX")
-
-
-@pytest.fixture(autouse=True)
-def _screened(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen_small(monkeypatch)
 
 
 @posix

@@ -6,7 +6,7 @@ from problems import KINDS, Problem, assert_exact, vectors
 
 QUERIES = torch.tensor([[1.0, 0.0]])
 PROTOTYPES = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 2.0]])
-PROBLEM = Problem(QUERIES, [PROTOTYPES], 3, "dot", None, "raise", None)
+PROBLEM = Problem(QUERIES, [PROTOTYPES], 3, "dot")
 SCORES, INDICES = torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[0, 2, 1]])
 
 

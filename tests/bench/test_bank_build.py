@@ -1,13 +1,13 @@
 """The build's file has the neighbours it says, and its memory is what the process alone holds."""
 
 import csv
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from programs import output_of
 from safetensors.torch import load_file
 
 from flashmatch.kernels.contract import reference
@@ -46,8 +46,7 @@ with PrivatePeak() as peak:
     {body}
 print(peak.private_mib, peak.resident_mib)
 """
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    private, resident = map(float, run.stdout.split())
+    private, resident = map(float, output_of("-c", script).split())
     return private, resident
 
 

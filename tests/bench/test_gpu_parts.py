@@ -4,12 +4,11 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from programs import output_of
 from rows import row
 
 from gpu import parts, run_parts
@@ -174,11 +173,9 @@ def test_runs_from_a_bare_checkout(words: list[str], tmp_path: Path) -> None:
         shutil.copytree(ROOT / name, checkout / name)
     shutil.copy(ROOT / "pyproject.toml", checkout)
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONSAFEPATH": "1"}
-    command = [sys.executable, str(checkout / "bench"), "gpu", *words]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    printed = output_of(checkout / "bench", "gpu", *words, cwd=tmp_path, env=env)
     expected = {"--list": "bench-large", "--part": "no part has written"}
-    assert expected[words[0]] in done.stdout
+    assert expected[words[0]] in printed
 
 
 def test_rows_are_recorded_when_asked(monkeypatch, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import ast
 import json
 import os
 import signal
-import subprocess
 import sys
 from argparse import Namespace
 from dataclasses import replace
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from programs import output_of
 
 from flashmatch.kernels.contract import reference
 from gpu import figures, parts, probes
@@ -250,11 +250,9 @@ def test_what_a_sanitizer_watches_is_every_kernel_and_right() -> None:
     pytest.importorskip("triton")
     code = _WATCHED.format(bench=str(ROOT / "bench"))
     env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "error" not in done.stdout
-    assert _kernels() <= set(done.stdout.splitlines()[-1].split())
+    printed = output_of("-W", "ignore", "-c", code, env=env)
+    assert "error" not in printed
+    assert _kernels() <= set(printed.splitlines()[-1].split())
 
 
 def test_a_peer_that_dies_is_news_only(monkeypatch, tmp_path: Path, capsys) -> None:

@@ -1,11 +1,10 @@
 """The example script by either import, and what docs/integrations/faiss.md shows."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from programs import output_of
 
 import flashmatch.adapters.faiss as ours
 
@@ -16,25 +15,12 @@ PAGE = ROOT / "docs" / "integrations" / "faiss.md"
 
 def test_the_import_is_all_that_differs() -> None:
     pytest.importorskip("faiss")
-    outputs = []
-    for library in ("flashmatch", "faiss"):
-        run = [sys.executable, str(SCRIPT), "--with", library]
-        outputs.append(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
+    outputs = [output_of(SCRIPT, "--with", library) for library in ("flashmatch", "faiss")]
     assert outputs[0] == outputs[1]
     all_digits, even, fewer = (float(x) for x in re.findall(r"accuracy ([\d.]+)", outputs[0]))
     assert all_digits > 0.97
     assert even < 0.6
     assert all_digits > fewer > 0.9
-
-
-def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    exec(block, names)
-    assert names["labels"].shape == (3, 5)
-    assert (names["labels"] % 2 == 0).all()
-    assert names["index"].ntotal == 998
 
 
 def test_the_page_names_what_there_is() -> None:

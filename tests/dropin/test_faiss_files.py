@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from faiss_unpatched import faiss_unpatched  # noqa: F401
 
 import flashmatch
 import flashmatch.adapters.faiss as ours
@@ -147,11 +146,7 @@ def test_damaged_files_are_refused_or_harmless(kind: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("ids", "name"),
-    [
-        (IDS[:-1], "IndexIDMap"),
-        (IDS.astype(float), "IndexIDMap"),
-        (None, "IndexIDMap"),
-    ],
+    [(IDS[:-1], "IndexIDMap"), (IDS.astype(float), "IndexIDMap"), (None, "IndexIDMap")],
 )
 def test_id_maps_that_are_none(ids, name: str, tmp_path: Path) -> None:
     bank = made(ours, "IndexFlatIP")._prepared()

@@ -6,7 +6,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from faiss_unpatched import faiss_unpatched  # noqa: F401
 
 import flashmatch.adapters.faiss as ours
 
@@ -212,11 +211,4 @@ def test_translated_selectors() -> None:
         index = made(library, np.array([5, 6, 7, -1, 5, 0]))
         for given in (index, index.id_map):
             chosen = library.IDSelectorTranslated(given, library.IDSelectorRange(5, 7))
-            assert [chosen.is_member(i) for i in range(6)] == [
-                True,
-                True,
-                False,
-                False,
-                True,
-                False,
-            ]
+            assert [i for i in range(6) if chosen.is_member(i)] == [0, 1, 4]

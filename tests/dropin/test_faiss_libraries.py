@@ -1,12 +1,12 @@
 """Libraries that keep FAISS's indexes, with our module in its place."""
 
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import output_of
 
 import flashmatch.adapters.faiss as ours
 
@@ -41,9 +41,7 @@ else:
 for name in ("e", "again", "file", "cosine", "external"):
     print(name, data.search_batch(name, X[:9], k=5)[1].tolist())
 """
-    run = [sys.executable, "-c", program]
-    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
+    lines = output_of("-c", program, cwd=tmp_path).splitlines()
     index = ours.IndexFlatIP(8)
     index.add(X)
     inner = index.search(X[:9], 5)[1].tolist()

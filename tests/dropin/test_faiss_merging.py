@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from faiss_unpatched import faiss_unpatched  # noqa: F401
 
 import flashmatch.adapters.faiss as ours
 from flashmatch.kernels.contract.reference import scores

@@ -6,7 +6,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from faiss_unpatched import faiss_unpatched  # noqa: F401
 
 import flashmatch.adapters.faiss as ours
 

@@ -8,7 +8,6 @@ else.
 import numpy as np
 import pytest
 import torch
-from faiss_unpatched import faiss_unpatched  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,7 +6,6 @@ import tempfile
 import numpy as np
 import pytest
 import torch
-from faiss_unpatched import faiss_unpatched  # noqa: F401
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule

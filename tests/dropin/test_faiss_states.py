@@ -1,13 +1,13 @@
-"""Indexes that threads search at once, and changes that are interrupted."""
+"""Additions between searches, threads that search at once, changes that are interrupted."""
 
 import copy
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from programs import in_threads
 from stopped import stopped_at
 
 import flashmatch.adapters.faiss as ours
@@ -68,11 +68,9 @@ def test_threads_that_search_first(kind: str) -> None:
     """What waits to be prepared is prepared once."""
     for _ in range(20):
         index, expected = made(kind), seen(made(kind))
-        with ThreadPoolExecutor(8) as threads:
-            searches = [threads.submit(index.search, QUERIES, 4) for _ in range(8)]
+        for found in in_threads(lambda _, index=index: index.search(QUERIES, 4), range(8)):
+            assert [x.tolist() for x in found] == list(expected[1:3])
         assert index.ntotal == 300
-        for search in searches:
-            assert [x.tolist() for x in search.result()] == list(expected[1:3])
         assert seen(index) == expected
 
 
@@ -131,3 +129,33 @@ def test_vectors_changed_behind_the_ids_after_a_change() -> None:
     index.index.remove_ids(np.arange(40))
     with pytest.raises(RuntimeError, match="300 vectors for 340 ids"):
         index.search(torch.from_numpy(QUERIES), 1)
+
+
+def test_additions_between_searches() -> None:
+    """Of large pieces and small ones, before and after the first search."""
+    faiss = pytest.importorskip("faiss")
+    random = np.random.default_rng(0)
+    queries = random.integers(-200, 200, (8, 4)).astype(np.float32)  # exact in FAISS's sums
+    rows = random.integers(-500, 500, (9001, 4)).astype(np.float32)
+    found = []
+    for library in (faiss, ours):
+        index = library.IndexFlatL2(4)
+        for part in np.split(rows, [3, 10, 4500, 4501]):
+            index.add(part)
+        first = index.search(queries, 3)[0]
+        for part in np.split(rows + 7, [5000, 5001]):
+            index.add(part)
+        found.append([first, index.search(queries, 3)[0], index.reconstruct_n(8990, 9000)])
+    for theirs, mine in zip(*found, strict=True):
+        np.testing.assert_array_equal(mine, theirs, strict=True)
+
+
+def test_inference_mode_and_out_of_it() -> None:
+    index = ours.IndexFlatL2(8)
+    for inference in (True, False, True, False):
+        with torch.inference_mode(inference):
+            index.add(torch.from_numpy(ROWS[:48]))
+            index.search(torch.from_numpy(QUERIES), 2)
+            index.remove_ids(np.arange(40))
+    assert index.ntotal == 4 * 8
+    np.testing.assert_array_equal(index.reconstruct_n(24), ROWS[40:48])

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faiss_unpatched import faiss_unpatched  # noqa: F401
 
 import flashmatch.adapters.faiss as ours
 

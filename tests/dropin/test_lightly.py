@@ -153,11 +153,7 @@ LABELS = torch.arange(3)
         ({"feature_labels": LABELS + 1}, ValueError, "^feature_labels must be .* below 3"),
         ({"feature_labels": LABELS[:2]}, ValueError, r"feature_labels must have shape \(3,\)"),
         ({"feature_labels": LABELS + 0.5}, TypeError, "^feature_labels must be integers"),
-        (
-            {"knn_k": 4},
-            ValueError,
-            "^knn_k must be between 0 and 3, the rows of feature_bank",
-        ),
+        ({"knn_k": 4}, ValueError, "^knn_k must be between 0 and 3, the rows of feature_bank"),
         ({"knn_t": 0.0}, ValueError, "^knn_t must be above 0; got 0"),
         ({"num_classes": 0}, ValueError, "num_classes must be at least 1; got 0"),
         ({"feature": torch.ones(2, 4)}, ValueError, "^feature and feature_bank must have equally"),

@@ -1,8 +1,5 @@
 """KNN beside FaissKNN and CustomKNN, alone and inside AccuracyCalculator and InferenceModel."""
 
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +7,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from programs import output_of
 from torch import Tensor, nn
 
 from flashmatch import PrototypeBank, topk
@@ -230,13 +228,11 @@ def test_what_is_not_finite_is_passed_over_if_asked() -> None:
 
 
 def test_the_adapters_import_none_of_the_originals() -> None:
-    code = """
-        import sys
-        import flashmatch.adapters.lightly, flashmatch.adapters.pytorch_metric_learning
-        import flashmatch.adapters.sentence_transformers
-        originals = {"faiss", "lightly", "pytorch_metric_learning", "sentence_transformers"}
-        print(*(originals & set(sys.modules)))
-    """
-    command = [sys.executable, "-c", textwrap.dedent(code)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
+    program = """
+import sys
+import flashmatch.adapters.lightly, flashmatch.adapters.pytorch_metric_learning
+import flashmatch.adapters.sentence_transformers
+originals = {"faiss", "lightly", "pytorch_metric_learning", "sentence_transformers"}
+print(*(originals & set(sys.modules)))
+"""
+    assert output_of("-c", program).strip() == ""

@@ -199,11 +199,7 @@ def test_other_score_functions_are_refused(function: object) -> None:
         ({"corpus_embeddings": torch.ones(3, 4)}, ValueError, "equally many channels; got 3 and 4"),
         ({"query_embeddings": [["a"]]}, TypeError, "query_embeddings must be a tensor, an array"),
         ({"query_embeddings": torch.ones(1, 3) * 1j}, TypeError, "query_embeddings must be real"),
-        (
-            {"query_embeddings": [[1.0, 2.0, np.nan]]},
-            ValueError,
-            "^query_embeddings must be f",
-        ),
+        ({"query_embeddings": [[1.0, 2.0, np.nan]]}, ValueError, "^query_embeddings must be f"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(change: dict, error: type, message: str) -> None:

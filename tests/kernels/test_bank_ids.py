@@ -8,19 +8,14 @@ import pytest
 import torch
 from features import features
 from problems import METRICS
-from screens import SCREENS, needs_int8, screen_in_pieces
+from screens import SCREENS, needs_int8
 from torch import Tensor
 
 from flashmatch import kernels, topk, verify
 from flashmatch.kernels import PrototypeBank
 from flashmatch.kernels.torch_backend import int8_scan
 
-pytestmark = pytest.mark.usefixtures("poisoned_empty")
-
-
-@pytest.fixture(autouse=True)
-def _pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen_in_pieces(monkeypatch)
+pytestmark = pytest.mark.usefixtures("poisoned_empty", "screened_in_pieces")
 
 
 @pytest.fixture(params=SCREENS)
@@ -242,6 +237,7 @@ def test_add_refuses_wrong_rows_and_changes_nothing(
         ([3, 41, 42], ValueError, "ids must be in the bank; got 41, 42"),
         (-1, ValueError, "ids must not be negative; got -1"),
         (3.0, TypeError, "ids must be integers"),
+        ("one", TypeError, "ids must be integers"),
         ([[1], [2]], ValueError, "ids must be 1-D"),
         (list(range(50, 60)), ValueError, r"got 50, 51, 52, 53, 54, \.\.\."),
     ],

@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from allocations import peak_bytes
 from features import features
+from programs import output_of
 
 from flashmatch import kernels
 from flashmatch.kernels import PrototypeBank
@@ -35,16 +34,11 @@ def peaks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     step = ROWS // 20
     pieces = (torch.randn(step, CHANNELS, generator=generator) for _ in range(20))
     tensor_file.write(path, {"prototypes": (torch.float32, (ROWS, CHANNELS), pieces)}, {})
-    program = ROOT / "tests" / "support" / "build_and_search.py"
-    run = subprocess.run(
-        [sys.executable, program, path, str(QUERIES), str(K)],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "bench")},
-        capture_output=True,
-        text=True,
-    )
+    program = ROOT / "tests" / "support" / "searches" / "build_and_search.py"
+    env = os.environ | {"PYTHONPATH": str(ROOT / "bench")}
+    printed = output_of(program, path, QUERIES, K, env=env)
     path.unlink()
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+    return json.loads(printed)
 
 
 def test_codes_were_searched(peaks: dict[str, float]) -> None:
@@ -58,12 +52,7 @@ def test_building_holds_the_codes_and_little_more(peaks: dict[str, float]) -> No
 
 
 @pytest.mark.parametrize(
-    "search",
-    [
-        "search, masks",
-        f"search, masks, {SMALL}",
-        f"search, masks, a row removed, {SMALL}",
-    ],
+    "search", ["search, masks", f"search, masks, {SMALL}", f"search, masks, a row removed, {SMALL}"]
 )
 def test_searching_stays_within_the_workspace(search: str, peaks: dict[str, float]) -> None:
     outputs = QUERIES * K * 12 / MIB

@@ -3,12 +3,13 @@
 import pytest
 import torch
 from problems import METRICS, Problem, assert_exact
-from screens import CODED, INT8, screen_in_pieces
+from screens import CODED, INT8
 from torch import Tensor
 
 from flashmatch import PrototypeBank
 
 data = pytest.importorskip("skimage.data")
+pytestmark = pytest.mark.usefixtures("screened_in_pieces")
 
 
 def crops(size: int, step: int) -> Tensor:
@@ -34,27 +35,21 @@ def features() -> Tensor:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_pixels(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    screen_in_pieces(monkeypatch)
+def test_pixels(metric: str) -> None:
     pixels = crops(12, 7).flatten(1)
     generator = torch.Generator().manual_seed(0)
     queries = pixels[::499] + 0.02 * torch.randn(len(pixels[::499]), 432, generator=generator)
     bank = PrototypeBank(pixels, metric=metric, screen=CODED)
-    assert_exact(
-        bank.topk(queries, 10), Problem(queries, [pixels], 10, metric, None, "raise", None)
-    )
+    assert_exact(bank.topk(queries, 10), Problem(queries, [pixels], 10, metric))
     assert bank.stats.repaired == 0
     assert bank.stats.rows_rescored < 40 * len(queries)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_features(features: Tensor, metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    screen_in_pieces(monkeypatch)
+def test_features(features: Tensor, metric: str) -> None:
     bank = PrototypeBank(features, metric=metric, screen=CODED)
     queries = features[::5] + features[1::5][: len(features[::5])].mean(0) * 0.01
-    assert_exact(
-        bank.topk(queries, 10), Problem(queries, [features], 10, metric, None, "raise", None)
-    )
+    assert_exact(bank.topk(queries, 10), Problem(queries, [features], 10, metric))
     if not INT8:
         return
     assert bank._state.coder.codes.frame.rotation is not None  # a few channels outshine the others

@@ -4,14 +4,14 @@ import copy
 import multiprocessing
 import pickle
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from faults.banks import change_and_answer, is_consistent
-from screens import SCREENS, needs_int8, screen_small
+from programs import in_threads
+from screens import SCREENS, needs_int8
 from stopped import stopped_at
 from torch import Tensor
 
@@ -21,11 +21,7 @@ from flashmatch.kernels.codes import pages
 from flashmatch.kernels.storage import coder, collection, ids
 
 CHANNELS = 12
-
-
-@pytest.fixture(autouse=True)
-def _screened(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen_small(monkeypatch)
+pytestmark = pytest.mark.usefixtures("screened_small")
 
 
 @pytest.fixture(params=SCREENS)
@@ -139,29 +135,6 @@ def test_without_memory_at_any_step(
         assert is_consistent(bank)
 
 
-@pytest.mark.parametrize(
-    ("change", "error"),
-    [
-        (lambda b: b.add(rows_of(3).log()), ValueError),  # not finite
-        (lambda b: b.add(rows_of(3), ids=[7, 7, 8]), ValueError),
-        (lambda b: b.add(rows_of(3), ids=[0, 10**6, 10**7]), ValueError),
-        (lambda b: b.add([rows_of(3), torch.ones(2, 5)]), ValueError),
-        (lambda b: b.add(rows_of(3).int()), TypeError),
-        (lambda b: b.remove([1, 2, 10**9]), ValueError),
-        (lambda b: b.remove("one"), Exception),
-    ],
-)
-def test_what_is_refused_changes_nothing(
-    bank: PrototypeBank, change: Callable, error: type
-) -> None:
-    before = shown(bank)
-    with pytest.raises(error):
-        change(bank)
-    assert shown(bank) == before
-    add(bank)
-    assert is_consistent(bank)
-
-
 COPIES = [copy.copy, copy.deepcopy, lambda bank: pickle.loads(pickle.dumps(bank))]
 
 
@@ -236,19 +209,11 @@ def test_readers_never_wait_for_a_writer(bank: PrototypeBank) -> None:
 
 
 def test_writers_wait_for_one_another(bank: PrototypeBank) -> None:
-    threads = [
-        threading.Thread(
-            target=lambda first=10**6 * i: [
-                bank.add(rows_of(10, first + n), ids=range(first + 10 * n, first + 10 * n + 10))
-                for n in range(20)
-            ]
-        )
-        for i in range(1, 6)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    def write(first: int) -> None:
+        for n in range(20):
+            bank.add(rows_of(10, first + n), ids=range(first + 10 * n, first + 10 * n + 10))
+
+    in_threads(write, range(10**6, 6 * 10**6, 10**6))
     assert len(bank) == 2600 + 5 * 200
     expected = {10**6 * i + n for i in range(1, 6) for n in range(200)}
     assert set(bank.ids[2600:].tolist()) == expected
@@ -259,14 +224,7 @@ def test_stats_lose_no_counts(bank: PrototypeBank) -> None:
     before, interval = bank.stats, sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        threads = [
-            threading.Thread(target=lambda: [bank.topk(rows_of(3), 2) for _ in range(25)])
-            for _ in range(8)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(lambda _: [bank.topk(rows_of(3), 2) for _ in range(25)], range(8))
     finally:
         sys.setswitchinterval(interval)
     after = bank.stats

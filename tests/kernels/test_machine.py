@@ -1,11 +1,11 @@
 """``flashmatch info``: a screenful that says what will search, and why nothing else will."""
 
 import os
-import subprocess
 import sys
 
 import pytest
 import torch
+from programs import output_of
 
 from flashmatch import PrototypeBank, __version__
 from flashmatch.__main__ import main
@@ -118,11 +118,5 @@ def test_gpus_and_why_one_is_not_used(
 
 
 def test_as_a_module() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "flashmatch", "info"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
-    )
-    assert "OMP_WAIT_POLICY=PASSIVE" in run.stdout
+    env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    assert "OMP_WAIT_POLICY=PASSIVE" in output_of("-m", "flashmatch", "info", env=env)

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
+from problems import METRICS
 from screens import needs_inductor
 from torch import Tensor
 
 from flashmatch import topk
 from flashmatch.kernels import operators
 from flashmatch.kernels.contract.metrics import COSINE_EPS
-
-METRICS = ("cosine", "dot", "l2")
 
 
 def tensors(*sizes: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -91,18 +90,6 @@ def test_compiles_as_one_graph() -> None:
     torch.testing.assert_close(actual, torch.autograd.grad(loss(queries, prototypes), queries))
 
 
-def test_compiles_with_dynamic_shapes() -> None:
-    compiled = torch.compile(
-        lambda q, p: topk(q, p, 3, nonfinite="exclude"),
-        fullgraph=True,
-        dynamic=True,
-        backend="aot_eager",
-    )
-    for sizes in ((5, 40), (7, 55)):
-        queries, prototypes = tensors(*sizes)
-        assert torch.equal(compiled(queries, prototypes).indices, topk(queries, prototypes, 3)[1])
-
-
 @pytest.mark.parametrize("in_dims", [(0, None), (1, None), (0, 0), (None, 1)])
 def test_vmap(in_dims: tuple) -> None:
     shapes = ((5, 6), (40, 6))
@@ -118,22 +105,3 @@ def test_vmap(in_dims: tuple) -> None:
         expected = topk(queries, prototypes, 4)
         assert torch.equal(actual.scores[b], expected.scores)
         assert torch.equal(actual.indices[b], expected.indices)
-
-
-@pytest.mark.parametrize("mask_dim", [0, None])
-def test_vmap_with_a_mask(mask_dim: int | None) -> None:
-    queries, prototypes = torch.randn(3, 5, 6), torch.randn(40, 6)
-    mask = torch.rand(*((3,) if mask_dim == 0 else ()), 5, 40) > 0.5
-    actual = torch.vmap(lambda q, m: topk(q, prototypes, 4, mask=m).indices, in_dims=(0, mask_dim))(
-        queries, mask
-    )
-    for b in range(3):
-        expected = topk(queries[b], prototypes, 4, mask=mask[b] if mask_dim == 0 else mask)
-        assert torch.equal(actual[b], expected.indices)
-
-
-def test_fake_tensors_have_the_right_shapes() -> None:
-    with torch._subclasses.FakeTensorMode():
-        scores, indices = topk(torch.empty(5, 8), torch.empty(30, 8), 4)
-    assert (scores.shape, scores.dtype) == ((5, 4), torch.float32)
-    assert (indices.shape, indices.dtype) == ((5, 4), torch.int64)

@@ -27,6 +27,12 @@ def _every_route(request: pytest.FixtureRequest) -> None:
     patch.undo()
 
 
+def plain(kind: str, queries: int, rows: int, channels: int, k: int, metric: str) -> Problem:
+    generator = torch.Generator().manual_seed(7)
+    q, p = (vectors(kind, n, channels, generator).float() for n in (queries, rows))
+    return Problem(q, [p], k, metric)
+
+
 def run(problem: Problem, **changes: object) -> tuple[torch.Tensor, torch.Tensor]:
     options = problem.options() | changes
     return topk(problem.queries, problem.prototypes, problem.k, **options)
@@ -65,18 +71,13 @@ def test_same_bits_for_every_chunking_and_batching(
 @pytest.mark.parametrize("kind", KINDS)
 def test_thousands_of_prototypes(kind: str, metric: str) -> None:
     """Enough rows for groups, several chunks, a rising threshold and a crowded pool."""
-    generator = torch.Generator().manual_seed(7)
-    queries = vectors(kind, 33, 24, generator).float()
-    prototypes = vectors(kind, 9001, 24, generator).float()
-    problem = Problem(queries, [prototypes], 10, metric, None, "raise", 2048)
+    problem = plain(kind, 33, 9001, 24, 10, metric).replace(chunk_rows=2048)
     assert_exact(run(problem), problem)
 
 
 @pytest.mark.parametrize("k", [1, 63, 64, 65, 999, 1000])
 def test_every_k_up_to_all(k: int) -> None:
-    generator = torch.Generator().manual_seed(k)
-    queries, prototypes = (vectors("duplicates", n, 9, generator).float() for n in (5, 1000))
-    problem = Problem(queries, [prototypes], k, "cosine", None, "raise", None)
+    problem = plain("duplicates", 5, 1000, 9, k, "cosine")
     assert_exact(run(problem), problem)
 
 
@@ -112,9 +113,7 @@ def test_scores_beyond_fp32_are_infinite_and_keep_index_order() -> None:
 
 @pytest.mark.parametrize("precision", ["high", "medium"])
 def test_exact_whatever_matmul_precision_is_allowed(precision: str) -> None:
-    generator = torch.Generator().manual_seed(3)
-    queries, prototypes = (vectors("gaussian", n, 256, generator).float() for n in (40, 3000))
-    problem = Problem(queries, [prototypes], 9, "dot", None, "raise", None)
+    problem = plain("gaussian", 40, 3000, 256, 9, "dot")
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
@@ -124,9 +123,7 @@ def test_exact_whatever_matmul_precision_is_allowed(precision: str) -> None:
 
 
 def test_exact_under_autocast_and_inference_mode() -> None:
-    generator = torch.Generator().manual_seed(3)
-    queries, prototypes = (vectors("gaussian", n, 64, generator).float() for n in (20, 3000))
-    problem = Problem(queries, [prototypes], 9, "cosine", None, "raise", None)
+    problem = plain("gaussian", 20, 3000, 64, 9, "cosine")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert_exact(run(problem), problem)
     with torch.inference_mode():
@@ -134,8 +131,8 @@ def test_exact_under_autocast_and_inference_mode() -> None:
 
 
 def test_inputs_are_left_alone() -> None:
-    generator = torch.Generator().manual_seed(0)
-    queries, prototypes = (vectors("gaussian", n, 8, generator).float() for n in (3, 2000))
+    problem = plain("gaussian", 3, 2000, 8, 5, "cosine")
+    queries, prototypes = problem.queries, problem.prototypes[0]
     prototypes[5] = torch.nan
     before = queries.clone(), prototypes.clone()
     topk(queries, prototypes, 5, nonfinite="exclude", mask=torch.ones(2000) > 0)
@@ -148,5 +145,5 @@ def test_many_small_chunks_of_mixed_dtypes() -> None:
     queries, rows = (vectors("gaussian", n, 16, generator) for n in (6, 1500))
     dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     chunks = [part.to(dtypes[i % 4]) for i, part in enumerate(rows.split(3))]
-    problem = Problem(queries.float(), chunks, 20, "dot", None, "raise", None)
+    problem = Problem(queries.float(), chunks, 20, "dot")
     assert_exact(run(problem), problem)

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 import torch
 from problems import Problem, assert_exact
+from programs import in_threads
 from screens import CODED, needs_inductor
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -116,7 +117,10 @@ def test_compiled_queries_of_any_number_compile_once(
 def test_compiled_prototypes_of_any_number_compile_once() -> None:
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(
-        lambda q, p, m: topk(q, p, K, mask=m), fullgraph=True, dynamic=True, backend=counter
+        lambda q, p, m: topk(q, p, K, mask=m, nonfinite="exclude"),
+        fullgraph=True,
+        dynamic=True,
+        backend=counter,
     )
     for count, rows in ((5, 40), (7, 55), (31, 211), (2, 1009)):
         queries, prototypes = drawn(count, C), drawn(rows, C, seed=rows)
@@ -319,13 +323,14 @@ def test_vmap_of_what_is_not_batched(search: Search) -> None:
 
 
 @pytest.mark.parametrize("mask_dim", [None, 0])
-def test_vmap_of_a_bank_with_a_mask(mask_dim: int | None) -> None:
-    bank, batched = changed_bank(), drawn(3, 5, C)
-    masks = drawn(3, 5, len(bank)) > 0
+@pytest.mark.parametrize("make", [None, changed_bank])
+def test_vmap_with_a_mask(make: Callable[[], PrototypeBank] | None, mask_dim: int | None) -> None:
+    search = make().topk if make else partial(topk, prototypes=PROTOTYPES[3:])
+    batched, masks = drawn(3, 5, C), drawn(3, 5, 897) > 0
     mask = masks if mask_dim == 0 else masks[0]
-    actual = torch.vmap(lambda q, m: bank.topk(q, K, mask=m), in_dims=(0, mask_dim))(batched, mask)
+    actual = torch.vmap(lambda q, m: search(q, k=K, mask=m), in_dims=(0, mask_dim))(batched, mask)
     for b in range(3):
-        expected = bank.topk(batched[b], K, mask=mask[b] if mask_dim == 0 else mask)
+        expected = search(batched[b], k=K, mask=mask[b] if mask_dim == 0 else mask)
         assert_same((actual.scores[b], actual.indices[b]), expected)
 
 
@@ -500,9 +505,7 @@ def test_views(search: Search, name: str) -> None:
     assert_same(found, expected)
     assert found.scores.requires_grad == view.requires_grad
     assert_same(topk(plain, view, 3), topk(plain, plain, 3))
-    assert_exact(
-        topk(plain, view.detach(), 3), Problem(plain, [plain], 3, "cosine", None, "raise", None)
-    )
+    assert_exact(topk(plain, view.detach(), 3), Problem(plain, [plain], 3, "cosine"))
 
 
 def test_matches_can_be_pickled_and_unpacked() -> None:
@@ -522,21 +525,14 @@ def test_matches_can_be_pickled_and_unpacked() -> None:
 def test_threads_get_the_same_bits(search: Search) -> None:
     batches = [drawn(20, C, seed=s) for s in range(6)]
     expected = [search(batch) for batch in batches]
-    found: list[list[Matches]] = []
     start = threading.Barrier(4)
 
-    def work() -> None:
+    def work(_: int) -> list[Matches]:
         start.wait()
-        found.append([search(batch) for batch in batches])
+        return [search(batch) for batch in batches]
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert len(found) == 4
-    for mine in found:
-        for a, b in zip(mine, expected, strict=True):
+    for found in in_threads(work, range(4)):
+        for a, b in zip(found, expected, strict=True):
             assert_same(a, b)
 
 

@@ -3,13 +3,13 @@
 import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pages
 import pytest
+from programs import output_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -134,12 +134,10 @@ def test_programs_have_the_options(pattern: str, an_example: str) -> None:
             wanted.setdefault(found[1], set()).update(options_in(line))
     for program, options in wanted.items():
         is_module = program.startswith(("flashmatch", "faults"))
-        run = [sys.executable, *["-m"][:is_module], *program.split(), "--help"]
+        run = [*["-m"][:is_module], *program.split(), "--help"]
         environment = os.environ | {"PYTHONPATH": "tests/support"}
-        done = subprocess.run(
-            run, cwd=pages.ROOT, env=environment, capture_output=True, text=True, check=True
-        )
-        assert options <= options_in(done.stdout), program
+        shown = output_of(*run, cwd=pages.ROOT, env=environment)
+        assert options <= options_in(shown), program
 
 
 def test_files_exist() -> None:

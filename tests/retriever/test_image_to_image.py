@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from PIL import Image
 from retrieved import SIMILARITIES, assert_same_order, encoder, original_scores, retriever_of
 from torch import Tensor, nn
 
@@ -38,11 +37,6 @@ def test_samples_can_be_reused_when_the_gallery_grows(images: Tensor, vectors: T
     assert len(samples[0].pred_score) == 40
 
 
-def test_fewer_samples_than_queries_is_an_error(images: Tensor, vectors: Tensor) -> None:
-    with pytest.raises(ValueError, match="one sample per image, 5; got 2"):
-        retriever_of(vectors).predict(images, [DataSample(), DataSample()])
-
-
 def test_test_step_preprocesses_and_keeps_labels(vectors: Tensor) -> None:
     raw = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
     retriever = retriever_of(
@@ -53,19 +47,6 @@ def test_test_step_preprocesses_and_keeps_labels(vectors: Tensor) -> None:
     for sample, other in zip(samples, expected, strict=True):
         assert torch.equal(sample.pred_label, other.pred_label)
     assert [int(sample.gt_label) for sample in samples] == list(range(5))
-
-
-def test_raw_images_of_every_kind_give_one_answer(vectors: Tensor) -> None:
-    raw = torch.randint(0, 256, (3, 4, 4), dtype=torch.uint8)
-    array = raw.permute(1, 2, 0).numpy()
-    retriever = retriever_of(
-        vectors, data_preprocessor={"mean": [100.0] * 3, "std": [50.0] * 3}, topk=2
-    )
-    expected = retriever.predict(((raw.float() - 100) / 50)[None])[0]
-    for kind in (raw, raw[None], [raw], array, array[None], Image.fromarray(array)):
-        (sample,) = retriever.predict(kind)
-        assert torch.equal(sample.pred_label, expected.pred_label)
-        assert torch.equal(sample.pred_score, expected.pred_score)
 
 
 def test_forward_modes(images: Tensor, vectors: Tensor) -> None:

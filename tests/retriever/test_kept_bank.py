@@ -9,6 +9,7 @@ import weakref
 
 import pytest
 import torch
+from programs import in_threads
 from torch import Tensor, nn
 
 import flashmatch
@@ -346,21 +347,13 @@ def test_two_threads_make_one_bank(vectors, queries, made, monkeypatch) -> None:
 
     monkeypatch.setattr(kept_bank, "PrototypeBank", slowly)
     retriever = retriever_of(vectors).eval()
-    barrier, errors = threading.Barrier(2), []
+    barrier = threading.Barrier(2)
 
-    def predict() -> None:
-        try:
-            barrier.wait()
-            assert_current(retriever, queries)
-        except BaseException as error:
-            errors.append(error)
+    def predict(_: int) -> None:
+        barrier.wait()
+        assert_current(retriever, queries)
 
-    threads = [threading.Thread(target=predict) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    in_threads(predict, range(2))
     assert len(made) == 1
 
 

@@ -9,12 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import (
-    ConcatDataset,
     DataLoader,
     Dataset,
     IterableDataset,
     Subset,
-    SubsetRandomSampler,
     TensorDataset,
 )
 from two_processes import in_two_processes
@@ -187,41 +185,9 @@ def test_complete_indices_decide_the_rows_whatever_the_order() -> None:
     assert_rows(prepared(backwards), expected().flip(0))
 
 
-@pytest.mark.parametrize("index", [lambda i: i, lambda i: None], ids=["indexed", "unindexed"])
-def test_rows_lost_to_drop_last_or_a_sampler_are_an_error(index) -> None:
-    with pytest.raises(ValueError, match=r"gave 8 distinct \w+ for the 11 samples"):
-        prepared(loader(Samples(index=index), drop_last=True))
-    with pytest.raises(ValueError, match="gave 2 distinct"):
-        prepared(loader(Samples(index=index), sampler=SubsetRandomSampler([1, 2])))
-
-
-def test_samples_that_share_an_index_are_an_error() -> None:
-    twice = ConcatDataset([Samples(), Samples()])
-    with pytest.raises(ValueError, match=r"of its own; two have 0, at the positions 0 and 11"):
-        prepared(loader(twice))
-    unnamed = Samples(index=lambda i: None)
-    assert_rows(prepared(loader(ConcatDataset([unnamed, unnamed]))), expected().repeat(2, 1))
-
-
-def test_sample_seen_twice_is_one_row() -> None:
-    for index in (lambda i: i, lambda i: None):
-        padded = loader(Samples(index=index), sampler=[*range(ROWS), 0, 1])
-        assert_rows(prepared(padded), expected())
-
-
 def test_stream_with_indices_is_ordered_by_them() -> None:
     retriever = prepared(loader(Stream(index=lambda i: 100 - 10 * i)))
     assert_rows(retriever, expected().flip(0), [100 - 10 * i for i in range(ROWS)][::-1])
-
-
-def test_unknown_order_is_an_error() -> None:
-    class Own(DataLoader):
-        def __iter__(self):
-            return super().__iter__()
-
-    own = Own(Samples(index=lambda i: None), batch_size=4, collate_fn=collate, shuffle=True)
-    with pytest.raises(ValueError, match="order of this DataLoader says nothing"):
-        prepared(own)
 
 
 def test_empty_loader_is_an_error() -> None:

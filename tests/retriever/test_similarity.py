@@ -2,13 +2,8 @@
 
 import pytest
 import torch
-from retrieved import (
-    SIMILARITIES,
-    assert_same_order,
-    encoder,
-    original_scores,
-    retriever_of,
-)
+from allocations import LargestResult
+from retrieved import SIMILARITIES, assert_same_order, encoder, original_scores, retriever_of
 from torch import Tensor
 
 
@@ -75,20 +70,10 @@ def test_zero_and_tiny_vectors_score_as_torch_clamps_them() -> None:
 
 def test_topk_all_never_holds_queries_by_prototypes_by_channels() -> None:
     queries, prototypes = torch.randn(64, 256), torch.randn(3000, 256)
-    retriever = retriever_of(prototypes)
-    largest = 0
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            nonlocal largest
-            out = func(*args, **(kwargs or {}))
-            if isinstance(out, Tensor):
-                largest = max(largest, out.untyped_storage().nbytes())
-            return out
-
-    with Watch():
-        retriever.matching(queries)
-    assert largest <= 4 * max(64 * 3000 * 2, 3000 * 256)  # the sort's int64 indices are the largest
+    # The sort's int64 indices are the largest.
+    with LargestResult() as results:
+        retriever_of(prototypes).matching(queries)
+    assert results.largest <= 4 * max(64 * 3000 * 2, 3000 * 256)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -6,11 +6,11 @@ to be read.
 """
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from programs import output_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -71,8 +71,4 @@ def run(page: str, folder: Path) -> str:
         AssertionError: it fails, with its traceback.
     """
     (folder / "page.py").write_text(program(page))
-    done = subprocess.run(
-        [sys.executable, "page.py"], cwd=folder, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return output_of("page.py", cwd=folder, timeout=600)

@@ -32,11 +32,22 @@ def picture(mode: str, size: tuple[int, int] = (37, 29)) -> Image.Image:
     return image if mode == "RGBA" else image.convert("RGB").convert(mode)
 
 
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
 @cache
 def originals() -> dict[str, bytes]:
     """What Pillow writes of each format that we read, by a name that says how."""
-    exif = Image.Exif()
-    exif[0x0112], exif[0x010F] = 6, "Maker"
+    exif = turned(6)
+    exif[0x010F] = "Maker"
     frames = [picture("RGBA").rotate(90 * i) for i in range(1, 4)]
     animated = {"save_all": True, "append_images": frames, "duration": 50}
     kinds: dict[str, tuple[Image.Image, dict]] = {

@@ -33,9 +33,9 @@ class Problem:
     prototypes: list[Tensor]
     k: int
     metric: str
-    mask: Tensor | None
-    nonfinite: str
-    chunk_rows: int | None
+    mask: Tensor | None = None
+    nonfinite: str = "raise"
+    chunk_rows: int | None = None
 
     def __repr__(self) -> str:
         shapes = [(tuple(p.shape), p.stride(), p.dtype) for p in (self.queries, *self.prototypes)]

@@ -22,11 +22,7 @@ import flashmatch.retriever.mmpretrain as ours
 
 CHANNELS = 64
 ATOL = 2e-7  # of a cosine in fp32
-PIPELINE = [
-    {"type": "LoadImageFromFile"},
-    {"type": "Resize", "scale": 32},
-    {"type": "PackInputs"},
-]
+PIPELINE = [{"type": "LoadImageFromFile"}, {"type": "Resize", "scale": 32}, {"type": "PackInputs"}]
 
 
 def pytest_configure(config: pytest.Config) -> None:

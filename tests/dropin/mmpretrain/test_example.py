@@ -1,11 +1,10 @@
 """The example trains, and finds more digits than chance; both kinds of scores evaluate alike."""
 
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from programs import output_of
 
 EXAMPLE = Path(__file__).parents[3] / "examples/mmpretrain_inshop.py"
 
@@ -13,7 +12,6 @@ EXAMPLE = Path(__file__).parents[3] / "examples/mmpretrain_inshop.py"
 def test_example() -> None:
     dense = runpy.run_path(str(EXAMPLE))["main"](epochs=2, count=300)
     assert dense["retrieval/Recall@1"] > 40  # of ten digits
-    command = [sys.executable, EXAMPLE, "--epochs", "2", "--count", "300", "--exact"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    printed = output_of(EXAMPLE, "--epochs", "2", "--count", "300", "--exact")
     exact = {name: float(printed.rpartition(f"\n{name} ")[2].split()[0]) for name in dense}
     assert exact == pytest.approx(dense, abs=1.5)  # one query of 100, should near ties swap

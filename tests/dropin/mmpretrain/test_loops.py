@@ -10,11 +10,10 @@ import mmpretrain
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import METRICS, MODELS
+from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from mmpretrain import ImageRetrievalInferencer
 from mmpretrain.engine import PrepareProtoBeforeValLoopHook
-from mmpretrain.structures import DataSample
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor
@@ -111,39 +110,6 @@ def test_exact_search_gives_the_same_metrics(config_of) -> None:
     for evaluator in config.test_evaluator:
         evaluator.type = f"flashmatch.{evaluator.type}"
     assert runner_of(config).test() == pytest.approx(runner_of(config_of(False)).test())
-
-
-@pytest.mark.parametrize("mode", ["IR", "integrate"])
-@pytest.mark.parametrize("scores", [True, False])
-def test_evaluators_of_labels_equal_those_of_scores(mode: str, scores: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    samples = []
-    for _ in range(30):
-        score = torch.randperm(25, generator=generator) / 25
-        sample = DataSample().set_pred_score(score).set_pred_label(score.argsort(descending=True))
-        targets = torch.randperm(25, generator=generator)[: 1 + len(samples) % 7]
-        one_hot = torch.zeros(25).index_fill(0, targets, 1)
-        sample.set_gt_label([24] if scores else targets)  # scores count, where there are any
-        samples.append(sample.set_gt_score(one_hot) if scores else sample)
-    for name, options in (
-        ("RetrievalRecall", {"topk": (1, 5)}),
-        ("RetrievalAveragePrecision", {"topk": 10, "mode": mode}),
-    ):
-        results = []
-        for scope in ("mmpretrain", "flashmatch"):
-            metric = METRICS.build({"type": f"{scope}.{name}", **options})
-            metric.process(None, [sample.to_dict() for sample in samples])
-            results.append(metric.evaluate(len(samples)))
-        assert results[1] == pytest.approx(results[0], rel=1e-5)
-
-
-def test_evaluators_of_labels_refuse_too_few(queries: Tensor, build_pair) -> None:
-    model = build_pair(prototype=torch.randn(30, 64), topk=3).ours
-    model.dense_scores = False
-    samples = [sample.set_gt_label([1]).to_dict() for sample in model.predict(queries)]
-    metric = METRICS.build({"type": "flashmatch.RetrievalRecall", "topk": 5})
-    with pytest.raises(ValueError, match="k must be at most the number of ranked matches, 3"):
-        metric.process(None, samples)
 
 
 def test_the_hook_takes_our_class_for_a_retriever(build_pair, recwarn) -> None:

@@ -1,9 +1,7 @@
 """The prefix of a type is enough for mmengine to find the adapter, in a process without it."""
 
-import subprocess
-import sys
-
 import pytest
+from programs import output_of
 
 FIND = """
 from mmpretrain.registry import {registry}
@@ -20,6 +18,5 @@ print({registry}.get("flashmatch.{name}").__module__)
     ],
 )
 def test_types_are_found_by_their_prefix(registry: str, name: str, module: str) -> None:
-    code = FIND.format(registry=registry, name=name)
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split()[-1] == f"flashmatch.retriever.mmpretrain.{module}"
+    printed = output_of("-c", FIND.format(registry=registry, name=name))
+    assert printed.split()[-1] == f"flashmatch.retriever.mmpretrain.{module}"

@@ -54,11 +54,7 @@ def prototype(request: pytest.FixtureRequest, gallery_config: dict, folder: Any,
 
 @pytest.mark.parametrize("prototype", KINDS, indirect=True)
 def test_predictions(
-    prototype: Any,
-    queries: Tensor,
-    build_pair,
-    assert_same_samples,
-    error_of_the_original,
+    prototype: Any, queries: Tensor, build_pair, assert_same_samples, error_of_the_original
 ) -> None:
     pair = build_pair(prototype=prototype)
     with DefaultScope.overwrite_default_scope("mmpretrain"):

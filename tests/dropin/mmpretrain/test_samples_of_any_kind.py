@@ -26,8 +26,8 @@ def samples(kind: str, targets: str) -> list[DataSample]:
         if kind != "scores":
             ranked = scores.argsort(descending=True)
             sample.set_pred_label(ranked[:3] if kind == "few labels" else ranked)
-        if targets == "scores":
-            sample.set_gt_score(relevant.float())
+        if targets == "scores":  # which count where there are labels, too
+            sample.set_gt_score(relevant.float()).set_gt_label([PROTOTYPES - 1])
         else:
             sample.set_gt_label(relevant.nonzero()[:, 0])
         found.append(sample)
@@ -42,15 +42,16 @@ def evaluated(metric: Any, given: list) -> dict[str, float]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("targets", ["scores", "labels"])
 @pytest.mark.parametrize("as_dict", [True, False])
-def test_the_numbers_are_theirs(kind: str, targets: str, as_dict: bool) -> None:
+@pytest.mark.parametrize("mode", ["IR", "integrate"])
+def test_the_numbers_are_theirs(kind: str, targets: str, as_dict: bool, mode: str) -> None:
     given = samples(kind, targets)
     given = [sample.to_dict() for sample in given] if as_dict else given
     by_scores = [sample.to_dict() for sample in samples("scores", "labels")]  # which both take
     assert evaluated(RetrievalRecall(topk=(1, 5)), given) == pytest.approx(
         evaluated(theirs.RetrievalRecall(topk=(1, 5)), by_scores)
     )
-    assert evaluated(RetrievalAveragePrecision(topk=10), given) == pytest.approx(
-        evaluated(theirs.RetrievalAveragePrecision(topk=10), by_scores), rel=1e-6
+    assert evaluated(RetrievalAveragePrecision(topk=10, mode=mode), given) == pytest.approx(
+        evaluated(theirs.RetrievalAveragePrecision(topk=10, mode=mode), by_scores), rel=1e-6
     )
 
 

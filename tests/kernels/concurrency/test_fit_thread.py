@@ -1,11 +1,11 @@
 """Searches where threads flush denormals, and in forked children, whose threads are lost."""
 
-import subprocess
 import sys
 
 import pytest
 import torch
 from problems import METRICS
+from programs import output_of
 
 from flashmatch import PrototypeBank, topk, verify
 from flashmatch.kernels.concurrency.fit_thread import in_fit_thread
@@ -57,11 +57,7 @@ def run(program: str) -> str:
         "import sys, torch\nfrom flashmatch import PrototypeBank, topk, verify\n"
         "torch.set_num_threads(2)\n" + program
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return output_of("-c", program, timeout=120)
 
 
 def test_denormals_count_where_another_thread_flushes() -> None:

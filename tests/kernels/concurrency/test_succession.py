@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from programs import in_threads
 from stopped import stopped_at
 
 from flashmatch.kernels.concurrency.room import Room
@@ -20,26 +21,15 @@ def with_more(number: int) -> Callable[[Numbers], tuple[Numbers, int]]:
     return lambda numbers: ((*numbers, number), len(numbers))
 
 
-def in_threads(count: int, call: Callable[[int], object]) -> None:
-    threads = [threading.Thread(target=call, args=(i,)) for i in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in threads)
-
-
 def test_every_change_is_made_once() -> None:
     states = Succession(())
-    results = []
 
-    def change(first: int) -> None:
-        for number in range(first, 2000, 8):
-            results.append(states.change(with_more(number)))
+    def change(first: int) -> list[int]:
+        return [states.change(with_more(number)) for number in range(first, 2000, 8)]
 
-    in_threads(8, change)
+    results = in_threads(change, range(8))
     assert sorted(states.newest) == list(range(2000))
-    assert sorted(results) == list(range(2000))
+    assert sorted(number for each in results for number in each) == list(range(2000))
 
 
 def test_changes_that_meet_are_made_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +47,7 @@ def test_changes_that_meet_are_made_one_after_the_other(monkeypatch: pytest.Monk
 
         states.change(make)
 
-    in_threads(2, change)
+    in_threads(change, range(2))
     assert sorted(states.newest) == [0, 1]
     assert len(made) == 3
 
@@ -76,7 +66,7 @@ def test_a_change_that_is_stopped_at_any_line() -> None:
         before, number = states.newest, number + 1
         was_stopped = stopped_at(line, lambda number=number: states.change(with_more(number)))
         assert states.newest in (before, (*before, number))
-        in_threads(1, lambda _, number=number: states.change(with_more(-number)))
+        in_threads(lambda n: states.change(with_more(-n)), [number])
         states.change(with_more(0))  # nobody waits for whoever was stopped
         assert states.newest[-2:] == (-number, 0)
         if not was_stopped:
@@ -96,7 +86,7 @@ def test_a_change_within_a_change() -> None:
 
     states.change(make)
     assert states.newest == (1, 2)
-    in_threads(1, lambda _: states.change(with_more(3)))
+    in_threads(states.change, [with_more(3)])
     assert states.newest == (1, 2, 3)
 
 
@@ -111,7 +101,7 @@ def test_a_turn_lets_one_in_at_a_time() -> None:
                 most.append(len(inside))
                 inside.remove(number)
 
-    in_threads(8, work)
+    in_threads(work, range(8))
     assert most == [1] * 40
 
 
@@ -124,7 +114,7 @@ def test_a_turn_waits_for_as_long_as_it_takes() -> None:
             time.sleep(0.3)
             order.append(number)
 
-    in_threads(3, work)
+    in_threads(work, range(3))
     assert order[0] == 0
     assert len(order) == 3
 
@@ -155,12 +145,12 @@ def test_turns_are_pickled_open() -> None:
     turn = Turn()
     with turn:
         copied = pickle.loads(pickle.dumps(turn))
-    in_threads(1, lambda _: copied.__enter__())
+    in_threads(Turn.__enter__, [copied])
 
 
 def test_room_is_claimed_once() -> None:
-    room, claimed = Room(3), []
-    in_threads(8, lambda i: claimed.append(room.claim(3, 10 + i)))
+    room = Room(3)
+    claimed = in_threads(lambda i: room.claim(3, 10 + i), range(8))
     assert sorted(claimed) == [False] * 7 + [True]
     assert not room.claim(3, 4)
     assert not room.claim(7, 8)

@@ -4,11 +4,11 @@ import errno
 import os
 import stat
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 import torch
+from programs import in_threads
 
 from flashmatch.kernels.files.whole_file import whole_file
 from flashmatch.kernels.triton_backend import tuned_tiles
@@ -165,22 +165,13 @@ def test_file_and_folder_reach_the_disk(path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_many_writers_leave_one_of_their_files(path: Path) -> None:
     contents = [bytes([i]) * 200_000 for i in range(8)]
-    errors: list[BaseException] = []
 
     def repeat(content: bytes) -> None:
-        try:
-            for _ in range(10):
-                write(path, content)
-                assert path.read_bytes() in contents
-        except BaseException as error:
-            errors.append(error)
+        for _ in range(10):
+            write(path, content)
+            assert path.read_bytes() in contents
 
-    threads = [threading.Thread(target=repeat, args=(content,)) for content in contents]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    in_threads(repeat, contents)
     assert path.read_bytes() in contents
     assert os.listdir(path.parent) == ["file"]
 

@@ -1,13 +1,12 @@
 """What products round is found out, whatever settings say; the answer stays the same."""
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
 import torch
 from problems import METRICS
+from programs import output_of
 from torch import Tensor
 
 from flashmatch import PrototypeBank, topk
@@ -134,9 +133,7 @@ p, q = torch.randn(20000, 48, generator=g), torch.randn(8, 48, generator=g)
 print(topk(q, p, 5).indices.tolist())
 """
     outputs = [
-        subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env
-        ).stdout.splitlines()
+        output_of("-c", program, env=env).splitlines()
         for env in (None, {"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"})
     ]
     assert [float(lines[0]) for lines in outputs] == [0.0, 2.0**-7]

@@ -88,13 +88,6 @@ def test_below_the_threshold_no_score_ties_with_the_kth(seed: int, metric: str) 
         assert (score(below).float() < kth).all()
 
 
-def test_lowered_to_fp32_never_rises_and_stays_finite() -> None:
-    values = torch.tensor([1 / 3, -1 / 3, 0.0, 1e-300, -1e-300, -torch.inf], dtype=torch.float64)
-    lowered = fp32.lowered_to_fp32(values)
-    assert (lowered.double()[:-1] < values[:-1]).all()
-    assert lowered.isfinite().all()
-
-
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=30))
 def test_keys_order_by_score_then_index(values: list[float]) -> None:
     scores = torch.tensor(values) + 0.0

@@ -2,16 +2,15 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from features import features
 from problems import DTYPES, METRICS
+from programs import output_of
 from safetensors.torch import load_file, save_file
-from screens import SCREENS, needs_int8, screen_in_pieces
+from screens import SCREENS, needs_int8
 from torch import Tensor
 
 from flashmatch import topk
@@ -21,12 +20,7 @@ from flashmatch.kernels.files import tensor_file
 from flashmatch.kernels.storage import bank_file
 from flashmatch.kernels.torch_backend import int8_scan
 
-pytestmark = pytest.mark.usefixtures("poisoned_empty")
-
-
-@pytest.fixture(autouse=True)
-def _pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen_in_pieces(monkeypatch)
+pytestmark = pytest.mark.usefixtures("poisoned_empty", "screened_in_pieces")
 
 
 @pytest.fixture
@@ -170,20 +164,6 @@ def _is_mapped_from(path: Path, address: int) -> bool:
     return False
 
 
-def test_saving_over_the_file_one_is_mapped_from(path: Path) -> None:
-    rows = rows_of()
-    PrototypeBank(rows).save(path)
-    loaded = PrototypeBank.load(path)
-    loaded.remove(range(100))
-    loaded.save(path)
-    expected = PrototypeBank(rows[100:], ids=range(100, 2500))
-    assert_equal_banks(loaded, expected)
-    assert_equal_banks(PrototypeBank.load(path), expected)
-    loaded.add(rows[:100])
-    loaded.save(path)
-    assert_equal_banks(PrototypeBank.load(path), loaded)
-
-
 @pytest.mark.parametrize("stage", ["_blocks", "as_bytes"])
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_failed_save_leaves_no_trace(
@@ -209,11 +189,6 @@ def test_a_failed_save_leaves_no_trace(
     assert (path.read_bytes() if exists else None) == before
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        PrototypeBank(rows_of(3)).save(tmp_path / "none" / "bank.safetensors")
-
-
 def test_safetensors_reads_what_save_wrote(path: Path) -> None:
     rows = rows_of().bfloat16()
     bank = PrototypeBank(rows, ids=torch.arange(2500) * 3)
@@ -234,10 +209,8 @@ def test_another_process_reads_the_same(path: Path) -> None:
         "import sys, torch; from flashmatch.kernels import PrototypeBank;"
         "print(PrototypeBank.load(sys.argv[1]).topk(torch.ones(1, 64), 5).indices[0].tolist())"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
-    )
-    assert json.loads(out.stdout) == bank.topk(torch.ones(1, 64), 5).indices[0].tolist()
+    found = json.loads(output_of("-c", program, path))
+    assert found == bank.topk(torch.ones(1, 64), 5).indices[0].tolist()
 
 
 @pytest.mark.parametrize("screen", SCREENS)
@@ -298,13 +271,6 @@ def test_other_files_are_refused(path: Path) -> None:
         save_file({"prototypes": torch.ones(3, 2)}, path, metadata)
         with pytest.raises(ValueError, match=r"path must be a file that PrototypeBank\.save wrote"):
             PrototypeBank.load(path)
-
-
-def test_made_ids_go_on_above_those_that_were_removed(path: Path) -> None:
-    bank = PrototypeBank(rows_of(4))
-    bank.remove(3)
-    bank.save(path)
-    assert PrototypeBank.load(path).add(rows_of(1)).tolist() == [4]
 
 
 def test_large_sets_are_written_in_pieces(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,16 +4,16 @@ import json
 import mmap
 import os
 import re
-import threading
 from pathlib import Path
 
 import pytest
 import safetensors
 import torch
 from faults.banks import is_consistent
+from programs import in_threads
 from safetensors import safe_open
 from safetensors.torch import save_file
-from screens import CODED, INT8, needs_int8, screen_small
+from screens import CODED, INT8, needs_int8
 from torch import Tensor
 
 from flashmatch import topk
@@ -24,11 +24,7 @@ from flashmatch.kernels.storage import bank_file
 
 CHANNELS = 12
 CHECKSUMS = tensor_file._CHECKSUMS
-
-
-@pytest.fixture(autouse=True)
-def _screened(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen_small(monkeypatch)
+pytestmark = pytest.mark.usefixtures("screened_small")
 
 
 @pytest.fixture
@@ -313,28 +309,17 @@ def test_a_save_while_a_file_is_opened(
 
 def test_two_saves_to_one_path(path: Path) -> None:
     ones, twos = (
-        PrototypeBank(
-            torch.full((20_000, 32), x), screen="float", ids=range(int(x), 20_000 + int(x))
-        )
-        for x in (1.0, 2.0)
+        PrototypeBank(torch.full((20_000, 32), float(x)), screen="float", ids=range(x, 20_000 + x))
+        for x in (1, 2)
     )
-    errors: list[BaseException] = []
 
     def save(bank: PrototypeBank) -> None:
-        try:
-            for _ in range(15):
-                bank.save(path)
-                found = PrototypeBank.load(path, check=True)
-                assert found.vectors()[0, 0] == found.ids[0]
-        except BaseException as error:
-            errors.append(error)
+        for _ in range(15):
+            bank.save(path)
+            found = PrototypeBank.load(path, check=True)
+            assert found.vectors()[0, 0] == found.ids[0]
 
-    threads = [threading.Thread(target=save, args=(bank,)) for bank in (ones, twos) * 2]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    in_threads(save, (ones, twos) * 2)
     assert os.listdir(path.parent) == [path.name]
 
 

@@ -108,6 +108,8 @@ def test_labels_of_any_kind_are_kept() -> None:
 
 def test_collate() -> None:
     assert collate([(1, 2), None, (3, 4)]) == ([1, 3], [2, 4])
+    assert collate([{"inputs": 1, "samples": 2}] * 2) == {"inputs": [1, 1], "samples": [2, 2]}
+    assert collate([5, 6]) == ([5, 6],)
     assert collate([None, None]) == ()
     for items in ([(1, 2), (3,)], [{"inputs": 1}, {"image": 1}], [(1, 2), 3]):
         with pytest.raises(ValueError, match="items must all have the same form; got"):

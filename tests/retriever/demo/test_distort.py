@@ -2,16 +2,10 @@
 
 from random import Random
 
-import numpy as np
 import pytest
-from PIL import Image
+from pictures import noise
 
 from flashmatch.retriever.demo.distort import crop, distort
-
-
-def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
 
 
 def test_distortion_is_seeded_and_does_something() -> None:

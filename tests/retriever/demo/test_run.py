@@ -1,7 +1,6 @@
 """The demo: what it finds, prints and writes; on tiny images with a stub for an encoder."""
 
 import re
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from programs import output_of
 from torch import Tensor, nn
 
 from flashmatch import __version__
@@ -152,11 +152,9 @@ def test_the_command_line_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_python_m_and_the_version() -> None:
-    command = [sys.executable, "-P", "-m", "flashmatch", "--version"]
-    if sys.version_info < (3, 11):
-        command.remove("-P")
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"flashmatch {__version__}"
+    options = ["-P"] if sys.version_info >= (3, 11) else []
+    printed = output_of(*options, "-m", "flashmatch", "--version")
+    assert printed.strip() == f"flashmatch {__version__}"
 
 
 def test_no_command_prints_help(capsys) -> None:

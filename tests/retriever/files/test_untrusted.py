@@ -14,6 +14,8 @@ from flashmatch import PrototypeBank
 from flashmatch.retriever.files.prototype_file import dump_prototypes, load_prototypes
 from flashmatch.retriever.model.weights import load_weights
 
+BUFFER = b"\x80\x02cbuiltins\nbytearray\n\x8a\x07" + (1 << 50).to_bytes(7, "little") + b"\x85R."
+"""2^50 bytes of zeros, of which nobody has so many."""
 OPCODES = b"}]()q\x00\x01X.cRtbuhKMJIFUab\n"
 
 
@@ -85,14 +87,10 @@ def test_a_view_of_2_to_the_40_rows(inside: bool, path: Path) -> None:
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_buffer_made_of_nothing(legacy: bool, path: Path) -> None:
-    """2^50 bytes of zeros, of which nobody has so many."""
-    pickled = (
-        b"\x80\x02cbuiltins\nbytearray\n\x8a\x07" + (1 << 50).to_bytes(7, "little") + b"\x85R."
-    )
-    path.write_bytes(pickled)
+    path.write_bytes(BUFFER)
     if not legacy:
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("file/data.pkl", pickled)
+            archive.writestr("file/data.pkl", BUFFER)
             archive.writestr("file/version", "3\n")
     assert "it makes buffers" in refused(path)
 
@@ -100,10 +98,7 @@ def test_a_buffer_made_of_nothing(legacy: bool, path: Path) -> None:
 def test_an_archive_behind_what_is_none(path: Path, tmp_path: Path) -> None:
     """Python would find the archive at the end, torch looks at the beginning."""
     torch.save(torch.ones(2, 2), tmp_path / "good.pt")
-    pickled = (
-        b"\x80\x02cbuiltins\nbytearray\n\x8a\x07" + (1 << 50).to_bytes(7, "little") + b"\x85R."
-    )
-    path.write_bytes(pickled + (tmp_path / "good.pt").read_bytes())
+    path.write_bytes(BUFFER + (tmp_path / "good.pt").read_bytes())
     assert zipfile.is_zipfile(path)
     assert "it makes buffers" in refused(path)
 
@@ -185,8 +180,6 @@ def test_a_gallery_that_changed_on_disk_is_noticed(tmp_path: Path) -> None:
         damaged = bytearray(content)
         damaged[position] ^= 1
         path.write_bytes(damaged)
-        with pytest.raises(
-            ValueError,
-            match=f"path must be an undamaged file; got '{path}'|path must be a safetensors file",
-        ):
+        expected = f"path must be an undamaged file; got '{path}'|path must be a safetensors file"
+        with pytest.raises(ValueError, match=expected):
             load_prototypes(path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from pictures import noise
 
 from flashmatch.retriever.gallery import (
     Gallery,
@@ -16,11 +16,6 @@ from flashmatch.retriever.gallery import (
 from flashmatch.retriever.gallery.views import Box, describe_views
 
 
-def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
 def test_a_folder_is_read_recursively_and_in_order(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / ".hidden").mkdir()
@@ -29,11 +24,8 @@ def test_a_folder_is_read_recursively_and_in_order(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "folder.png").mkdir()
     photographs = photographs_in(tmp_path)
-    assert [photograph.name for photograph in photographs.found] == [
-        "a.jpg",
-        "b.PNG",
-        "deep/er/c.webp",
-    ]
+    names = [photograph.name for photograph in photographs.found]
+    assert names == ["a.jpg", "b.PNG", "deep/er/c.webp"]
     assert photographs.skipped == []
 
 
@@ -47,11 +39,8 @@ def test_damaged_files_are_skipped_and_named(tmp_path: Path) -> None:
     (tmp_path / "lies.gif").write_text("not a GIF")
     photographs = photographs_in(tmp_path)
     assert [photograph.name for photograph in photographs.found] == ["good.png"]
-    assert [line.split(":")[0] for line in photographs.skipped] == [
-        "cut.jpg",
-        "empty.png",
-        "lies.gif",
-    ]
+    skipped = [line.split(":")[0] for line in photographs.skipped]
+    assert skipped == ["cut.jpg", "empty.png", "lies.gif"]
     assert str(tmp_path) not in " ".join(photographs.skipped)
 
 

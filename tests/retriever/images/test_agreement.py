@@ -6,14 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import encoded, originals, picture
+from pictures import encoded, originals, picture, turned
 from PIL import Image, ImageOps
 
 from flashmatch.retriever.gallery import photographs_in
 from flashmatch.retriever.gallery.photographs import MAX_SIDE
 from flashmatch.retriever.images import read_image
-
-ORIENTATION, NODATA = 0x0112, 42113
 
 
 @pytest.mark.parametrize("name", originals())
@@ -36,9 +34,7 @@ def test_a_gallery_and_its_queries_agree_about_a_file(name: str, tmp_path: Path)
 def test_a_large_file_agrees_with_its_pil_image_at_every_size(suffix: str, tmp_path: Path) -> None:
     """A JPEG decoder could reduce on its way, and give other pixels."""
     path = tmp_path / f"large.{suffix}"
-    exif = Image.Exif()
-    exif[ORIENTATION] = 8
-    picture("RGB", (3 * MAX_SIDE, 2 * MAX_SIDE)).save(path, exif=exif)
+    picture("RGB", (3 * MAX_SIDE, 2 * MAX_SIDE)).save(path, exif=turned(8))
     with Image.open(path) as opened:
         whole = read_image(opened)
         assert whole.size == (2 * MAX_SIDE, 3 * MAX_SIDE)
@@ -120,11 +116,9 @@ def test_every_orientation_is_followed_once(orientation: int, kind: str, tmp_pat
         pytest.skip("this Pillow does not write it")
     method = HOW_STORED.get(orientation)
     stored = corners() if method is None else corners().transpose(method)
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
     path = tmp_path / "turned"
     options = {"lossless": True} if kind == "WEBP" else {"quality": 100}
-    stored.save(path, kind, exif=exif, **options)
+    stored.save(path, kind, exif=turned(orientation), **options)
     with Image.open(path) as opened:
         upright = [read_image(path), read_image(opened), read_image(opened.copy())]
         upright += [read_image(opened.convert("L").convert("RGB"))] if kind != "TIFF" else []
@@ -137,18 +131,14 @@ def test_every_orientation_is_followed_once(orientation: int, kind: str, tmp_pat
 
 
 def test_a_greys_orientation_is_followed(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[ORIENTATION] = 6
     values = np.arange(6, dtype=np.uint16).reshape(2, 3) * 51
-    Image.fromarray(values).save(tmp_path / "x.png", exif=exif)
+    Image.fromarray(values).save(tmp_path / "x.png", exif=turned(6))
     expected = np.rot90(values, -1).tolist()
     assert np.asarray(read_image(tmp_path / "x.png"))[..., 0].tolist() == expected
 
 
 def test_an_orientation_that_was_followed_is_not_followed_again(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[ORIENTATION] = 6
-    picture("RGB").save(tmp_path / "x.png", exif=exif)
+    picture("RGB").save(tmp_path / "x.png", exif=turned(6))
     with Image.open(tmp_path / "x.png") as opened:
         done = ImageOps.exif_transpose(opened)
     assert read_image(done).tobytes() == read_image(tmp_path / "x.png").tobytes() == done.tobytes()

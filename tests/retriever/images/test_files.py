@@ -4,17 +4,16 @@ import os
 import pickle
 import struct
 import sys
-import threading
 from pathlib import Path
 
 import pytest
-from pictures import encoded, picture
+from pictures import encoded, picture, turned
 from PIL import Image
+from programs import in_threads
 
 from flashmatch.retriever.gallery import Gallery, Photograph, cut_views, photographs_in
 from flashmatch.retriever.images import UnreadableImage, read_image
 
-ORIENTATION = 0x0112
 posix = pytest.mark.skipif(os.name != "posix", reason="files of POSIX")
 
 
@@ -75,15 +74,13 @@ def test_a_warning_that_is_an_error_is_one_files(
     picture("RGB", (20, 20)).save(tmp_path / "small.png")
     photographs = photographs_in(tmp_path)
     assert [photograph.name for photograph in photographs.found] == ["small.png"]
-    assert [line.split(":")[1] for line in photographs.skipped] == [
-        " DecompressionBombWarning",
-        " DecompressionBombError",
-    ]
+    reasons = [line.split(":")[1] for line in photographs.skipped]
+    assert reasons == [" DecompressionBombWarning", " DecompressionBombError"]
 
 
 def test_broken_exif_is_said(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[ORIENTATION], exif[0x010F] = 6, "Maker"
+    exif = turned(6)
+    exif[0x010F] = "Maker"
     picture("RGB").save(tmp_path / "x.jpg", exif=exif)
     content = bytearray((tmp_path / "x.jpg").read_bytes())
     content[content.find(b"MM\0*") + 11] = 0
@@ -172,16 +169,9 @@ def test_an_error_survives_a_loaders_processes(tmp_path: Path) -> None:
 
 def test_images_are_read_in_threads(tmp_path: Path) -> None:
     picture("RGBA").save(tmp_path / "x.png")
-    expected, found = read_image(tmp_path / "x.png").tobytes(), []
-    threads = [
-        threading.Thread(target=lambda: found.append(read_image(tmp_path / "x.png").tobytes()))
-        for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [expected] * 8
+    found = in_threads(read_image, [tmp_path / "x.png"] * 8)
+    expected = read_image(tmp_path / "x.png").tobytes()
+    assert [image.tobytes() for image in found] == [expected] * 8
 
 
 def test_held_photographs_are_themselves() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from flashmatch.retriever.images import read_image
 
-ORIENTATION, NODATA = 0x0112, 42113
+NODATA = 42113
 
 
 def pixels(image: Image.Image) -> np.ndarray:

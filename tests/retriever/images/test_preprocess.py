@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from flashmatch.retriever import DataSample, ImagePreprocessor, ImageToImageRetriever, collate
+from flashmatch.retriever import DataSample, ImagePreprocessor, ImageToImageRetriever
 
 STATISTICS = {"mean": [10.0, 20.0, 30.0], "std": [2.0, 4.0, 8.0]}
 
@@ -209,15 +209,6 @@ def test_own_module_and_type_are_used() -> None:
     retriever = ImageToImageRetriever(nn.Identity(), images, data_preprocessor=named)
     assert retriever.data_preprocessor.mean == (10, 20, 30)
     assert named == before
-
-
-def test_collate_keeps_lists() -> None:
-    assert collate([{"inputs": 1, "data_samples": 2}] * 2) == {
-        "inputs": [1, 1],
-        "data_samples": [2, 2],
-    }
-    assert collate([(1, 2), (3, 4)]) == ([1, 3], [2, 4])
-    assert collate([5, 6]) == ([5, 6],)
 
 
 def test_a_mean_is_of_images() -> None:

@@ -18,13 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    default_collate,
-    get_worker_info,
-)
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate, get_worker_info
 
 from flashmatch.retriever import DataSample, ImageToImageRetriever, collate
 

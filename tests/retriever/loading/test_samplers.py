@@ -48,6 +48,8 @@ def test_loaders_that_iterate_in_a_way_of_their_own() -> None:
         prepared(Own(IMAGES, 4))  # pyright: ignore
     with pytest.raises(ValueError, match=r"drop_last=True leaves out the others"):
         prepared(Own(IMAGES, 4, drop_last=True))  # pyright: ignore
+    with pytest.raises(ValueError, match="order of this DataLoader says nothing"):
+        prepared(Own(IMAGES, 5, shuffle=True))  # pyright: ignore
     assert_prepared(Own(IMAGES, 5), range(ROWS))  # pyright: ignore
     with pytest.warns(UserWarning, match=r"2 of 10 samples, .*missing sample_idx \[8, 9\]"):
         prepared(Own(Keyed(), 4, collate_fn=collate))

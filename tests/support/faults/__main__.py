@@ -14,7 +14,8 @@ from screens import SMALL
 from faults import corrupt, defects, extremes, images, interrupt, kill, race
 from flashmatch.kernels.torch_backend import plan
 
-KINDS = ("corruptions", "images", "kills", "interrupts", "threads", "extremes")
+IN_A_FOLDER = {"corruptions": corrupt, "images": images, "kills": kill, "interrupts": interrupt}
+KINDS = (*IN_A_FOLDER, "threads", "extremes")
 
 
 def main() -> int:
@@ -61,14 +62,8 @@ def in_a_process(kind: str, amount: float, seed: int) -> dict[str, int]:
 
 def trials(kind: str, amount: float, seed: int) -> Counter[str]:
     with tempfile.TemporaryDirectory() as folder:
-        if kind == "corruptions":
-            return corrupt.run(int(amount), seed, Path(folder))
-        if kind == "images":
-            return images.run(int(amount), seed, Path(folder))
-        if kind == "kills":
-            return kill.run(int(amount), seed, Path(folder))
-        if kind == "interrupts":
-            return interrupt.run(int(amount), seed, Path(folder))
+        if kind in IN_A_FOLDER:
+            return IN_A_FOLDER[kind].run(int(amount), seed, Path(folder))
     return race.run(amount, seed) if kind == "threads" else extremes.run(int(amount), seed)
 
 

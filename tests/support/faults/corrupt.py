@@ -7,7 +7,6 @@ values     a tensor, or what the header says, changed by somebody who then compu
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,16 +136,7 @@ def _grow(content: bytearray, chosen: random.Random) -> bytearray:
     return content[:at] + chosen.randbytes(chosen.choice((1, 8, 1000))) + content[at:]
 
 
-DAMAGES: tuple[Callable[[bytearray, random.Random], bytearray], ...] = (
-    _flip,
-    _flip,
-    _flip_header,
-    _flip_some,
-    _zero,
-    _exchange,
-    _cut,
-    _grow,
-)
+DAMAGES = (_flip, _flip, _flip_header, _flip_some, _zero, _exchange, _cut, _grow)
 
 
 def change_tensor(tensors: dict[str, Tensor], chosen: random.Random) -> None:

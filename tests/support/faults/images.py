@@ -10,7 +10,6 @@ import time
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 from pictures import originals, picture
@@ -159,20 +158,8 @@ def _graft(content: bytearray, chosen: random.Random) -> bytearray:
     return content[: _place(content, chosen)] + other[chosen.randrange(len(other)) :]
 
 
-DAMAGES: tuple[Callable[[bytearray, random.Random], bytearray], ...] = (
-    _flip,
-    _flip,
-    _set_byte,
-    _set_byte,
-    _set_number,
-    _set_number,
-    _scatter,
-    _exchange,
-    _remove,
-    _cut,
-    _insert,
-    _graft,
-)
+OFTEN = (_flip, _set_byte, _set_number)
+DAMAGES = (*OFTEN, *OFTEN, _scatter, _exchange, _remove, _cut, _insert, _graft)
 
 
 def _mend_checksums(content: bytearray) -> None:

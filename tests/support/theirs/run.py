@@ -26,31 +26,14 @@ def ends_of(listing: Listing, folder: Path, scratch: Path) -> dict[str, dict]:
         RuntimeError: pytest did not come to its end; with the last of what it printed.
     """
     written = scratch / "ends.json"
-    environment = {
-        **os.environ,
-        **SETTINGS,
-        "PYTHONPATH": str(SUPPORT),
-        "THEIRS_STAND_IN": listing.stand_in,
-        "THEIRS_ENDS": str(written),
-    }
+    environment = os.environ | SETTINGS | {"PYTHONPATH": str(SUPPORT)}
+    environment |= {"THEIRS_STAND_IN": listing.stand_in, "THEIRS_ENDS": str(written)}
     skipped = [f"--deselect={e.test}" for e in listing.entries if e.verdict == NOT_RUN]
     options = ["-q", "-c", os.devnull, f"--rootdir={folder}", "-p", "theirs.plugin"]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        *options,
-        "-pno:cacheprovider",
-        "--continue-on-collection-errors",
-        *skipped,
-    ]
+    options += ["-pno:cacheprovider", "--continue-on-collection-errors"]
+    command = [sys.executable, "-m", "pytest", *options, *skipped, *listing.files]
     done = subprocess.run(
-        [*command, *listing.files],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
     )
     if done.returncode not in (0, 1) or not written.exists():
         printed = (done.stdout + done.stderr)[-2000:]

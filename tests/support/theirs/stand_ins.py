@@ -100,10 +100,7 @@ def pytorch_metric_learning() -> None:
         kind = type(distance).__name__
         if kind == "LpDistance" and (distance.p, distance.power) == (2, 2):
             kind = f"LpDistance, normalised: {distance.normalize_embeddings}"
-        metrics = {
-            "CosineSimilarity": "cosine",
-            "LpDistance, normalised: False": "l2",
-        }
+        metrics = {"CosineSimilarity": "cosine", "LpDistance, normalised: False": "l2"}
         return KNN(metrics[kind])
 
     inference.FaissKNN, inference.CustomKNN = faiss_knn, custom_knn
@@ -155,14 +152,5 @@ def _replace_everywhere(package: str, names: dict[str, object]) -> None:
                 setattr(module, name, names[name])
 
 
-STAND_INS = {
-    function.__name__: function
-    for function in (
-        faiss,
-        sklearn,
-        pytorch_metric_learning,
-        sentence_transformers,
-        lightly,
-        mmpretrain,
-    )
-}
+LIBRARIES = (faiss, sklearn, pytorch_metric_learning, sentence_transformers, lightly, mmpretrain)
+STAND_INS = {function.__name__: function for function in LIBRARIES}

@@ -83,9 +83,7 @@ def assert_attainable(problem: Problem, found: tuple[np.ndarray, np.ndarray]) ->
 
 
 def assert_agree(
-    problem: Problem,
-    theirs: tuple[np.ndarray, np.ndarray],
-    mine: tuple[np.ndarray, np.ndarray],
+    problem: Problem, theirs: tuple[np.ndarray, np.ndarray], mine: tuple[np.ndarray, np.ndarray]
 ) -> None:
     """FAISS's answer is attainable, ours exact; they differ where FAISS's rounding lets them."""
     assert_attainable(problem, theirs)

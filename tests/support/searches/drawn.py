@@ -29,15 +29,9 @@ def problems(
     if nonfinite == "exclude":
         for tensor in (queries, *prototypes):
             _spoil(draw, tensor, generator)
-    return Problem(
-        queries,
-        prototypes,
-        k,
-        draw(st.sampled_from(METRICS)),
-        mask,
-        nonfinite,
-        draw(st.one_of(st.none(), st.integers(1, max(1, rows)))),
-    )
+    metric = draw(st.sampled_from(METRICS))
+    chunk_rows = draw(st.one_of(st.none(), st.integers(1, max(1, rows))))
+    return Problem(queries, prototypes, k, metric, mask, nonfinite, chunk_rows)
 
 
 def _drawn(
