@@ -36,7 +36,7 @@ def tune(
     MiB: some 2.5 GB as called without arguments, by arithmetic.
 
     Args:
-        device: a CUDA or ROCm device that the Triton body runs on; None = the current one. With
+        device: a CUDA or ROCm device that the Triton backend runs on; None = the current one. With
             TRITON_INTERPRET=1, the CPU, whose times mean nothing.
         channels: widths to try.
         queries: numbers of queries to try, each more than 16: fewer are searched without tiles.
@@ -51,7 +51,7 @@ def tune(
         The path of the file, which appears whole or not at all. Delete it to be untuned.
 
     Raises:
-        ValueError: the device is not one that the Triton body runs on, or a size is out of range;
+        ValueError: the device is not one that the Triton backend runs on, or a size is out of range;
             before anything is timed or written. TypeError: a size is not an int.
     """
     found = _require_device(device)
@@ -97,7 +97,7 @@ def _require_device(device: torch.device | str | int | None) -> torch.device:
         runs = found.type == "cpu" and interpreted
     if not runs:
         raise ValueError(
-            "device must be one that the Triton body runs on: CUDA of capability 8.0 or more, "
+            "device must be one that the Triton backend runs on: CUDA of capability 8.0 or more, "
             f"gfx942 or gfx11, or the CPU under TRITON_INTERPRET=1; got {device!r} ({found})"
         )
     return found

@@ -26,7 +26,7 @@ from .query_block import QueryBlock
 LAYOUT = Layout(CODED_SPAN, group=16, width_multiple=4)
 """Four codes are what VNNI adds at a time, and torch 2.11 leaves a product of width 1 unwritten."""
 LAYOUT_CUDA = Layout(CODED_SPAN, group=16, width_multiple=16)
-"""Without the Triton body, where torch's product on CUDA wants multiples."""
+"""Without the Triton backend, where torch's product on CUDA wants multiples."""
 
 _CROWDED_SHARE = 1 / 8
 """Where more of a block's pairs survive, the float scan costs less than a look at each."""

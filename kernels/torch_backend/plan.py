@@ -26,7 +26,7 @@ CODED_PAIRS = 1 << 21
 
 @dataclass(frozen=True)
 class Plan:
-    """Blocks of a search on the torch body.
+    """Blocks of a search on the torch backend.
 
     ``tile_rows`` prototypes are multiplied at a time, ``chunk_rows`` are selected from at a time,
     and ``group`` of them share one maximum (1: every score is compared). ``screened=False``

@@ -13,7 +13,7 @@ from flashmatch.kernels.proofs import fp32
 
 
 def screened(q: Tensor, p: Tensor, metric: str, roundoff: float) -> tuple[Tensor, Tensor]:
-    """Screened values as the torch body takes them, and their exact counterparts in fp64."""
+    """Screened values as the torch backend takes them, and their exact counterparts in fp64."""
     q_norms, p_norms = norms(q), norms(p)
     fp32_norms = torch.linalg.vector_norm(p, dim=1)
     if metric == "cosine":
