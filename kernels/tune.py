@@ -51,8 +51,8 @@ def tune(
         The path of the file, which appears whole or not at all. Delete it to be untuned.
 
     Raises:
-        ValueError: the device is not one that the Triton backend runs on, or a size is out of range;
-            before anything is timed or written. TypeError: a size is not an int.
+        ValueError: the device is not one that the Triton backend runs on, or a size is out of
+            range; before anything is timed or written. TypeError: a size is not an int.
     """
     found = _require_device(device)
     widths = _require_sizes("channels", channels, 1, MAX_CHANNELS)

@@ -112,11 +112,7 @@ def norm_bound(norms: Tensor, channels: int) -> Tensor:
 
 
 def threshold(
-    kth_scores: Tensor,
-    query_norms: Tensor,
-    channels: int,
-    metric: str,
-    units: Tensor | float = 1.0,
+    kth_scores: Tensor, query_norms: Tensor, channels: int, metric: str, units: Tensor | float = 1.0
 ) -> Tensor:
     """Screen-unit values strictly below which a score rounds to less than the k-th best.
 
@@ -133,11 +129,7 @@ def threshold(
 
 
 def threshold_ahead(
-    kth_scores: Tensor,
-    query_norms: Tensor,
-    channels: int,
-    metric: str,
-    units: Tensor | float = 1.0,
+    kth_scores: Tensor, query_norms: Tensor, channels: int, metric: str, units: Tensor | float = 1.0
 ) -> Tensor:
     """The same for rows behind all of the k best: below it, a score rounds to at most the k-th.
 

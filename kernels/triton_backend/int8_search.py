@@ -25,11 +25,7 @@ from ..contract.request import Request
 from ..proofs import int8
 from . import chips, launches, tuned_tiles
 from .device.flags import Flag
-from .device.int8_scan import (
-    scan_codes_kernel,
-    scan_codes_persistent_kernel,
-    scan_few_codes_kernel,
-)
+from .device.int8_scan import scan_codes_kernel, scan_codes_persistent_kernel, scan_few_codes_kernel
 from .plan import MAX_K, STRADDLING_PAGES, CodesPlan, choose_codes_plan, pad
 from .query_block import Originals, QueryBlock, RunningTopK, parts, whole_mask
 from .tiles import GROUP, TILE_P, WIDTH

@@ -70,11 +70,7 @@ class Case:
 
 
 def sweep(
-    device: torch.device,
-    channels: Iterable[int],
-    queries: Iterable[int],
-    rows: int,
-    workspace: int,
+    device: torch.device, channels: Iterable[int], queries: Iterable[int], rows: int, workspace: int
 ) -> Iterator[Case]:
     """Every screen and shape, with at most ``rows`` prototypes, in whole pages."""
     rows, query_counts = pad(rows, int8_search.LAYOUT.span), list(queries)

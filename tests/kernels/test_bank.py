@@ -429,7 +429,7 @@ def test_wide_vectors_are_searched_in_float_unless_int8_is_demanded() -> None:
 def test_codes_laid_out_for_a_device_are_searched_alike(
     metric: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where that device's own backend cannot read the vectors, the torch backend searches its codes."""
+    """Where Triton cannot read the vectors, the torch backend searches its codes."""
     monkeypatch.setattr(int8_scan, "LAYOUT", Layout(SPAN, 16, width_multiple=64, tile_span=128))
     generator = torch.Generator().manual_seed(1)
     for kind in ("gaussian", "identical"):
