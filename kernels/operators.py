@@ -62,7 +62,9 @@ def topk_operator(
 
 
 @topk_operator.register_fake
-def _(queries: Tensor, prototypes: list[Tensor], k: int, *options: object) -> tuple[Tensor, Tensor]:
+def _fake_topk(
+    queries: Tensor, prototypes: list[Tensor], k: int, *options: object
+) -> tuple[Tensor, Tensor]:
     scores, indices = no_matches(queries, k)
     return scores, indices
 
@@ -81,7 +83,7 @@ def gradient_operator(
 
 
 @gradient_operator.register_fake
-def _(
+def _fake_gradient(
     grad: Tensor,
     queries: Tensor,
     prototypes: list[Tensor],

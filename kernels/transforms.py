@@ -128,7 +128,9 @@ def _batched(batch, in_dims, queries, mask, prototypes, request, bank):
 
 
 @topk_operator.register_vmap
-def _(info, in_dims, queries, prototypes, k, metric, mask, chunk_rows, exclude, bank=None):
+def _batched_operator(
+    info, in_dims, queries, prototypes, k, metric, mask, chunk_rows, exclude, bank=None
+):
     query_dim, prototype_dims, _, _, mask_dim, *_ = in_dims
     dims = query_dim, mask_dim, *prototype_dims
     request = Request(k, metric, None, chunk_rows, exclude)

@@ -189,6 +189,6 @@ def test_a_function_is_known_by_its_name() -> None:
         seen: dict[str, Path] = {}
         for path in sorted(folder.glob("*.py")):
             for node in ast.parse(path.read_text(encoding="utf-8")).body:
-                if isinstance(node, ast.FunctionDef) and node.name != "_":
+                if isinstance(node, ast.FunctionDef):
                     assert node.name not in seen, f"{node.name}: {seen.get(node.name)} and {path}"
                     seen[node.name] = path
