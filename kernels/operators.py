@@ -62,9 +62,7 @@ def topk_operator(
 
 
 @topk_operator.register_fake
-def _fake_topk(
-    queries: Tensor, prototypes: list[Tensor], k: int, *options: object
-) -> tuple[Tensor, Tensor]:
+def _fake_topk(queries, prototypes, k, *options):
     scores, indices = no_matches(queries, k)
     return scores, indices
 
@@ -83,14 +81,7 @@ def gradient_operator(
 
 
 @gradient_operator.register_fake
-def _fake_gradient(
-    grad: Tensor,
-    queries: Tensor,
-    prototypes: list[Tensor],
-    indices: Tensor,
-    metric: str,
-    of_prototypes: bool,
-) -> list[Tensor]:
+def _fake_gradient(grad, queries, prototypes, indices, metric, of_prototypes):
     wanted = [queries, *prototypes] if of_prototypes else [queries]
     return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in wanted]
 

@@ -23,14 +23,7 @@ def transformable_topk(
     return observable_topk(queries, prototypes, request, bank)
 
 
-def transformable_gradient(
-    grad: Tensor,
-    queries: Tensor,
-    prototypes: list[Tensor],
-    indices: Tensor,
-    metric: str,
-    of_prototypes: bool,
-) -> Sequence[Tensor]:
+def transformable_gradient(grad, queries, prototypes, indices, metric, of_prototypes):
     """``gradient_operator``, also under torch.func."""
     if _is_transformed():
         return _Gradient.apply(metric, of_prototypes, grad, queries, indices, *prototypes)
