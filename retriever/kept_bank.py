@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,10 @@ class KeptBank:
     with fewer than ``BANK_COORDINATES``, and with inference tensors, whose changes torch does not
     count.
 
-    A bank is made at the first search of its prototypes. It costs about as much as a search of 100
-    to 1,500 queries, and holds one byte per coordinate and some 30 per row besides the vectors,
-    which it refers to.
+    A bank is made at the first search of its prototypes, unless those before them changed after a
+    single search, as in training: then at the second. It costs about as much as a search of 100 to
+    1,500 queries, and holds one byte per coordinate and some 30 per row besides the vectors, which
+    it refers to.
 
     Prototypes have changed if they are another tensor, lie elsewhere, or have another device,
     dtype, shape, stride or version: after an assignment, ``.to()``, or whatever torch writes in
@@ -40,30 +41,36 @@ class KeptBank:
     def __init__(self) -> None:
         self._turn = Turn()
         self._kept: _Kept | None = None
+        self._searches = 0  # of the prototypes that were seen last
+        self._waits = False
 
     def __reduce__(self) -> tuple[type["KeptBank"], tuple[()]]:
         return KeptBank, ()
 
     def topk(self, queries: Tensor, prototypes: Tensor, k: int, *, metric: str) -> Matches:
         """As ``flashmatch.topk``."""
-        if not _suits_a_bank(queries, prototypes):
+        suits = _suits_a_bank(queries, prototypes)
+        bank = self._bank_of(prototypes, metric) if suits else None
+        if bank is None:
             return topk(queries, prototypes, k, metric=metric)
-        return self._bank_of(prototypes, metric).topk(queries, k)
+        return bank.topk(queries, k)
 
     def forget(self) -> None:
-        """Let go of the bank; the next search makes one anew."""
+        """Let go of the bank, and look at the prototypes anew in the next search."""
         self._kept = None
 
-    def _bank_of(self, prototypes: Tensor, metric: str) -> PrototypeBank:
-        """The bank of these very prototypes."""
+    def _bank_of(self, prototypes: Tensor, metric: str) -> PrototypeBank | None:
+        """The bank of these very prototypes; None where it is too early to make one."""
         # Outside inference mode, whose tensors no later graph could use.
         with self._turn, torch.inference_mode(False), torch.no_grad():
             kept, state = self._kept, _state(prototypes, metric)
             if kept is None or kept.prototypes() is not prototypes or kept.state != state:
                 self.forget()  # before anything takes its place
-                bank = PrototypeBank(prototypes, metric=metric, progress=False)
-                kept = _Kept(weakref.ref(prototypes, self._forgetting()), state, bank)
-                self._kept = kept
+                self._kept = kept = _Kept(weakref.ref(prototypes, self._forgetting()), state)
+                self._waits, self._searches = self._searches == 1, 0
+            self._searches += 1
+            if kept.bank is None and not (self._waits and self._searches == 1):
+                kept.bank = PrototypeBank(prototypes, metric=metric, progress=False)
             return kept.bank
 
     def _forgetting(self) -> Callable[[object], None]:
@@ -77,12 +84,13 @@ class KeptBank:
         return let_go
 
 
-class _Kept(NamedTuple):
-    """A bank, and what tells whether the prototypes are what it was made of."""
+@dataclass
+class _Kept:
+    """What tells whether prototypes are what they were, and their bank once there is one."""
 
     prototypes: weakref.ref[Tensor]
     state: tuple[object, ...]
-    bank: PrototypeBank
+    bank: PrototypeBank | None = None
 
 
 def _state(prototypes: Tensor, metric: str) -> tuple[object, ...]:
