@@ -9,7 +9,7 @@ import triton.language as tl
 from ...proofs import fp16
 from .flags import Flag
 from .fp64 import EPS
-from .groups import SCAN_SIZES, bits_of, members_apart, tile_of
+from .groups import SCAN_SIZES, bits_of, members_apart, tile_of, tile_product
 from .keys import INF
 
 HUGE = tl.constexpr(fp16.HUGE)
@@ -72,21 +72,13 @@ def scan_kernel(
 ):  # fmt: skip
     """One program bounds BLOCK_Q queries against the groups of BLOCK_P prototypes.
 
-    query_unit (Qpad, Cpad), prototype_unit (Mpad, Cpad): fp16, contiguous, padded to whole
-    tiles, so that nothing is masked. bounds (Qpad, Mpad / GROUP). words: of pack_mask_kernel; they
-    may lie where bounds will.
+    query_unit (Qpad, Cpad), prototype_unit (Mpad, Cpad): fp16, as tile_product wants them. bounds
+    (Qpad, Mpad / GROUP). words: of pack_mask_kernel; they may lie where bounds will.
     """
     tile_q, tile_p = tile_of(tl.program_id(0), q_tiles, p_tiles, TOGETHER)
-    offs_q = tile_q.to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    offs_p = tile_p.to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
-    offs_c = tl.arange(0, TILE_C)
-    q_ptrs = query_unit + offs_q[:, None] * stride_u + offs_c[None, :]
-    p_ptrs = prototype_unit + offs_p[:, None] * stride_u + offs_c[None, :]
-    acc = tl.zeros((BLOCK_Q, BLOCK_P), tl.float32)
-    for _ in range(0, stride_u, TILE_C):
-        acc = tl.dot(tl.load(q_ptrs), tl.trans(tl.load(p_ptrs)), acc)
-        q_ptrs += TILE_C
-        p_ptrs += TILE_C
+    acc = tile_product(
+        query_unit, prototype_unit, tile_q, tile_p, stride_u, BLOCK_Q, BLOCK_P, TILE_C, tl.float32
+    )  # fmt: skip
     store_float_bounds(
         acc, query_scale, query_bias, prototype_scale, prototype_bias, words, bounds,
         tile_q, tile_p, delta, stride_bq, METRIC, HAS_MASK, BLOCK_Q, BLOCK_P, TILE_P, GROUP,

@@ -32,6 +32,29 @@ def tile_of(program, q_tiles, p_tiles, TOGETHER: tl.constexpr):
 
 
 @triton.jit
+def tile_product(
+    queries, prototypes, tile_q, tile_p, stride_c,
+    BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr, TILE_C: tl.constexpr, SUM: tl.constexpr,
+):  # fmt: skip
+    """(BLOCK_Q, BLOCK_P) products, summed in SUM, of a tile of queries and one of prototypes.
+
+    queries (Qpad, stride_c), prototypes (Mpad, stride_c): contiguous, and padded to whole tiles, so
+    that nothing is masked.
+    """
+    offs_q = tile_q.to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    offs_p = tile_p.to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    offs_c = tl.arange(0, TILE_C)
+    q_ptrs = queries + offs_q[:, None] * stride_c + offs_c[None, :]
+    p_ptrs = prototypes + offs_p[:, None] * stride_c + offs_c[None, :]
+    acc = tl.zeros((BLOCK_Q, BLOCK_P), SUM)
+    for _ in range(0, stride_c, TILE_C):
+        acc = tl.dot(tl.load(q_ptrs), tl.trans(tl.load(p_ptrs)), acc, out_dtype=SUM)
+        q_ptrs += TILE_C
+        p_ptrs += TILE_C
+    return acc
+
+
+@triton.jit
 def members_apart(x, TILE_P: tl.constexpr, GROUP: tl.constexpr):
     """(Q, P) -> (Q, tiles, GROUP, groups of a tile): a group is what differs in axis 2 alone."""
     return tl.reshape(x, (x.shape[0], x.shape[1] // TILE_P, GROUP, TILE_P // GROUP))

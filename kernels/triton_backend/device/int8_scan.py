@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from ...proofs import fp32, int8
-from .groups import SCAN_SIZES, bits_of, members_apart, tile_of
+from .groups import SCAN_SIZES, bits_of, members_apart, tile_of, tile_product
 from .keys import INF
 
 LOWEST = tl.constexpr(int8.LOWEST)
@@ -75,21 +75,14 @@ def scan_codes_kernel(
 ):  # fmt: skip
     """One program bounds BLOCK_Q queries against the groups of BLOCK_P codes.
 
-    query_codes (Qpad, Cpad), codes (Mpad, Cpad) int8, contiguous, padded to whole tiles.
+    query_codes (Qpad, Cpad), codes (Mpad, Cpad) int8, as tile_product wants them.
     words (1 or Qpad, Mpad / GROUP) of pack_mask_kernel; those of pairs lie where bounds will.
     bounds (Qpad, Mpad / GROUP).
     """
     tile_q, tile_p = tile_of(tl.program_id(0), q_tiles, p_tiles, TOGETHER)
-    offs_q = tile_q.to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    offs_p = tile_p.to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
-    offs_c = tl.arange(0, TILE_C)
-    q_ptrs = query_codes + offs_q[:, None] * stride_c + offs_c[None, :]
-    p_ptrs = codes + offs_p[:, None] * stride_c + offs_c[None, :]
-    acc = tl.zeros((BLOCK_Q, BLOCK_P), tl.int32)
-    for _ in range(0, stride_c, TILE_C):
-        acc = tl.dot(tl.load(q_ptrs), tl.trans(tl.load(p_ptrs)), acc, out_dtype=tl.int32)
-        q_ptrs += TILE_C
-        p_ptrs += TILE_C
+    acc = tile_product(
+        query_codes, codes, tile_q, tile_p, stride_c, BLOCK_Q, BLOCK_P, TILE_C, tl.int32
+    )  # fmt: skip
     store_int8_bounds(
         acc, terms, group_terms, words, bounds, tile_q, tile_p, stride_t, stride_wq, stride_bq,
         METRIC, HAS_PAIRS, BLOCK_Q, BLOCK_P, TILE_P, GROUP,
