@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..kernels.contract.metrics import COSINE_EPS
+
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-COSINE_EPS = 1e-8
-"""The contract's, of torch.cosine_similarity: shorter norms count as this."""
 
 _SAMPLE = 256  # rows that tell in which units to measure
 _PAIR_ELEMENTS = 1 << 18  # gathered at a time: 2 MiB in fp64 of either side, in cache

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..kernels.concurrency.fit_thread import in_fit_thread
-from ._measured import COSINE_EPS, MeasuredRows
+from ..kernels.contract.metrics import COSINE_EPS
+from ._measured import MeasuredRows
 
 _ROWS = 1 << 12
 _PRODUCTS = 1 << 21  # at a time: 16 MiB

@@ -27,6 +27,12 @@ def observable_topk(
         r = request
         options = r.k, r.metric, r.mask, r.chunk_rows, r.exclude, bank and bank.handle
         return topk_operator(queries, prototypes, *options)
+    return _search(queries, prototypes, request, bank)
+
+
+def _search(
+    queries: Tensor, prototypes: list[Tensor], request: Request, bank: Prepared | None
+) -> tuple[Tensor, Tensor]:
     if bank is not None:
         return dispatch.search_bank(bank, queries, request)
     return dispatch.search_vectors(queries, prototypes, request)
@@ -56,9 +62,7 @@ def topk_operator(
 ) -> tuple[Tensor, Tensor]:
     """``observable_topk`` of the bank that has this handle, or of the prototypes."""
     request = Request(k, metric, mask, chunk_rows, exclude)
-    if bank is not None:
-        return dispatch.search_bank(prepared_of(bank), queries, request)
-    return dispatch.search_vectors(queries, prototypes, request)
+    return _search(queries, prototypes, request, None if bank is None else prepared_of(bank))
 
 
 @topk_operator.register_fake

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..kernels import Matches, topk
+from ..kernels.contract.metrics import COSINE_EPS
 from ..kernels.contract.naming import named
 
 Similarity = str | Callable[[Tensor, Tensor], Tensor]
 
 METRICS = {"cosine_similarity": "cosine", "dot_product": "dot", "euclidean_distance": "l2"}
-COSINE_EPS = 1e-8  # torch.cosine_similarity's own
 BLOCK_ELEMENTS = 2**24  # of prototypes normalised at a time: 64 MiB in fp32
 
 

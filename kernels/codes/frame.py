@@ -12,7 +12,7 @@ ROTATION_PAYS = 0.7
 
 
 class Frame:
-    """What is done to vectors before they are coded: see _bounds_int8."""
+    """What is done to vectors before they are coded: see proofs/int8.py."""
 
     def __init__(self, metric: str, origin: Tensor, rotation: Rotation | None) -> None:
         """``origin`` (C,) fp32."""

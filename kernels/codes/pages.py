@@ -1,4 +1,4 @@
-"""Prototypes as int8 codes: the frame they are coded in, and the order in which they lie.
+"""Prototypes as int8 codes, and the order in which they lie.
 
 Codes lie in pages of ``span`` rows. Within a page they are sorted by size, so that the ``group``
 neighbours that share a scale and an error bound are alike, and laid out so that group g holds

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..contract import finite, order
-from ..contract.finite import refuse_nonfinite
+from ..contract import order
+from ..contract.finite import norms, refuse_nonfinite
 from ..proofs import fp32
 from . import rescore
 from .float_screen import FloatScreen
@@ -106,8 +106,8 @@ class FloatScan:
         self.values[:, count:] = -torch.inf
         for start in range(0, count, tile):
             part = slice(start, min(start + tile, count))
-            norms, out = self.chunk_norms[part], self.values[:, part]
-            screen.multiply(chunk.rows[part], norms, out, normalise)
+            out = self.values[:, part]
+            screen.multiply(chunk.rows[part], self.chunk_norms[part], out, normalise)
 
     def _select(self, screen: FloatScreen, groups: int) -> tuple[Tensor, Tensor, Tensor] | None:
         """Queries, columns and slack (n,) of the values whose upper bound reaches the threshold.
@@ -154,7 +154,7 @@ class FloatScan:
 
     def _cleaned(self, chunk: _Chunk) -> _Chunk:
         """The chunk without its non-finite rows: zero, and masked; or refused."""
-        bad = ~finite.norms(chunk.rows).isfinite()
+        bad = ~norms(chunk.rows).isfinite()
         if not bad.any():
             return chunk
         if not self.block.request.exclude:

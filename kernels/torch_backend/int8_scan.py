@@ -1,7 +1,7 @@
 """The int8 scan of a block of queries: codes multiplied on integer units, many pages at once.
 
 screen   products of codes in int32, and the maximum of each group of prototypes
-select   groups, then members, whose product reaches the integer threshold of _bounds_int8
+select   groups, then members, whose product reaches the integer threshold of proofs/int8.py
 sieve    those members in fp32, from the vectors themselves; this raises the threshold
 rescore  what is left in the end, in fp64 (candidates.py, rescore.py)
 
@@ -48,7 +48,7 @@ class Int8Scan:
         """``products`` (n,) int32 is to be written to: at least queries times rows of a scan."""
         self.block, self.candidates = block, block.candidates
         self.float_scan = FloatScan(block)  # where pages go that this scan cannot thin
-        self.frame, self.products = frame, products
+        self.products = products
         self.rows_seen = self.next_raise = 0
         self.repaired = torch.zeros(len(block), dtype=torch.bool, device=block.queries.device)
         screen, self.sieve = block.screen, None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...kernels.contract.naming import named
 from ...kernels.files import tensor_file
-from ..files.untrusted import require_no_bomb, require_sizes
+from .untrusted import require_no_bomb, require_sizes
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 
