@@ -11,6 +11,7 @@ UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 SEARCHING := tests/kernels tests/retriever/test_kept_bank.py \
 	$(foreach name,bank_memory bank_real torch_integration,--ignore=tests/kernels/test_$(name).py)
 FAULTS ?=
+SLICE ?=
 N ?= 2000
 N_INTERPRETER ?= 150
 
@@ -22,7 +23,7 @@ help:
 	@echo "make test-theirs  those libraries' own tests, with ours in the place of what they test"
 	@echo "make lint    ruff check, ruff format --check, pyright"
 	@echo "make bench   the CPU benchmark and its bars, gated by the oracle; appends to bench/results/"
-	@echo "make gpu     correctness, memcheck and benchmark on a CUDA device"
+	@echo "make gpu     all to settle on a CUDA device; SLICE=A, B or C: what nine minutes of one settle"
 	@echo "make fuzz    property tests with N=$(N) examples each (N_INTERPRETER=$(N_INTERPRETER) interpreted), beside the libraries, then faults"
 	@echo "make faults  damaged files and images, kills, interrupts, threads, extremes, counted (FAULTS=\"--kills 1000\" and so on)"
 	@echo "make clean   remove .venv and everything generated"
@@ -94,8 +95,12 @@ faults: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench run
 
-gpu: $(VENV)/.installed-dev
-	$(BIN)/python bench gpu
+# The system's Python where it has torch with CUDA: on a borrowed machine nothing can be installed.
+gpu:
+	@python=$(PYTHON); \
+	$$python -c "import torch; exit(not torch.cuda.is_available())" 2>/dev/null || \
+		{ $(MAKE) $(VENV)/.installed-dev && python=$(BIN)/python; } && \
+	$$python bench gpu $(addprefix --slice ,$(SLICE))
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks demo-out

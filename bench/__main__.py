@@ -5,6 +5,7 @@ Run as a folder, so that bench/ and not the checkout's root is on the import pat
 
 import argparse
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from measuring.links import link
 
 
 def main() -> int:
+    begun = time.monotonic()
     arguments = _parser().parse_args()
     if arguments.command == "link":
         print(link())
@@ -25,9 +27,11 @@ def main() -> int:
     if arguments.command == "probe":
         from gpu import probes
 
-        return probes.main(arguments)
+        return probes.main(arguments, begun)
     import commands
 
+    if "minutes" in arguments:  # importing is part of them
+        arguments.minutes -= (time.monotonic() - begun) / 60
     return commands.COMMANDS[arguments.command](arguments)
 
 

@@ -49,6 +49,7 @@ def write(figures: list[Figure], folder: Path) -> None:
 
 
 def read(folder: Path) -> list[Figure]:
-    """All figures under a folder, oldest file first."""
+    """The last figure of each kind under a folder, in the order in which the first were found."""
     paths = sorted(folder.glob("**/*-figures.csv"))
-    return [found for path in paths for found in ledger.read(path, Figure)]
+    found = [figure for path in paths for figure in ledger.read(path, Figure)]
+    return list({(f.device, f.part, f.what, f.shape): f for f in found}.values())

@@ -1,18 +1,37 @@
-"""The parts of `bench gpu`: what each runs, as a process of its own, and for how long at most."""
+"""The parts of `bench gpu`: what each runs, as a process of its own, in which slice, for how long.
+
+A slice is what is worth having from a machine that is lent for ten minutes. The minutes of its
+parts are shares of its own: what one part leaves over goes to those after it.
+"""
 
 import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from measuring.links import ROOT
 
-PROBES = ("search", "facts", "first-call", "ceilings", "stages", "tiles", "memory", "peers")
+if TYPE_CHECKING:
+    from measuring.shapes import Shape
+
+PROBES = (
+    "warm-up", "selfcheck", "facts", "ceilings", "stages",
+    "peers", "search", "tiles", "memory",
+)  # fmt: skip
+SLICES = {
+    "A": "compiled kernels, checked; the device's ceilings, and the time of a search by stage",
+    "B": "searches beside every peer that is there, what is wanted most first",
+    "C": "correctness in full, tiles, memory, sanitizers",
+}
+MINUTES = 9.0  # of a slice
 MISSING = "not checked: compute-sanitizer is not installed"
 PEERS = "peers.json"  # provider to verdict, of the part of that name
-_WRAP_UP = 0.85  # of a part's time: benchmarks begin no shape after it
+WRAP_UP = 0.85  # of a part's time: nothing is begun after it
+WORKERS = 8  # of pytest, where xdist is installed
 
 
 @dataclass(frozen=True)
@@ -22,14 +41,16 @@ class Asked:
     folder: Path  # of this part: its log and its rows
     minutes: float
     providers: Sequence[str] = ()
+    rehearsed: bool = False  # on a CPU, the smallest there is
 
 
 @dataclass(frozen=True)
 class Part:
     name: str
-    minutes: float  # it is stopped after these
+    minutes: float  # its share of its slice's
     what: str
     command: Callable[[Asked], list[str]] | None  # for this Python; None: only reads the others
+    slice: str = ""
     tool: str = ""  # of compute-sanitizer, which runs this Python
     environment: dict[str, str] = field(default_factory=dict)
     fine: tuple[int, ...] = (0,)  # exit statuses that are no failure
@@ -64,57 +85,80 @@ def survivors(folder: Path) -> list[str]:
 
 def _probe(kind: str, *options: str) -> Callable[[Asked], list[str]]:
     def command(asked: Asked) -> list[str]:
-        where = ["--results", str(asked.folder), "--minutes", f"{asked.minutes * _WRAP_UP:.2f}"]
-        return [str(ROOT / "bench"), "probe", kind, *where, *options]
+        smallest = ["--device", "cpu", "--tiny"] if asked.rehearsed else []
+        return [str(ROOT / "bench"), "probe", kind, *_where(asked), *options, *smallest]
 
     return command
 
 
-def _pytest(marker: str) -> Callable[[Asked], list[str]]:
+def _where(asked: Asked) -> list[str]:
+    return ["--results", str(asked.folder), "--minutes", f"{asked.minutes * WRAP_UP:.3f}"]
+
+
+def _pytest(*chosen: str) -> Callable[[Asked], list[str]]:
     options = ["-v", "-rfE", "--tb=short", "--no-header", "-p", "no:cacheprovider"]
     options += ["-o", "faulthandler_timeout=120", "--durations=5"]
-    return lambda _: ["-m", "pytest", str(ROOT / "tests" / "device"), "-m", marker, *options]
+
+    def command(asked: Asked) -> list[str]:
+        parallel = ["-n", str(WORKERS)] if find_spec("xdist") and not asked.rehearsed else []
+        tests = str(ROOT / "tests" / "device")
+        return ["-m", "pytest", str(Path(tests, chosen[0])), *chosen[1:], *options, *parallel]
+
+    return command
 
 
 def _bench(chosen: str) -> Callable[[Asked], list[str]]:
     def command(asked: Asked) -> list[str]:
         from measuring import shapes  # and torch with them
 
-        texts = [str(shape) for shape in shapes.GPU_SETS[chosen]]
+        wanted = shapes.GPU_SETS[chosen]
+        if asked.rehearsed:
+            wanted = dict.fromkeys(map(_tiny, wanted[:1]))
         named = ["--providers", *asked.providers] if asked.providers else []
-        where = ["--results", str(asked.folder), "--minutes", f"{asked.minutes * _WRAP_UP:.2f}"]
-        run = [str(ROOT / "bench"), "run", "--device", "cuda"]
-        return [*run, "--shapes", *texts, *named, *where]
+        run = [str(ROOT / "bench"), "run", "--device", "cpu" if asked.rehearsed else "cuda"]
+        return [*run, "--shapes", *map(str, wanted), *named, *_where(asked)]
 
     return command
 
 
+def _tiny(shape: "Shape") -> "Shape":
+    sizes = {"Q": 8, "M": 500, "C": 32, "k": 3}
+    return replace(shape, **{name: min(getattr(shape, name), most) for name, most in sizes.items()})
+
+
+_COMPILED = {"TRITON_INTERPRET": "0"}  # in a rehearsal, too
 _UNCACHED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # else overruns stay inside torch's blocks
 _SMALL, _TINY = _probe("search"), _probe("search", "--tiny")
+_LINES, _DRAWN = _pytest("test_device_torch.py"), _pytest("", "-m", "hypothesis")
+_TESTS = _pytest("", "-m", "not hypothesis")
 PARTS = (
-    Part("smoke", 3, "small searches by every kernel, against the oracle", _SMALL),
-    Part("facts", 4, "the device, versions, peers; compiling cold and warm", _probe("facts")),
-    Part("correctness", 9, "tests/device but for drawn problems", _pytest("not hypothesis")),
-    Part("ceilings", 2, "the vendor's products, copy, launch", _probe("ceilings")),
-    Part("stages", 4, "time by stage, the int8 product beside it", _probe("stages")),
-    Part("tiles", 4, "the scan by every tile the chip may run", _probe("tiles")),
-    Part("memory", 3, "peaks against WORKSPACE_BYTES", _probe("memory")),
-    Part("peers", 5, "each peer once, alone: which run here", _probe("peers")),
-    Part("bench-small", 4, "few queries or few prototypes", _bench("small")),
-    Part("bench-k", 5, "k from 1 to 1,000", _bench("k")),
-    Part("bench-channels", 6, "C from 64 to 1,536 in three dtypes", _bench("channels")),
-    Part("bench-metrics", 5, "metrics and dtypes of two published shapes", _bench("metrics")),
-    Part("bench-large", 9, "ten published shapes, the largest last", _bench("large")),
-    Part("memcheck", 6, "memory accesses of small searches", _SMALL, "memcheck", _UNCACHED),
-    Part("racecheck", 6, "shared memory hazards", _TINY, "racecheck"),
-    Part("initcheck", 4, "reads of memory nobody wrote", _TINY, "initcheck", _UNCACHED),
-    Part("drawn", 5, "tests/device, drawn problems", _pytest("hypothesis"), fine=(0, 5)),
-    Part("bars", 0, "the bars, from the rows of the other parts", None),
+    Part("lines", 0.75, "the torch backend's lines that only CUDA reaches", _LINES, "A"),
+    Part("warm-up", 2.5, "compiling, on every processor", _probe("warm-up"), "A", "", _COMPILED),
+    Part("selfcheck", 0.5, "every kernel against the oracle", _probe("selfcheck"), "A"),
+    Part("facts", 0.5, "the device, versions, peers", _probe("facts"), "A"),
+    Part("ceilings", 1.5, "the vendor's products, copy, launch", _probe("ceilings"), "A"),
+    Part("stages", 3.25, "time by stage, the int8 product beside it", _probe("stages"), "A"),
+    Part("peers", 1, "each peer once, alone: which run here", _probe("peers"), "B"),
+    Part("bench-wanted", 3.5, "the shapes that are asked for first", _bench("wanted"), "B"),
+    Part("bench-small", 0.75, "few queries or few prototypes", _bench("small"), "B"),
+    Part("bench-k", 1, "k from 1 to 1,000", _bench("k"), "B"),
+    Part("bench-channels", 1, "C from 64 to 1,536 in three dtypes", _bench("channels"), "B"),
+    Part("bench-metrics", 0.75, "metrics and dtypes of two of them", _bench("metrics"), "B"),
+    Part("bench-large", 1, "seconds a search, the largest last", _bench("large"), "B"),
+    Part("correctness", 3, "tests/device but for drawn problems", _TESTS, "C"),
+    Part("tiles", 1.5, "the scan by every tile the chip may run", _probe("tiles"), "C"),
+    Part("memory", 0.75, "peaks against WORKSPACE_BYTES", _probe("memory"), "C"),
+    Part("memcheck", 1.25, "memory accesses", _SMALL, "C", "memcheck", _UNCACHED),
+    Part("bars", 0, "the bars, from the rows of the other parts", None, "C"),
+    Part("initcheck", 0.75, "reads of memory nobody wrote", _TINY, "C", "initcheck", _UNCACHED),
+    Part("drawn", 0.75, "tests/device, drawn problems", _DRAWN, "C", fine=(0, 5)),
+    # May raise false alarms where kernels use wgmma or TMA.
+    Part("racecheck", 1, "shared memory hazards", _TINY, "C", "racecheck"),
     Part("table", 0, "everything found so far, in short", None),
 )
 BY_NAME = {part.name: part for part in PARTS}
 
 
 def listing() -> str:
-    """A line per part: name, most minutes, what."""
-    return "\n".join(f"{p.name:<15} {p.minutes:>4g} min  {p.what}" for p in PARTS)
+    """A line per part: name, slice, its minutes of the slice's, what."""
+    return "\n".join(f"{p.name:<15} {p.slice:<2} {p.minutes:>4g} min  {p.what}" for p in PARTS)

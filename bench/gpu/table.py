@@ -1,19 +1,22 @@
 """Everything the parts found, in a table short enough for the end of a console."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from measuring.ratios import ratio
 from providers.ours import BANK, TOPK
 
 from . import figures
+from .archive import REHEARSED
 from .bars import HELD, Faster, counts, faster, rows_of, scans
 from .figures import Figure
 from .kernel_stages import STAGES
+from .part_process import before_in
 from .parts import PARTS
 
 WIDTH = 170  # characters of a line
+REHEARSAL = "REHEARSED on a CPU: nothing here was measured"
 LENGTH = 9000  # characters in all: a borrowed machine shows the last 12,000
 FACTS = (
     "device", "capability", "SMs", "driver_version", "clocks.max.sm", "torch", "triton", "commit",
@@ -23,20 +26,27 @@ FACTS = (
 def table(folder: Path) -> str:
     """Sections for what is there; a part without rows has its outcome only."""
     found = figures.read(folder)
-    figured = (read(found) for read in (_ceilings, _first_calls, _memory, _stages, _tiles))
-    sections = filter(None, (_parts(folder), _facts(folder), *figured, _bars(folder)))
-    text = "\n\n".join("\n".join(line[:WIDTH] for line in section) for section in sections)
-    if not text:
+    figured = (read(found) for read in (_compiling, _ceilings, _memory, _stages, _tiles))
+    sections = list(filter(None, (_parts(folder), _facts(folder), *figured, _bars(folder))))
+    if not sections:
         return f"table: no part has written anything under {folder}"
+    if (folder / REHEARSED).exists():
+        sections.insert(0, [REHEARSAL])
+    text = "\n\n".join("\n".join(line[:WIDTH] for line in section) for section in sections)
     if len(text) <= LENGTH:
         return text
     return text[:LENGTH].rsplit("\n", 1)[0] + "\n... the rest: python bench gpu --part bars"
 
 
 def _parts(folder: Path) -> list[str]:
-    paths = [folder / part.name / "part.json" for part in PARTS]
-    outcomes = [json.loads(path.read_text()) for path in paths if path.is_file()]
-    return [f"{o['name']}: {o['verdict']} ({o['minutes']:.1f} min)" for o in outcomes]
+    """A line each; of several commits or devices, with the part's."""
+    outcomes = list(filter(None, (before_in(folder / part.name) for part in PARTS)))
+    where = {(o.commit, o.device) for o in outcomes}
+    each = [f", {o.commit}, {o.device}" if len(where) > 1 else "" for o in outcomes]
+    return [
+        f"{o.name}: {o.verdict} ({o.minutes:.1f} min{at})"
+        for o, at in zip(outcomes, each, strict=True)
+    ]
 
 
 def _facts(folder: Path) -> list[str]:
@@ -47,7 +57,7 @@ def _facts(folder: Path) -> list[str]:
     return [", ".join(f"{name} {found[name]}" for name in FACTS if name in found)]
 
 
-def _ceilings(found: Iterable[Figure]) -> list[str]:
+def _ceilings(found: Sequence[Figure]) -> list[str]:
     lines: dict[str, list[str]] = {}
     for f in found:
         if f.part == "ceilings":
@@ -56,19 +66,23 @@ def _ceilings(found: Iterable[Figure]) -> list[str]:
     return [f"{shape or 'launches'}: {', '.join(v)}" for shape, v in lines.items()]
 
 
-def _first_calls(found: Iterable[Figure]) -> list[str]:
-    return [
-        f"{f.what} {f.shape}: {_value(f)}"
-        for f in found
-        if f.shape == "all kernels" or f.what.startswith("first call")
-    ]
+def _compiling(found: Sequence[Figure]) -> list[str]:
+    """Sums, what failed, and the three that took longest; then the selfcheck."""
+    kept = [f for f in found if f.part == "warm-up"]
+    each = sorted((f for f in kept if f.what == "compiling"), key=lambda f: -(f.value or 0))
+    failed = [f"compiling {f.shape}: {f.status}" for f in each if f.status != "ok"]
+    sums = [f"{f.what} {f.shape}".strip() + f" {_value(f)}" for f in kept if f not in each]
+    longest = [f"{f.shape} {_value(f)}" for f in each[:3] if f.status == "ok"]
+    line = ", ".join([*sums, *(["longest " + ", ".join(longest)] if longest else [])])
+    checks = [f"selfcheck: {_value(f)}" for f in found if f.part == "selfcheck"]
+    return [*([line] if line else []), *failed, *checks]
 
 
-def _memory(found: Iterable[Figure]) -> list[str]:
+def _memory(found: Sequence[Figure]) -> list[str]:
     return [f"memory: {f.what} {f.shape}: {_value(f)}" for f in found if f.part == "memory"]
 
 
-def _stages(found: Iterable[Figure]) -> list[str]:
+def _stages(found: Sequence[Figure]) -> list[str]:
     kept = [f for f in found if f.part == "stages"]
     values = {(f.shape, f.what): f.value for f in kept if f.value is not None}
     lines = [f"{f.what} {f.shape}: {f.status}" for f in kept if f.value is None]
@@ -83,7 +97,7 @@ def _stages(found: Iterable[Figure]) -> list[str]:
     return lines
 
 
-def _tiles(found: Iterable[Figure]) -> list[str]:
+def _tiles(found: Sequence[Figure]) -> list[str]:
     lines: dict[str, list[str]] = {}
     for f in found:
         if f.part == "tiles":

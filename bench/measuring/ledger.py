@@ -5,6 +5,7 @@ file of its own beside it, ``<device>-<kind>.csv``.
 """
 
 import csv
+import os
 import re
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -173,7 +174,9 @@ def origin(device: torch.device) -> dict[str, Any]:
 
 @cache
 def commit() -> str:
-    """HEAD, with a plus where tracked files differ from it."""
+    """$FLASHMATCH_COMMIT, or else HEAD, with a plus where tracked files differ from it."""
+    if given := os.environ.get("FLASHMATCH_COMMIT"):
+        return given
 
     def git(*args: str) -> str:
         run = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,15 +1,17 @@
-"""The time of searches, fairly: the same data, samples in turns."""
+"""The time of searches, fairly: the same data, samples in turns; and the time that is left."""
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 SAMPLE_SECONDS = 2e-3  # shorter calls are repeated within a sample, out of the clock's noise
+OVER = "minutes are over; not measured: "  # by which a log says what was not begun
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -88,3 +90,13 @@ def summarise(seconds: list[float]) -> Timing:
     ms = [1e3 * s for s in seconds]
     p25, _, p75 = quantiles(ms, n=4, method="inclusive") if len(ms) > 1 else ms * 3
     return Timing(median(ms), p25, p75, len(ms))
+
+
+def within(minutes: float, items: Sequence[Item]) -> Iterator[Item]:
+    """The items that are asked for before the minutes are over; prints which were not."""
+    end = time.monotonic() + 60 * minutes
+    for i, item in enumerate(items):
+        if time.monotonic() > end:
+            print(f"\n{minutes:.3g} {OVER}{', '.join(map(str, items[i:]))}", flush=True)
+            return
+        yield item

@@ -15,7 +15,7 @@ from measuring.ledger import LIMIT, Row, described, version_of
 from measuring.memory import peak_mib
 from measuring.roofline import Roofline
 from measuring.shapes import Shape, make
-from measuring.timing import Timing, interleave, seconds_of, summarise
+from measuring.timing import Timing, interleave, seconds_of, summarise, within
 from providers.provider import Product, Provider, Search, Unsupported
 
 SLOW_SECONDS = 2.5  # above, a search is timed once
@@ -133,14 +133,3 @@ def run(bench: Bench, shapes: Sequence[Shape], minutes: float) -> Iterator[tuple
     """The rows of each shape that can be begun within ``minutes``."""
     for shape in within(minutes, shapes):
         yield shape, bench.rows(shape)
-
-
-def within(minutes: float, shapes: Sequence[Shape]) -> Iterator[Shape]:
-    """The shapes that are asked for before the minutes are over; says which were not."""
-    end = time.monotonic() + 60 * minutes
-    for i, shape in enumerate(shapes):
-        if time.monotonic() > end:
-            left = ", ".join(map(str, shapes[i:]))
-            print(f"\n{minutes:g} minutes are over; not measured: {left}", flush=True)
-            return
-        yield shape

@@ -19,11 +19,10 @@ from measuring.links import ROOT, link
 from measuring.ratios import ratio
 from measuring.shapes import Shape
 from measuring.table import line, markdown, number
-from measuring.timing import Timing, interleave, quartiles_of
+from measuring.timing import Timing, interleave, quartiles_of, within
 from providers.ours import OURS
 
 from .commit_process import CommitProcess
-from .run import within
 
 HEAD = ("shape", "search", "base: ms", "here: ms", "times faster", "results")
 EQUAL, DIFFER = "equal", "differ"

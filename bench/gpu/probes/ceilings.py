@@ -1,6 +1,7 @@
 """What the device can do at most: the vendor's products, a bare copy, the launch of nothing."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -9,7 +10,7 @@ import torch
 
 from measuring.ledger import described
 from measuring.shapes import Shape
-from measuring.timing import seconds_of
+from measuring.timing import seconds_of, within
 from providers.limits import int8_product, int8_product_chunked
 from providers.torch_peers import float32_precision
 
@@ -25,24 +26,37 @@ SHAPES = (
 Call = Callable[[], object]
 
 
-def run(device: torch.device, folder: Path, tiny: bool = False) -> int:
+@dataclass(frozen=True)
+class Ceiling:
+    what: str
+    shape: str
+    work: Callable[[float], float]  # seconds of a call to what is done in the unit
+    unit: str
+    prepare: Callable[[], Call]
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.shape}".strip()
+
+
+def run(device: torch.device, folder: Path, minutes: float, tiny: bool = False) -> int:
     """Every ceiling that can be had; one that fails is a figure that says so."""
     failed = 0
     side = 64 if tiny else 8192
     shapes = (Shape(32, 64, 32),) if tiny else SHAPES
-    for what, shape, work, unit, prepare in _ceilings(side, shapes, device):
+    for wanted in within(minutes, list(_ceilings(side, shapes, device))):
+        value, status = None, "ok"
         try:
-            seconds = seconds_per_call(prepare(), device)
-            found = figure(device, PART, what, shape, work(seconds), unit)
+            value = wanted.work(seconds_per_call(wanted.prepare(), device))
         except Exception as error:
-            found = figure(device, PART, what, shape, None, unit, described(error))
+            status = described(error)
             failed += 1
+        found = figure(device, PART, wanted.what, wanted.shape, value, wanted.unit, status)
         write([found], folder)
         torch.cuda.empty_cache()
     return 1 if failed else 0
 
 
-def _ceilings(side: int, shapes: tuple[Shape, ...], device: torch.device) -> Iterator[tuple]:
+def _ceilings(side: int, shapes: tuple[Shape, ...], device: torch.device) -> Iterator[Ceiling]:
     square = Shape(side, side, side)
     for shape in (square, *shapes):
         flops = shape.flops
@@ -54,15 +68,16 @@ def _ceilings(side: int, shapes: tuple[Shape, ...], device: torch.device) -> Ite
         for dtype in ("bfloat16", "float16", "float32", "tf32"):
             if shape is square or dtype in ("bfloat16", "float32"):
                 prepare = partial(_product, shape, dtype, device)
-                yield f"{dtype} product", label, rate, "TFLOP/s", prepare
-        yield "int8 product", label, rate, "TOP/s", partial(int8_product, shape, device)
+                yield Ceiling(f"{dtype} product", label, rate, "TFLOP/s", prepare)
+        whole = partial(int8_product, shape, device)
+        yield Ceiling("int8 product", label, rate, "TOP/s", whole)
         chunked = partial(int8_product_chunked, shape, device)
-        yield "int8 product, chunked", label, rate, "TOP/s", chunked
+        yield Ceiling("int8 product, chunked", label, rate, "TOP/s", chunked)
     size = 16 * side * side
     copy = partial(_copy, size, device)
-    yield "copy", f"{size >> 20} MiB", lambda s: 2 * size / s / 1e9, "GB/s", copy
+    yield Ceiling("copy", f"{size >> 20} MiB", lambda s: 2 * size / s / 1e9, "GB/s", copy)
     for what, prepare in (("launch, torch", _tiny_op), ("launch, empty kernel", _empty_kernel)):
-        yield what, "", lambda s: s * 1e6, "us", partial(prepare, device)
+        yield Ceiling(what, "", lambda s: s * 1e6, "us", partial(prepare, device))
 
 
 def _product(shape: Shape, dtype: str, device: torch.device) -> Call:

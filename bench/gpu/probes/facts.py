@@ -27,13 +27,14 @@ SMI = (
 )  # fmt: skip
 
 
-def run(device: torch.device, folder: Path) -> None:
+def run(device: torch.device, folder: Path) -> int:
     """Print the facts and keep them as ``facts.json``."""
     found = facts(device)
     for name, value in found.items():
         print(f"{name}: {value}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "facts.json").write_text(json.dumps(found, indent=1))
+    return 0
 
 
 def facts(device: torch.device) -> dict[str, str]:

@@ -8,6 +8,7 @@ import torch
 from measuring.ledger import described
 from measuring.memory import MIB, peak_mib
 from measuring.shapes import Shape, make
+from measuring.timing import within
 
 from ..figures import figure, write
 
@@ -23,12 +24,12 @@ SHAPES = (
 TINY = (Shape(20, 2000, 64, 3),)
 
 
-def run(device: torch.device, folder: Path, tiny: bool = False) -> int:
+def run(device: torch.device, folder: Path, minutes: float, tiny: bool = False) -> int:
     """1 if a search held more than it may, or failed."""
     from flashmatch import kernels
 
     allowed, failed = kernels.WORKSPACE_BYTES / MIB, 0
-    for shape in TINY if tiny else SHAPES:
+    for shape in within(minutes, TINY if tiny else SHAPES):
         for what, call, returned in _calls(shape, device):
             try:
                 call()  # what compiling and first calls allocate is not workspace

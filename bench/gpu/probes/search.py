@@ -12,6 +12,7 @@ from torch import Tensor
 
 from measuring.ledger import described
 from measuring.shapes import Shape, make
+from measuring.timing import within
 
 from . import tiles
 
@@ -51,10 +52,10 @@ def cases(tiny: bool, tile_count: int = 1) -> Iterator[Case]:
                 yield Case(body, shape, mask, tile)
 
 
-def run(device: torch.device, tiny: bool = False) -> int:
+def run(device: torch.device, minutes: float, tiny: bool = False) -> int:
     """1 if an answer was wrong or a search failed; each says so, and the others go on."""
     wrong = count = 0
-    for case in cases(tiny, tiles.count(device)):
+    for case in within(minutes, list(cases(tiny, tiles.count(device)))):
         count += 1
         try:
             with tiles.tile(case.tile):
