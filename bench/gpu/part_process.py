@@ -17,7 +17,7 @@ from measuring.timing import OVER
 OK, UNKNOWN = "ok", "unknown"
 KEPT = "part.json"
 GRACE_SECONDS = 20.0  # from asking a part to stop to ending it, of those that it has
-GRACE = 0.08  # of its seconds, at most
+GRACE = 0.1  # of its seconds, at most
 STOPPED = 124
 _PYTEST = re.compile(r"^=+ (.*\b(?:passed|failed|skipped|errors?)\b.*) in [\d.:()hms ]+=+$")
 _NO_MEMORY = ("OutOfMemoryError", "MemoryError")
@@ -77,7 +77,7 @@ def run(
             stopped = True
         finally:
             _end(process, grace)
-    lines = log.read_text(errors="replace").splitlines()
+    lines = log.read_text(errors="replace").splitlines()[1:]  # the first is the command
     if stopped:
         return _stopped(lines, (time.monotonic() - begun) / 60)
     return _ended(process.returncode, lines, fine)

@@ -1,52 +1,48 @@
 """The parts of `bench gpu`, tried without a device: each runs, ends, and says how."""
 
-import argparse
 import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from programs import output_of
 from rows import row
+from slices import parsed, stub
 
-from gpu import parts, run_parts
+from gpu import part_process, parts, run_parts
+from gpu.part_process import Outcome
 from gpu.parts import Asked, Part
-from measuring import ledger, links, shapes
+from gpu.run_parts import Session
+from measuring import ledger, shapes
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("no_side_effects")
 
 
-@pytest.fixture(autouse=True)
-def _no_side_effects(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Links of its own, and no $OUT of the machine's."""
-    monkeypatch.setattr(links, "TREE", tmp_path / "links")
-    monkeypatch.delenv("OUT", raising=False)
+def run(part: Part, folder: Path, minutes: float = 1.0) -> Outcome:
+    return run_parts.run_part(part, Session(folder), minutes)
 
 
-def parsed(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    run_parts.add_arguments(parser)
-    return parser.parse_args(words)
-
-
-def python(code: str, name: str = "stub", minutes: float = 1.0, **fields) -> Part:
-    return Part(name, minutes, "a stub", lambda _: ["-c", code], **fields)
-
-
-def test_every_part_fits_a_call_of_ten_minutes_and_is_listed() -> None:
-    assert all(part.minutes <= 9 for part in parts.PARTS)
+def test_the_parts_of_a_slice_fit_its_minutes_and_are_listed() -> None:
+    for name in parts.SLICES:
+        own = [part for part in parts.PARTS if part.slice == name]
+        assert sum(part.minutes for part in own) == parts.MINUTES <= 9, name
+    assert [p.name for p in parts.PARTS if p.slice not in parts.SLICES] == ["table"]
     assert len(parts.BY_NAME) == len(parts.PARTS)
-    lines = parts.listing().splitlines()
-    assert [line.split()[0] for line in lines] == list(parts.BY_NAME)
+    lines = [line.split() for line in parts.listing().splitlines()]
+    assert [line[0] for line in lines] == list(parts.BY_NAME)
+    assert [line[1] for line in lines[:-1]] == [part.slice for part in parts.PARTS[:-1]]
 
 
 def test_commands_of_the_parts(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(parts.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(parts, "find_spec", lambda name: name == "xdist")
     asked = Asked(tmp_path, 4.0, ["faiss"])
 
-    def command(name: str) -> list[str]:
+    def command(name: str, asked: Asked = asked) -> list[str]:
         return parts.BY_NAME[name].arguments(asked, "py")
 
     for tool in ("memcheck", "racecheck", "initcheck"):
@@ -56,11 +52,19 @@ def test_commands_of_the_parts(monkeypatch, tmp_path: Path) -> None:
     k = command("bench-k")
     assert [str(shape) for shape in shapes.GPU_SETS["k"]] == k[k.index("--shapes") + 1 :][:12]
     assert k[k.index("--providers") + 1] == "faiss"
-    assert k[k.index("--minutes") + 1] == "3.40"
-    assert command("correctness")[:3] == ["py", "-m", "pytest"]
-    assert {kind for part in parts.PARTS for kind in _probe_kinds(part, asked)} == {
-        *parts.PROBES
-    } - {"first-call"}
+    assert k[k.index("--minutes") + 1] == "3.400"
+    assert command("correctness")[:4] == ["py", "-m", "pytest", str(ROOT / "tests" / "device")]
+    assert command("lines")[3] == str(ROOT / "tests" / "device" / "test_device_torch.py")
+    assert command("lines")[-2:] == ["-n", "8"]
+    monkeypatch.setattr(parts, "find_spec", lambda name: None)
+    assert "-n" not in command("lines")
+    found = {kind for part in parts.PARTS for kind in _probe_kinds(part, asked)}
+    assert found == {*parts.PROBES}
+    rehearsed = replace(asked, rehearsed=True)
+    assert command("stages", rehearsed)[-3:] == ["--device", "cpu", "--tiny"]
+    large = command("bench-large", rehearsed)
+    assert large[large.index("--device") + 1] == "cpu"
+    assert large[large.index("--shapes") + 1 :][:2] == ["8x500x32/3/cosine/float32", "--providers"]
 
 
 def _probe_kinds(part: Part, asked: Asked) -> list[str]:
@@ -69,7 +73,9 @@ def _probe_kinds(part: Part, asked: Asked) -> list[str]:
 
 
 def test_every_set_of_shapes_has_its_part() -> None:
-    assert {f"bench-{name}" for name in shapes.GPU_SETS} <= set(parts.BY_NAME)
+    assert [f"bench-{name}" for name in shapes.GPU_SETS] == [
+        name for name in parts.BY_NAME if name.startswith("bench-")
+    ]
     assert len(set(shapes.GPU)) == len(shapes.GPU)
     k, channels = shapes.GPU_SETS["k"], (*shapes.GPU_SETS["channels"], *shapes.GPU_SETS["k"])
     assert {s.k for s in k} == {1, 10, 100, 1000}
@@ -78,31 +84,53 @@ def test_every_set_of_shapes_has_its_part() -> None:
         assert {s.dtype for s in channels if (s.Q, s.C) == (1024, C)} == dtypes
 
 
-def test_a_part_that_fails_crashes_or_hangs_says_so(tmp_path: Path, capsys) -> None:
-    crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
-    verdicts = {
-        "print('fine')": "ok",
-        "raise SystemExit(3)": "failed (3)",
-        "1 / 0": "failed (1)",
-        crash: "crashed: SIGSEGV",
-    }
-    for code, verdict in verdicts.items():
-        outcome = run_parts.run_part(python(code), tmp_path, 1.0)
-        assert outcome.verdict == verdict
-        assert (outcome.code == 0) == (verdict == "ok")
-        kept = json.loads((tmp_path / "stub" / "part.json").read_text())
-        assert kept["verdict"] == verdict
-    assert "ZeroDivisionError" in capsys.readouterr().out
-    assert run_parts.run_part(python("raise SystemExit(5)", fine=(0, 5)), tmp_path, 1).code == 0
+NO_MEMORY = "killed (SIGKILL), as for want of memory"
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [
+        ("print('fine')", "ok"),
+        ("raise SystemExit(3)", "failed (3)"),
+        ("1 / 0", "failed (1)"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed: SIGSEGV"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", NO_MEMORY),
+        ("raise SystemExit(137)", NO_MEMORY),
+        ("class OutOfMemoryError(RuntimeError): pass\nraise OutOfMemoryError('CUDA out of memory')",
+         "failed (1): out of memory"),
+        ("print('3 minutes are over; not measured: 1x2x3, b')",
+         "out of time; not measured: 1x2x3, b"),
+        ("print('3 minutes are over; not measured: b'); raise SystemExit(1)",
+         "failed (1): out of time; not measured: b"),
+        ("print('==== 2 failed, 31 passed, 1 warning in 3.20s ====='); raise SystemExit(1)",
+         "failed (1): 2 failed, 31 passed, 1 warning"),
+    ],
+)  # fmt: skip
+def test_a_part_says_how_it_ended(code: str, verdict: str, tmp_path: Path, capsys) -> None:
+    outcome = run(stub(code), tmp_path)
+    assert outcome.verdict == verdict
+    assert (outcome.code == 0) == verdict.startswith(("ok", "out of time"))
+    assert part_process.before_in(tmp_path / "stub") == outcome
+    if code == "1 / 0":
+        assert "ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_no_tests_may_be_fine(tmp_path: Path) -> None:
+    outcome = run(stub("raise SystemExit(5)", fine=(0, 5)), tmp_path)
+    assert (outcome.code, outcome.verdict) == (0, "nothing to run")
+    assert run(stub("raise SystemExit(5)"), tmp_path).verdict == "failed (5)"
+    rehearsed = Session(tmp_path, rehearsed=True)  # tests/device skips without a device
+    assert run_parts.run_part(stub("raise SystemExit(5)"), rehearsed, 1).code == 0
 
 
 def test_a_part_that_hangs_is_stopped_with_its_children(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(run_parts, "LEAST_MINUTES", 0)
-    monkeypatch.setattr(run_parts, "GRACE_SECONDS", 0.5)
     child = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
     code = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {child!r}]); "
     code += "print(p.pid, flush=True); p.wait()"
-    outcome = run_parts.run_part(python(code, minutes=0.02), tmp_path, 1)
+    begun = time.monotonic()
+    outcome = run(stub(code), tmp_path, 0.03)
+    assert time.monotonic() - begun < 3
     assert (outcome.code, outcome.verdict) == (124, "stopped after 0.0 min")
     log = (tmp_path / "stub" / "log.txt").read_text().splitlines()
     pid = int(log[1])
@@ -120,53 +148,66 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_no_part_is_begun_without_time_and_each_reports(monkeypatch, tmp_path, capsys) -> None:
-    monkeypatch.setattr(run_parts, "no_device", lambda: None)
-    monkeypatch.setattr(run_parts, "BY_NAME", {"a": python("pass", "a"), "b": python("1 / 0", "b")})
-    arguments = parsed("--results", str(tmp_path))
-    assert run_parts.main(arguments) == 1
-    out = capsys.readouterr().out
-    assert "a: ok" in out
-    assert "b: failed (1)" in out
-    arguments.minutes = 0.01
-    assert run_parts.main(arguments) == 1
-    assert "a: not run: no time left" in capsys.readouterr().out
+@pytest.mark.parametrize("fails", [False, True])
+def test_tests_that_are_stopped_say_what_they_found(fails: bool, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(part_process, "GRACE", 0.5)  # pytest takes a second to say it
+    tests = tmp_path / "test_slow.py"
+    tests.write_text(
+        f"import time\ndef test_one():\n    assert not {fails}\n"
+        "def test_two(): pass\ndef test_three():\n    time.sleep(60)\n"
+    )
+    options = ["-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, str(tests)]
+    part = Part("stub", 1, "tests", lambda _: options)
+    outcome = run(part, tmp_path / "results", 0.13)
+    if fails:
+        assert outcome.code == 1
+        assert outcome.verdict == "failed: 1 failed, 1 passed; out of time"
+    else:
+        assert (outcome.code, outcome.verdict) == (0, "out of time: 2 passed")
 
 
-def test_logs_are_handed_out(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("OUT", str(tmp_path / "out"))
-    run_parts.run_part(python("print('fine')"), tmp_path / "own", 1)
-    assert "fine" in (tmp_path / "out" / "gpu" / "stub" / "log.txt").read_text()
+def test_rows_of_the_same_commit_and_device_are_kept(tmp_path: Path) -> None:
+    code = f"open({str(tmp_path / 'stub' / 'rows.csv')!r}, 'a').write('row ')"
+    here = Session(tmp_path, commit="abc", device="card")
+    for session, rows in ((here, 1), (here, 2), (replace(here, commit="abd"), 1)):
+        run_parts.run_part(stub(code), session, 1)
+        assert (tmp_path / "stub" / "rows.csv").read_text() == "row " * rows
+    run_parts.run_part(stub("1 / 0"), replace(here, commit="abe"), 0.01)  # there is no time
+    assert (tmp_path / "stub" / "rows.csv").exists()
+    for unknown in ("unknown", "abc+"):
+        for _ in range(2):
+            run_parts.run_part(stub(code), replace(here, commit=unknown), 1)
+        assert (tmp_path / "stub" / "rows.csv").read_text() == "row "
 
 
 def test_without_a_device_each_part_says_why(monkeypatch, tmp_path: Path, capsys) -> None:
     monkeypatch.setattr(run_parts, "no_device", lambda: "no CUDA device: nothing was run")
     assert run_parts.main(parsed("--results", str(tmp_path))) == 0
     lines = capsys.readouterr().out.splitlines()
-    for part in parts.PARTS:
-        if part.command:
-            assert f"{part.name}: no CUDA device: nothing was run" in lines
-    assert not list(tmp_path.glob("*/log.txt"))
+    assert lines == [
+        f"{part.name}: no CUDA device: nothing was run" for part in parts.PARTS if part.command
+    ]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_sanitizer_is_said_and_fails_nothing(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(parts.shutil, "which", lambda _: None)
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    outcome = run_parts.run_part(parts.BY_NAME["memcheck"], tmp_path, 9)
+    outcome = run(parts.BY_NAME["memcheck"], tmp_path)
     assert (outcome.code, outcome.verdict) == (0, parts.MISSING)
 
 
-def test_peers_that_ended_their_process_are_left_out(monkeypatch, tmp_path: Path) -> None:
+def test_peers_that_ended_their_process_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "peers").mkdir()
     verdicts = {"ours": "not tried: no peer", "good": "agreement 1", "bad": "died (-11): boom"}
     (tmp_path / "peers" / parts.PEERS).write_text(json.dumps(verdicts))
     assert parts.survivors(tmp_path) == ["ours", "good"]
-    command = run_parts._command(parts.BY_NAME["bench-k"], tmp_path, 4, [])
+    command = run_parts._command(parts.BY_NAME["bench-k"], Session(tmp_path), 4)
     assert command[command.index("--providers") + 1 :][:3] == ["ours", "good", "--results"]
     assert parts.survivors(tmp_path / "nowhere") == []
 
 
-@pytest.mark.parametrize("words", [["--list"], ["--part", "table"]])
+@pytest.mark.parametrize("words", [["--list"], ["--part", "table", "--rehearse"]])
 def test_runs_from_a_bare_checkout(words: list[str], tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     for name in ("bench", "kernels", "retriever", "adapters", "src"):
@@ -178,9 +219,20 @@ def test_runs_from_a_bare_checkout(words: list[str], tmp_path: Path) -> None:
     assert expected[words[0]] in printed
 
 
-def test_rows_are_recorded_when_asked(monkeypatch, tmp_path: Path) -> None:
+def test_rows_are_recorded_when_asked(monkeypatch, tmp_path: Path, capsys) -> None:
     ledger.append([row("peer"), row("other")], tmp_path / "bench-k")
     monkeypatch.setattr(ledger.append, "__defaults__", (tmp_path / "kept", ""))
     assert run_parts.main(parsed("--results", str(tmp_path), "--record")) == 0
     [path] = (tmp_path / "kept").glob("*.csv")
     assert len(ledger.read(path)) == 2
+    (tmp_path / run_parts.archive.REHEARSED).touch()
+    assert run_parts.main(parsed("--results", str(tmp_path), "--record")) == 2
+    assert len(ledger.read(path)) == 2
+
+
+def test_the_commit_may_be_given(monkeypatch) -> None:
+    monkeypatch.setenv("FLASHMATCH_COMMIT", "0123456789ab")
+    assert ledger.commit.__wrapped__() == "0123456789ab"
+    monkeypatch.delenv("FLASHMATCH_COMMIT")
+    monkeypatch.setattr(ledger, "ROOT", Path("/nowhere/at/all"))
+    assert ledger.commit.__wrapped__() == "unknown"

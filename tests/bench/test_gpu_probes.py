@@ -5,10 +5,11 @@ import json
 import os
 import signal
 import sys
+import time
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -16,9 +17,11 @@ from programs import output_of
 
 from flashmatch.kernels.contract import reference
 from gpu import figures, parts, probes
-from gpu.kernel_stages import STAGES, by_stage, stage_of
-from gpu.probes import ceilings, facts, first_calls, memory, peers, search, stages, tiles
+from gpu.kernel_stages import STAGES, VENDOR, by_stage, stage_of
+from gpu.probes import ceilings, facts, memory, peers, search, selfcheck, stages, tiles, warm_up
 from gpu.table import table
+from measuring.timing import OVER
+from providers.provider import Unsupported
 from providers.registry import select
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,33 +58,63 @@ def test_stages_of_what_torch_launches() -> None:
 
 
 def test_only_what_ran_on_the_device_is_counted() -> None:
-    def event(name: str, kind: str, us: float) -> SimpleNamespace:
-        span = SimpleNamespace(elapsed_us=lambda: us)
+    def event(name: str, kind: str, us: float, start: float = 0.0) -> SimpleNamespace:
+        span = SimpleNamespace(elapsed_us=lambda: us, start=start)
         return SimpleNamespace(
             name=name, device_type=getattr(stages.DeviceType, kind), time_range=span
         )
 
     events = [event("scan_kernel", "CUDA", 1500.0), event("aten::topk", "CPU", 9e6)]
     assert stages.on_device(events) == [("scan_kernel", 1.5)]
+    later = event("rescore_kernel", "CUDA", 500.0, 7.0)
+    assert stages.on_device([later, *events]) == [("scan_kernel", 1.5), ("rescore_kernel", 0.5)]
+
+
+def test_a_session_of_several_calls_is_cut_where_each_began() -> None:
+    calls = [[("scan_kernel", ms), ("copy", 0.5)] for ms in (3.0, 1.0, 2.0)]
+    assert stages.in_calls([*calls[0], *calls[1], *calls[2]], 3) == calls
+    uneven = [("scan_kernel", 3.0), ("copy", 0.5), ("repair_kernel", 1.0), ("copy", 1.0)]
+    assert stages.in_calls(uneven, 2) == [[(name, ms / 2) for name, ms in uneven]]
+    [mean] = stages.in_calls(uneven[:3], 2)
+    assert sum(ms for _, ms in mean) == 2.25
+    assert stages.in_calls([], 3) == [[], [], []]
 
 
 def test_stages_are_figures(monkeypatch, tmp_path: Path) -> None:
-    def kernels(call) -> list[tuple[str, float]]:
+    def kernels(call) -> list[list[tuple[str, float]]]:
         call()
-        return [("scan_codes_kernel", 2.0), ("repair_kernel", 0.5)]
+        return [[("scan_codes_kernel", ms), ("repair_kernel", 0.5)] for ms in (9.0, 2.0, 1.0)]
 
-    assert stages.kernels_of(lambda: torch.ones(3)) == []  # a CPU is no device
+    assert stages.kernels_of(lambda: torch.ones(3)) == [[]] * stages.CALLS  # a CPU is no device
     monkeypatch.setattr(stages, "kernels_of", kernels)
-    assert stages.run(CPU, tmp_path, tiny=True) == 0
+    assert stages.run(CPU, tmp_path, 9, tiny=True) == 0
     found = {f.what: f for f in figures.read(tmp_path)}
     assert found["bank: scan"].value == 2.0
     assert found["topk: repair"].value == 0.5
     assert found["bank: kernels"].value == found["int8 product, chunked: kernels"].value == 2.5
     assert found["topk: call"].value > 0
     blind = tmp_path / "blind"
-    monkeypatch.setattr(stages, "kernels_of", lambda call: [])
-    assert stages.run(CPU, blind, tiny=True) == 0
-    assert any(f.status == "no kernels were seen" for f in figures.read(blind))
+    monkeypatch.setattr(stages, "kernels_of", lambda call: [[]])
+    monkeypatch.setattr(stages, "int8_product", _unsupported)
+    assert stages.run(CPU, blind, 9, tiny=True) == 0
+    found = {f.what: f.status for f in figures.read(blind)}
+    assert found["bank: kernels"] == "no kernels were seen"
+    assert found[VENDOR[0]] == "skipped: too large"
+
+
+def _unsupported(*_) -> None:
+    raise Unsupported("too large")
+
+
+@pytest.mark.parametrize("kind", ["ceilings", "stages", "tiles", "memory", "search"])
+def test_a_probe_begins_nothing_when_its_minutes_are_over(kind: str, tmp_path: Path, capsys):
+    if kind in ("tiles", "search"):
+        pytest.importorskip("triton")
+    given = {"kind": kind, "device": "cpu", "tiny": True, "results": tmp_path, "minutes": 0.01}
+    assert probes.main(Namespace(**given), begun=time.monotonic() - 60) == 0
+    _, _, left = capsys.readouterr().out.partition(OVER)
+    assert left.strip()
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_tile_is_a_figure_and_the_fastest_are_a_table(monkeypatch, tmp_path: Path) -> None:
@@ -94,13 +127,13 @@ def test_every_tile_is_a_figure_and_the_fastest_are_a_table(monkeypatch, tmp_pat
     plain, wide, persistent, _ = fp16_tiles(90)
 
     def sweep(device, *sizes):
-        assert sizes[:-1] == tiles.TINY
+        assert sizes[:-1] == tiles.TINY  # of which each is one
         trials = Trial(plain, 2e-3), Trial(wide, 1e-3), Trial(persistent, None, "differs")
         yield Case("fp16", 64, 20, (128, 1024), trials[:2])
         yield Case("int8", 64, 20, (128, 1024), trials[1:])
 
     monkeypatch.setattr(tile_sweep, "sweep", sweep)
-    assert tiles.run(CPU, tmp_path, tiny=True) == 1
+    assert tiles.run(CPU, tmp_path, 9, tiny=True) == 1
     found = figures.read(tmp_path)
     assert [f.value for f in found] == [2.0, 1.0, 1.0, None]
     assert found[-1].status == "differs"
@@ -116,7 +149,7 @@ def test_every_tile_is_a_figure_and_the_fastest_are_a_table(monkeypatch, tmp_pat
         yield
 
     monkeypatch.setattr(tile_sweep, "sweep", none)
-    assert tiles.run(CPU, tmp_path / "none", tiny=True) == 1
+    assert tiles.run(CPU, tmp_path / "none", 9, tiny=True) == 1
     assert "no tile at all" in figures.read(tmp_path / "none")[0].status
     assert "scan of the rest : tile any " in table(tmp_path / "none")
 
@@ -125,14 +158,13 @@ def test_ceilings_memory_and_facts_on_a_cpu(monkeypatch, tmp_path: Path) -> None
     pytest.importorskip("triton")
     empty = SimpleNamespace(empty_kernel={(1,): lambda argument: None})
     monkeypatch.setitem(sys.modules, "gpu.probes.empty_kernel", empty)
-    for kind in ("ceilings", "memory"):
+    for kind in ("ceilings", "memory", "facts"):
         given = {"kind": kind, "device": "cpu", "tiny": True, "results": tmp_path / kind}
-        assert probes.main(Namespace(**given)) == 0
+        assert probes.main(Namespace(**given, minutes=9.0), time.monotonic()) == 0
     found = {f.what: f for f in figures.read(tmp_path)}
     assert found["int8 product"].unit == "TOP/s"
     assert all(f.value > 0 for f in found.values() if f.part == "ceilings")
     assert found["bank"].unit == memory.WITHIN
-    facts.run(CPU, tmp_path / "facts")
     kept = json.loads((tmp_path / "facts" / "facts.json").read_text())
     assert "flashmatch.topk" in kept["providers"]
     text = table(tmp_path)
@@ -147,7 +179,7 @@ def test_a_ceiling_that_cannot_be_had_is_a_figure(monkeypatch, tmp_path: Path) -
 
     monkeypatch.setattr(ceilings, "int8_product", broken)
     monkeypatch.setattr(ceilings, "_empty_kernel", ceilings._tiny_op)
-    assert ceilings.run(CPU, tmp_path, tiny=True) == 1
+    assert ceilings.run(CPU, tmp_path, 9, tiny=True) == 1
     found = [f for f in figures.read(tmp_path) if f.what == "int8 product"]
     assert {f.status for f in found} == {"error: RuntimeError: no such unit"}
     assert "RuntimeError" in table(tmp_path)
@@ -155,7 +187,7 @@ def test_a_ceiling_that_cannot_be_had_is_a_figure(monkeypatch, tmp_path: Path) -
 
 def test_a_search_that_holds_too_much_fails_its_part(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(memory, "peak_mib", lambda call, device: 1e6)
-    assert memory.run(CPU, tmp_path, tiny=True) == 1
+    assert memory.run(CPU, tmp_path, 9, tiny=True) == 1
     over = {f.what for f in figures.read(tmp_path) if f.status.startswith("over")}
     assert over == {"topk", "bank"}  # building a bank is not a search
 
@@ -173,39 +205,53 @@ def test_driver_facts(monkeypatch) -> None:
     assert facts.smi() == {"nvidia-smi": "not installed"}
 
 
-def test_first_calls_cold_and_warm(monkeypatch, tmp_path: Path, capsys) -> None:
-    caches = []
+def test_warm_up_compiles_and_says_what_was_left(monkeypatch, tmp_path: Path, capsys) -> None:
+    """Without a device, the two cheapest kernels, as compile_ahead is asked to."""
 
-    def run(command, env, **_):
-        caches.append(env["TRITON_CACHE_DIR"])
-        assert command[2:4] == ["probe", "first-call"]
-        seconds = 2.0 if len(caches) == 1 else 0.1
-        found = {"compiled": {"scan_kernel": seconds}, "searches": {"topk 1x2x3": [3.0, 0.5]}}
-        return SimpleNamespace(returncode=0, stdout=f"x\n{first_calls.MARK}{json.dumps(found)}\n")
+    class Ahead(ModuleType):
+        left = 0
 
-    monkeypatch.setattr(first_calls.subprocess, "run", run)
-    assert first_calls.run(CPU, tmp_path) == 0
-    assert caches[0] == caches[1]
-    assert not Path(caches[0]).exists()
-    found = {(f.what, f.shape): f.value for f in figures.read(tmp_path)}
-    assert found["compiling, cold", "all kernels"] == 2000
-    assert found["compiling, warm", "scan_kernel"] == 100
-    assert found["first call, warm", "topk 1x2x3"] == 3000
-    assert "compiling, cold all kernels: 2000 ms" in table(tmp_path)
+        def jobs(self, arch: int, quick: bool) -> list[str]:
+            assert (arch, quick) == (warm_up.REHEARSED_ARCH, True)
+            return ["scan", "rescore", "repair"]
+
+        def compile_all(self, jobs, arch: int, processes: int, until: float):
+            assert processes == os.cpu_count()
+            assert 0 < until - time.monotonic() <= 60
+            statuses = ("ok", "no such instruction", "ok")
+            for name, seconds, status in list(zip(jobs, (2.0, 1.0, 4.0), statuses, strict=True)):
+                if name != jobs[-1] or not self.left:
+                    yield SimpleNamespace(name=name, seconds=seconds, status=status)
+
+    ahead = Ahead("gpu.compile_ahead")
+    monkeypatch.setitem(sys.modules, "gpu.compile_ahead", ahead)
+    assert warm_up.run(CPU, tmp_path / "warm-up", 1, tiny=True) == 1
+    assert OVER not in capsys.readouterr().out
+    text = table(tmp_path)
+    assert "kernels compiled 3 of 3, compiling, all one after the other 7 s" in text
+    assert "longest repair 4000 ms, scan 2000 ms" in text
+    assert "compiling rescore: no such instruction" in text
+    ahead.left = 1
+    warm_up.run(CPU, tmp_path / "again", 1, tiny=True)
+    assert f"{OVER}1 kernels" in capsys.readouterr().out
 
 
-def test_first_calls_listen_to_the_compiler(monkeypatch, capsys) -> None:
-    knobs = pytest.importorskip("triton").knobs
-    monkeypatch.setattr(knobs.compilation, "listener", None)
-    assert first_calls.child(CPU, tiny=True) == 0
-    listener = knobs.compilation.listener
-    for hit in (False, True):
-        times = SimpleNamespace(total=5e5)
-        listener(src=None, metadata={"name": "k"}, metadata_group={}, times=times, cache_hit=hit)
-    out, err = capsys.readouterr()
-    found = json.loads(out.removeprefix(first_calls.MARK))
-    assert len(found["searches"]) == 4
-    assert err.splitlines() == ["k: 0.50 s", "k: 0.50 s (found)"]
+@pytest.mark.parametrize("failures", [(), ("int8 scan: a bound is too low",)])
+def test_selfcheck_is_a_figure(failures: tuple, monkeypatch, tmp_path: Path) -> None:
+    class Report:
+        seconds = 1.5
+
+        def __bool__(self) -> bool:
+            return not failures
+
+    report = Report()
+    report.failures = failures
+    monkeypatch.setattr("flashmatch.kernels.selfcheck", lambda device: report, raising=False)
+    assert selfcheck.run(CPU, tmp_path / "selfcheck") == len(failures)
+    [found] = figures.read(tmp_path)
+    assert found.value == 1.5
+    assert ("a bound is too low" in found.status) == bool(failures)
+    assert f"selfcheck: 1.5 s{' (failed' if failures else ''}" in table(tmp_path)
 
 
 def test_the_probe_notices_a_wrong_answer(monkeypatch, capsys) -> None:
@@ -213,11 +259,11 @@ def test_the_probe_notices_a_wrong_answer(monkeypatch, capsys) -> None:
     monkeypatch.setattr(search, "cases", lambda tiny, tiles: few)
     for name in ("_topk", "_bank"):
         monkeypatch.setattr(search, name, reference.topk)
-    assert search.run(CPU, tiny=True) == 0
+    assert search.run(CPU, 9, tiny=True) == 0
     monkeypatch.setattr(search, "_bank", lambda *a: [x.flip(1) for x in reference.topk(*a)])
-    assert search.run(CPU, tiny=True) == 1
+    assert search.run(CPU, 9, tiny=True) == 1
     monkeypatch.setattr(search, "_bank", lambda *a: 1 / 0)
-    assert search.run(CPU, tiny=True) == 1
+    assert search.run(CPU, 9, tiny=True) == 1
     assert (
         "bank 1x33x1/5/cosine/float32, mask of 0 dimensions, tile 0: error: ZeroDivisionError"
         in (capsys.readouterr().out)
@@ -240,7 +286,7 @@ every = search.cases
 search.cases = lambda tiny, tiles: [
     c for c in every(tiny, tiles) if c.tile == tiles - 1 > 0 or c.shape.metric in ("l2", "ties")
 ]
-assert search.run(torch.device("cpu"), tiny=True) == 0
+assert search.run(torch.device("cpu"), 9, tiny=True) == 0
 print("launched", *launched)
 """
 
@@ -274,3 +320,9 @@ def test_a_peer_that_dies_is_news_only(monkeypatch, tmp_path: Path, capsys) -> N
     assert found["dies"].startswith(f"died (-{int(signal.SIGABRT)})")
     assert found["hangs"].startswith("hung")
     assert parts.survivors(tmp_path / "own") == [template.name, "good"]
+    capsys.readouterr()
+    monkeypatch.setattr(peers, "SECONDS", 30.0)
+    assert peers.run(CPU, tmp_path / "short", minutes=0.02) == 0
+    found = json.loads((tmp_path / "short" / parts.PEERS).read_text())
+    assert found["hangs"] == peers.UNTRIED  # for want of time, which is no verdict on it
+    assert OVER in capsys.readouterr().out

@@ -30,7 +30,5 @@ def main(given: Namespace, begun: float) -> int:
             return probe.run(device, minutes, given.tiny)
         case "facts" | "selfcheck":  # one piece of work
             return probe.run(device, folder)
-        case "peers":
-            return probe.run(device, folder, minutes)
         case _:
             return probe.run(device, folder, minutes, given.tiny)
