@@ -28,7 +28,9 @@ def main(given: Namespace, begun: float) -> int:
     match given.kind:
         case "search":
             return probe.run(device, minutes, given.tiny)
-        case "facts" | "selfcheck":  # one piece of work
+        case "facts":
             return probe.run(device, folder)
+        case "selfcheck":  # one piece of work
+            return probe.run(device, folder, given.tiny)
         case _:
             return probe.run(device, folder, minutes, given.tiny)
