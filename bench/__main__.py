@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument("kind", choices=PROBES)
     probe.add_argument("--device", default="cuda", choices=("cpu", "cuda"))
     probe.add_argument("--tiny", action="store_true", help="the smallest shapes")
+    probe.add_argument("--first", type=int, metavar="N", help="only N searches, of `search`")
     commands.add_parser("link", help="make build/links, the checkout under its installed names")
     run.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     run.add_argument("--shapes", nargs="+", metavar="QxMxC[/k[/metric[/dtype]]]", default=[])

@@ -30,8 +30,9 @@ SLICES = {
 MINUTES = 9.0  # of a slice
 MISSING = "not checked: compute-sanitizer is not installed"
 PEERS = "peers.json"  # provider to verdict, of the part of that name
-WRAP_UP = 0.85  # of a part's time: nothing is begun after it
-REHEARSED_MINUTES = 0.12  # of a part that a sanitizer watches
+WRAP_UP = 0.15  # of a part's time, or LEAST_WRAP_UP: nothing is begun in it
+LEAST_WRAP_UP = 0.05  # minutes: under a load, Python may need as long to end
+REHEARSED_SEARCHES = 6
 WORKERS = 8  # of pytest, where xdist is installed
 
 
@@ -87,8 +88,8 @@ def survivors(folder: Path) -> list[str]:
 def _probe(kind: str, *options: str) -> Callable[[Asked], list[str]]:
     def command(asked: Asked) -> list[str]:
         smallest = ["--device", "cpu", "--tiny"] if asked.rehearsed else []
-        if asked.rehearsed and kind == "search":  # three sanitizers would watch the same, slowly
-            asked = replace(asked, minutes=min(asked.minutes, REHEARSED_MINUTES))
+        if asked.rehearsed and kind == "search":  # three sanitizers watch the same, interpreted
+            smallest += ["--first", str(REHEARSED_SEARCHES)]
         own = [option for option in options if option not in smallest]
         return [str(ROOT / "bench"), "probe", kind, *_where(asked), *own, *smallest]
 
@@ -96,7 +97,8 @@ def _probe(kind: str, *options: str) -> Callable[[Asked], list[str]]:
 
 
 def _where(asked: Asked) -> list[str]:
-    return ["--results", str(asked.folder), "--minutes", f"{asked.minutes * WRAP_UP:.3f}"]
+    minutes = asked.minutes - max(LEAST_WRAP_UP, WRAP_UP * asked.minutes)
+    return ["--results", str(asked.folder), "--minutes", f"{minutes:.3f}"]
 
 
 def _pytest(*chosen: str) -> Callable[[Asked], list[str]]:

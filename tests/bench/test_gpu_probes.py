@@ -111,6 +111,7 @@ def test_a_probe_begins_nothing_when_its_minutes_are_over(kind: str, tmp_path: P
     if kind in ("tiles", "search"):
         pytest.importorskip("triton")
     given = {"kind": kind, "device": "cpu", "tiny": True, "results": tmp_path, "minutes": 0.01}
+    given["first"] = None
     assert probes.main(Namespace(**given), begun=time.monotonic() - 60) == 0
     _, _, left = capsys.readouterr().out.partition(OVER)
     assert left.strip()

@@ -27,7 +27,7 @@ def main(given: Namespace, begun: float) -> int:
     minutes = given.minutes - (time.monotonic() - begun) / 60
     match given.kind:
         case "search":
-            return probe.run(device, minutes, given.tiny)
+            return probe.run(device, minutes, given.tiny, given.first)
         case "facts":
             return probe.run(device, folder)
         case "selfcheck":  # one piece of work

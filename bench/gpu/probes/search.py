@@ -52,10 +52,13 @@ def cases(tiny: bool, tile_count: int = 1) -> Iterator[Case]:
                 yield Case(body, shape, mask, tile)
 
 
-def run(device: torch.device, minutes: float, tiny: bool = False) -> int:
-    """1 if an answer was wrong or a search failed; each says so, and the others go on."""
+def run(device: torch.device, minutes: float, tiny: bool = False, first: int | None = None) -> int:
+    """1 if an answer was wrong or a search failed; each says so, and the others go on.
+
+    Of all searches the ``first`` only, where that is given.
+    """
     wrong = count = 0
-    for case in within(minutes, list(cases(tiny, tiles.count(device)))):
+    for case in within(minutes, list(cases(tiny, tiles.count(device)))[:first]):
         count += 1
         try:
             with tiles.tile(case.tile):
