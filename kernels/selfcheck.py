@@ -57,7 +57,8 @@ def selfcheck(device: torch.device | str | int | None = None) -> Selfcheck:
         torch.OutOfMemoryError: there is no room for the check.
     """
     found = chips.runnable(device)
-    from .triton_backend.selfcheck import variants, verdicts
+    from .triton_backend.selfcheck import verdicts
+    from .triton_backend.selfcheck.checks import variants
 
     started, passed, failures = perf_counter(), [], []
     for variant in variants.defaults(chips.chip(found)):

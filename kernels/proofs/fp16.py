@@ -109,7 +109,7 @@ def _raised_to_fp32(number: float) -> float:
     return rounded.item()
 
 
-def query_terms(
+def query_factors(
     norms: Tensor, metric: str, delta: float, epsilon: float, unit_scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(Q,) each: what finite queries are multiplied by (fp64); scale and bias of them (fp32)."""
@@ -128,7 +128,7 @@ def query_terms(
     return unit_scale / norms.masked_fill(tiny, 1), scale.float(), bias.float()
 
 
-def prototype_terms(
+def prototype_factors(
     norms: Tensor, metric: str, delta: float, epsilon: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(M,) each: what finite prototypes are multiplied by (fp64); scale, bias of them (fp32)."""

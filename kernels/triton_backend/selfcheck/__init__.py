@@ -3,6 +3,5 @@
 entrance       the only way to a search: checked before, caught where it fails
 verdicts       what is believed of each device, and the one warning where it is not
 verdict_file   the verdicts that outlive a process
-variants       what is compiled apart is checked apart
 checks/        what a variant has to pass
 """

@@ -1,5 +1,6 @@
 """What a variant has to pass.
 
+    variants       what is compiled apart is checked apart
     all_checks     these, one after the other
     preparation    vectors as prepared, and thresholds, beside proofs/fp16.py
     float_bounds   the bounds of the fp16 and TF32 screens beside proofs/fp16.py, and the sums of
