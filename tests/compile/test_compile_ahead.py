@@ -46,7 +46,7 @@ knobs.compilation.listener = listen
 with recording._asked_by(recording._NoDevice(recording.nvidia(90))):
     empty_kernel.warmup(torch.zeros(1), grid=(1,))
     keys, thresholds = torch.zeros(3, 10, dtype=torch.int64), torch.zeros(3)
-    kth_kernel.warmup(keys, thresholds, 10, 10, BLOCK_K=16, num_warps=1, grid=(3,))
+    kth_kernel.warmup(keys, thresholds, 10, 10, num_warps=1, grid=(3,))
 print(json.dumps(seen))
 """
 """What a process launches that knows nothing of jobs: the JIT's own way, as far as a device."""
@@ -71,15 +71,12 @@ def test_recording_sees_what_the_jit_specialises_on() -> None:
         keys = torch.empty(1000, dtype=torch.int64, device="meta")[start:].as_strided(shape, shape)
         thresholds = torch.empty(3, device="meta")
         launch = kth_kernel[(3,)]
-        return recorded(
-            lambda: launch(keys, thresholds, *shape, BLOCK_K=16, num_warps=1), nvidia(90)
-        )
+        return recorded(lambda: launch(keys, thresholds, *shape, num_warps=1), nvidia(90))
 
     assert launched(3, 10) == launched(3, 7)  # no argument of a call
     aligned, shifted = launched(3, 10)[0], launched(3, 10, start=1)[0]
     assert aligned.divisible - shifted.divisible == {"keys"}
     assert dict(aligned.signature, keys="") == dict(shifted.signature, keys="")
-    assert aligned.constants["BLOCK_K"] == 16
 
 
 def test_what_was_compiled_is_found_elsewhere(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ environment  those variables of ``get_cache_invalidating_env_vars`` that are set
 
 No path, no driver, no device and not torch. A cache may thus travel to a machine with the same
 wheel of Triton, but its index files hold absolute paths: ``relocate`` writes them anew where it
-arrives. Triton 3.6 has a launcher in C beside each kernel, under a key of its text and the platform.
+arrives. Triton 3.6 has a launcher in C beside each kernel, keyed by its text and the platform.
 """
 
 from .cache import relocate

@@ -1,4 +1,4 @@
-"""`python -m gpu.compile_ahead [ARCH [PROCESSES]]`, in bench/: the seconds that slice A compiles."""
+"""`python -m gpu.compile_ahead [ARCH [PROCESSES]]`, in bench/: how long slice A compiles."""
 
 import heapq
 import os

@@ -88,7 +88,7 @@ def recorded(search: Callable[[], object], target: GPUTarget) -> list[Job]:
         raise RuntimeError("kernels are interpreted here; unset TRITON_INTERPRET to compile them")
     found: dict[Job, None] = {}
 
-    def note(*, fn: Any, compile: dict[str, Any], **_: object) -> bool:
+    def note(*, fn: Any, compile: Any, **_: object) -> bool:
         found[Job(fn.module, fn.name, compile["specialization_data"])] = None
         return True  # it is not compiled
 
