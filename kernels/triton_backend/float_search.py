@@ -211,7 +211,8 @@ def scan_chunk(block: FloatBlock, chunk: Chunk) -> Tensor:
     if request.has_pairs:
         words = launches.pack_mask(block, originals, bounds)
     factors = (block.scale, block.bias, chunk.scale, chunk.bias)
-    arguments = (*factors, words, bounds, delta, block.unit.stride(0), bounds.stride(0))
+    strides = block.unit.stride(0), bounds.stride(0)
+    arguments = (*factors, words, bounds, delta, *strides, request.metric)
     kernels = (scan_kernel, scan_persistent_kernel)
     launches.scan(block, *kernels, block.unit, chunk.unit, arguments)
     return bounds
@@ -223,7 +224,7 @@ def raise_by_bounds(block: FloatBlock, chunk: Chunk, groups: Groups) -> None:
     threshold_kernel[(block.count,)](
         upper, groups.index, chunk.group_norm, block.norm, best.thresholds,
         block.request.k, upper.stride(0), *slack_of(block.plan, chunk.originals.rows.shape[1]),
-        METRIC=block.request.metric, BLOCK_K=block.plan.block_k, num_warps=1,
+        METRIC=block.request.metric, num_warps=1,
     )  # fmt: skip
 
 

@@ -187,15 +187,16 @@ def scan_run(block: Int8Block, run: Run) -> Tensor:
     plan, tile = block.plan, block.plan.tile
     bounds = block.terms.new_empty((len(block.codes), len(run.group_terms)))
     words = launches.pack_mask(block, run.originals, bounds)
-    stride_w = words.stride(0) if block.request.has_pairs else 0
-    strides = (block.terms.stride(0), stride_w, bounds.stride(0), run.codes.stride(0))
-    arguments = (block.terms, run.group_terms, words, bounds, *strides)
+    gain = 2.0 if block.request.metric == "l2" else 1.0
+    arguments = (block.terms, run.group_terms, words, bounds, gain, block.terms.stride(0))
     if plan.few:
+        stride_w = words.stride(0) if block.request.has_pairs else 0
         scan_few_codes_kernel[(len(run.codes) // TILE_P,)](
-            block.codes, run.codes, *arguments,
-            block.request.metric, tile.block_q, tile.tile_c, TILE_P, plan.group, **tile.options,
+            block.codes, run.codes, *arguments, stride_w, bounds.stride(0), run.codes.stride(0),
+            tile.block_q, tile.tile_c, TILE_P, plan.group, **tile.options,
         )  # fmt: skip
         return bounds
+    arguments = (*arguments, bounds.stride(0), run.codes.stride(0))
     kernels = (scan_codes_kernel, scan_codes_persistent_kernel)
     launches.scan(block, *kernels, block.codes, run.codes, arguments)
     return bounds
