@@ -24,6 +24,8 @@ from .plan import ScanPlan, pad
 from .query_block import Groups, Originals, QueryBlock
 from .tiles import TILE_P, WIDTH
 
+PREPARED_QUERIES = 16  # by one program: of every tile a part
+
 
 def prepare_queries(
     queries: Tensor,
@@ -39,17 +41,16 @@ def prepare_queries(
     size, width = pad(count, plan.tile.block_q), pad(channels, WIDTH)
     exact = queries.new_empty((size, width), dtype=torch.float64)
     norm = queries.new_empty(size, dtype=torch.float64)
-    block_q = min(plan.tile.block_q, plan.prepare_rows)
-    prepare_queries_kernel[(size // block_q,)](
+    prepare_queries_kernel[(size // PREPARED_QUERIES,)](
         queries, exact, norm, *copies, flags,
         count, channels, *slack, unit_scale, *queries.stride(), width,
-        METRIC=metric, BLOCK_Q=block_q, **plan.row_options,
+        METRIC=metric, BLOCK_Q=PREPARED_QUERIES, **plan.row_options,
     )  # fmt: skip
     return exact, norm
 
 
 def pack_mask(block: QueryBlock, originals: Originals, bounds: Tensor) -> Tensor:
-    """(Q or 1, groups) int32 words: bit j is set where member j of a group may match.
+    """(Qpad or 1, groups) int32 words: bit j is set where member j of a group may match.
 
     Words of a mask of pairs lie where the bounds will: each program of a scan reads its words, then
     overwrites them.
@@ -58,10 +59,10 @@ def pack_mask(block: QueryBlock, originals: Originals, bounds: Tensor) -> Tensor
     words = bounds.view(torch.int32) if pairs else bounds.new_empty((1, groups), dtype=torch.int32)
     count, block_q, tiles = (block.count, block.plan.prepare_rows, 1) if pairs else (1, 1, 8)
     p_tiles = triton.cdiv(groups * block.plan.group, TILE_P * tiles)
-    pack_mask_kernel[(p_tiles, triton.cdiv(count, block_q))](
+    pack_mask_kernel[(p_tiles, triton.cdiv(len(words), block_q))](
         None if block.request.mask is None else originals.mask,
         originals.row_in_page, originals.unmatchable, words,
-        count, originals.positions, groups, *originals.mask.stride(), words.stride(0),
+        count, len(words), originals.positions, groups, *originals.mask.stride(), words.stride(0),
         BLOCK_Q=block_q, TILES=tiles, TILE_P=TILE_P, SPAN=originals.span, GROUP=block.plan.group,
         num_warps=4,
     )  # fmt: skip
@@ -80,20 +81,20 @@ def scan(
 
     ``arguments``: those that the kernel takes behind its sizes.
     """
-    tile, metric = block.plan.tile, block.request.metric
+    tile = block.plan.tile
     q_tiles, p_tiles = len(queries) // tile.block_q, len(prototypes) // tile.block_p
     cut = (tile.block_q, tile.block_p, tile.tile_c, tile.together, TILE_P, block.plan.group)
     if not tile.persistent:
         kernel[(q_tiles * p_tiles,)](
             queries, prototypes, q_tiles, p_tiles, *arguments,
-            metric, block.request.has_pairs, *cut, **tile.options,
+            block.request.has_pairs, *cut, **tile.options,
         )  # fmt: skip
         return
     programs = min(q_tiles * p_tiles, chips.chip(queries.device).multiprocessors)
     persistent_kernel[(programs,)](
         TensorDescriptor.from_tensor(queries, [tile.block_q, tile.tile_c]),
         TensorDescriptor.from_tensor(prototypes, [tile.block_p, tile.tile_c]),
-        q_tiles, p_tiles, *arguments, metric, *cut, **tile.options,
+        q_tiles, p_tiles, *arguments, *cut, **tile.options,
     )  # fmt: skip
 
 
@@ -135,8 +136,7 @@ def raise_thresholds(block: QueryBlock) -> None:
     """To the k-th scores so far."""
     keys = block.best.keys
     kth_kernel[(block.count,)](
-        keys, block.best.thresholds, keys.shape[1], keys.stride(0),
-        BLOCK_K=block.plan.block_k, num_warps=1,
+        keys, block.best.thresholds, keys.shape[1], keys.stride(0), num_warps=1
     )  # fmt: skip
 
 

@@ -168,6 +168,27 @@ def test_masks_reach_the_bounds(raw: bool) -> None:
         assert torch.equal(bounds.isneginf(), best.isneginf())
 
 
+def test_words_of_pairs_are_written_for_padding_too() -> None:
+    """Scans read the words of whole tiles of queries."""
+    q, p = pair("gaussian")
+    pairs = torch.rand(4, 300, generator=torch.Generator().manual_seed(1)) < 0.5
+    block, chunk = prepared(q, p, "dot", plan(False), pairs)
+    bounds = block.scale.new_empty((len(block.unit), 384 // block.plan.group))
+    words = launches.pack_mask(block, chunk.originals, bounds)
+    bits = (words[:, :, None] >> torch.arange(block.plan.group)) & 1
+    assert words.data_ptr() == bounds.data_ptr()
+    assert torch.equal(bits[:4].bool(), grouped(pairs, block.plan, False))
+    assert not words[4:].any()
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("metric", METRICS)
+def test_norms_of_groups_are_written_for_padding_too(metric: str, raw: bool) -> None:
+    block, chunk = prepared(*pair("gaussian"), metric, plan(raw))
+    float_search.scan_chunk(block, chunk)
+    assert chunk.group_norm.isfinite().all()
+
+
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", ["gaussian", "scales", "offset", "giant"])

@@ -17,11 +17,12 @@ LARGEST_NORM = tl.constexpr(fp32.LARGEST_NORM)
 
 
 @triton.jit
-def int8_upper_bounds(best, q_terms, group_terms, stride_t, METRIC: tl.constexpr):
+def int8_upper_bounds(best, q_terms, group_terms, stride_t, gain):
     """The twin of int8.group_upper_bounds in proofs. ``best`` int32; pointers broadcast against it.
 
     q_terms point to the first of four numbers that are stride_t apart, group_terms to four in a
-    row.
+    row. gain: 2 for l2, else 1; a power of two, so that nothing is rounded, and one kernel serves
+    every metric.
     """
     a = tl.load(q_terms)
     d = tl.load(q_terms + stride_t)
@@ -32,17 +33,15 @@ def int8_upper_bounds(best, q_terms, group_terms, stride_t, METRIC: tl.constexpr
     product = best.to(tl.float32) * tl.load(group_terms) * a
     slack = d * size + x * tl.load(group_terms + 1)
     reach = tl.abs(product) + slack + tl.abs(bias) + tl.abs(c)
-    upper = product + slack + bias + c + (reach * UPPER_MARGIN + UPPER_FLOOR)
-    if METRIC == "l2":
-        upper *= 2.0
+    upper = gain * (product + slack + bias + c + (reach * UPPER_MARGIN + UPPER_FLOOR))
     upper = tl.where((upper == upper) & (size <= LARGEST_NORM), upper, INF)
     return tl.where((best == LOWEST) | (c == -INF), -INF, upper)
 
 
 @triton.jit
 def store_int8_bounds(
-    acc, terms, group_terms, words, bounds, tile_q, tile_p, stride_t, stride_wq, stride_bq,
-    METRIC: tl.constexpr, HAS_PAIRS: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr,
+    acc, terms, group_terms, words, bounds, gain, tile_q, tile_p, stride_t, stride_bq,
+    HAS_PAIRS: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr,
     TILE_P: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """The epilogue of a scan: (BLOCK_Q, BLOCK_P) integer products to one bound per group."""
@@ -61,16 +60,16 @@ def store_int8_bounds(
     if HAS_PAIRS:
         tl.debug_barrier()  # every thread has read its words before any bound overwrites one
     upper = int8_upper_bounds(
-        best, terms + offs_q[:, None], group_terms + offs_g[None, :] * 4, stride_t, METRIC
+        best, terms + offs_q[:, None], group_terms + offs_g[None, :] * 4, stride_t, gain
     )  # fmt: skip
     tl.store(bounds + offs_qg, upper)
 
 
 @triton.jit(do_not_specialize=SCAN_SIZES)
 def scan_codes_kernel(
-    query_codes, codes, q_tiles, p_tiles, terms, group_terms, words, bounds,
-    stride_t, stride_wq, stride_bq, stride_c,
-    METRIC: tl.constexpr, HAS_PAIRS: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr,
+    query_codes, codes, q_tiles, p_tiles, terms, group_terms, words, bounds, gain,
+    stride_t, stride_bq, stride_c,
+    HAS_PAIRS: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr,
     TILE_C: tl.constexpr, TOGETHER: tl.constexpr, TILE_P: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """One program bounds BLOCK_Q queries against the groups of BLOCK_P codes.
@@ -84,16 +83,16 @@ def scan_codes_kernel(
         query_codes, codes, tile_q, tile_p, stride_c, BLOCK_Q, BLOCK_P, TILE_C, tl.int32
     )  # fmt: skip
     store_int8_bounds(
-        acc, terms, group_terms, words, bounds, tile_q, tile_p, stride_t, stride_wq, stride_bq,
-        METRIC, HAS_PAIRS, BLOCK_Q, BLOCK_P, TILE_P, GROUP,
+        acc, terms, group_terms, words, bounds, gain, tile_q, tile_p, stride_t, stride_bq,
+        HAS_PAIRS, BLOCK_Q, BLOCK_P, TILE_P, GROUP,
     )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=SCAN_SIZES)
 def scan_codes_persistent_kernel(
-    query_codes, codes, q_tiles, p_tiles, terms, group_terms, words, bounds,
-    stride_t, stride_wq, stride_bq, stride_c,
-    METRIC: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr,
+    query_codes, codes, q_tiles, p_tiles, terms, group_terms, words, bounds, gain,
+    stride_t, stride_bq, stride_c,
+    BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr,
     TILE_C: tl.constexpr, TOGETHER: tl.constexpr, TILE_P: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """scan_codes_kernel for tensor descriptors of both codes; programs go on to further tiles.
@@ -109,16 +108,16 @@ def scan_codes_persistent_kernel(
             p = tl.trans(codes.load([tile_p * BLOCK_P, c]))
             acc = tl.dot(q, p, acc, out_dtype=tl.int32)
         store_int8_bounds(
-            acc, terms, group_terms, words, bounds, tile_q, tile_p, stride_t, stride_wq, stride_bq,
-            METRIC, False, BLOCK_Q, BLOCK_P, TILE_P, GROUP,
+            acc, terms, group_terms, words, bounds, gain, tile_q, tile_p, stride_t, stride_bq,
+            False, BLOCK_Q, BLOCK_P, TILE_P, GROUP,
         )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["stride_wq", "stride_bq"])
 def scan_few_codes_kernel(
-    query_codes, codes, terms, group_terms, words, bounds,
+    query_codes, codes, terms, group_terms, words, bounds, gain,
     stride_t, stride_wq, stride_bq, stride_c,
-    METRIC: tl.constexpr, BLOCK_Q: tl.constexpr, TILE_C: tl.constexpr, TILE_P: tl.constexpr,
+    BLOCK_Q: tl.constexpr, TILE_C: tl.constexpr, TILE_P: tl.constexpr,
     GROUP: tl.constexpr,
 ):  # fmt: skip
     """One program reads the codes of one tile for at most BLOCK_Q queries.
@@ -146,6 +145,6 @@ def scan_few_codes_kernel(
     best = tl.max(tl.where((bits & 1) != 0, acc, LOWEST), axis=0)
     tl.debug_barrier()  # every thread has read its words before any bound overwrites one
     upper = int8_upper_bounds(
-        best, terms + offs_q[None, :], group_terms + offs_g[:, None] * 4, stride_t, METRIC
+        best, terms + offs_q[None, :], group_terms + offs_g[:, None] * 4, stride_t, gain
     )  # fmt: skip
     tl.store(bounds + offs_q[None, :] * stride_bq + offs_g[:, None], upper)

@@ -94,7 +94,8 @@ def prepare_prototypes_kernel(
     """One program prepares BLOCK_P rows of (M, C), padding rows included.
 
     unit (Mpad, Cpad)  SCALE * p / |p| in fp16, zero-padded; zero for rows that must not match
-    scale, bias (Mpad,)  of the epilogue; bias is -inf for those rows     norm (Mpad,)  |p| in fp32
+    scale, bias (Mpad,)  of the epilogue; bias is -inf for those rows; cosine has no scale
+    norm (Mpad,)  |p| in fp32
     """
     offs_p = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     exists = offs_p < n_prototypes
@@ -118,7 +119,7 @@ def prepare_prototypes_kernel(
             c_p = b_p * (SCALE * SCALE) * delta
         c_p = tl.where(length > HUGE, INF, c_p)
         tl.store(scale + offs_p, tl.where(matchable, b_p, 0.0).to(tl.float32))
-        tl.store(norm + offs_p, tl.where(matchable, length, 0.0).to(tl.float32))
+    tl.store(norm + offs_p, tl.where(matchable, length, 0.0).to(tl.float32))
     factor = tl.where(matchable, factor, 0.0)  # NaN * 0 is NaN
     tl.store(bias + offs_p, tl.where(matchable, c_p, -INF).to(tl.float32))
 
@@ -130,19 +131,21 @@ def prepare_prototypes_kernel(
         tl.store(unit + offs_pc, (p * factor[:, None]).to(tl.float32).to(tl.float16))
 
 
-@triton.jit(do_not_specialize=["n_queries", "n_positions", "n_groups", "stride_mq", "stride_wq"])
+@triton.jit(
+    do_not_specialize=["n_queries", "n_words", "n_positions", "n_groups", "stride_mq", "stride_wq"]
+)
 def pack_mask_kernel(
-    mask, row_in_page, unmatchable, words, n_queries, n_positions, n_groups,
+    mask, row_in_page, unmatchable, words, n_queries, n_words, n_positions, n_groups,
     stride_mq, stride_mp, stride_wq,
     BLOCK_Q: tl.constexpr, TILES: tl.constexpr, TILE_P: tl.constexpr, SPAN: tl.constexpr,
     GROUP: tl.constexpr,
 ):  # fmt: skip
     """One program packs BLOCK_Q x TILES * TILE_P positions: bit j of a word is a group's member j.
 
-    words (Q, n_groups) int32   a bit is set where the member may match; a scan then needs one word
-                                where it has one maximum
-    mask (Q, M)                 by row, or None
-    row_in_page, unmatchable    (n_positions,) of codes, or None where positions are rows
+    words (n_words, n_groups) int32   a bit is set where the member may match; a scan then needs
+                                      one word where it has one maximum; rows of padding are 0
+    mask (n_queries, M)               by row, or None
+    row_in_page, unmatchable          (n_positions,) of codes, or None where positions are rows
     """
     GROUPS: tl.constexpr = TILE_P // GROUP
     offs_q = tl.program_id(1).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
@@ -163,5 +166,5 @@ def pack_mask_kernel(
     bits = tl.reshape(allowed.to(tl.int32) << member, (BLOCK_Q, TILES, GROUP, GROUPS))
     packed = tl.reshape(tl.sum(bits, axis=2), (BLOCK_Q, TILES * GROUPS))
     offs_g = first * GROUPS + tl.arange(0, TILES * GROUPS)
-    mask_qg = mask_q[:, None] & (offs_g < n_groups)[None, :]
+    mask_qg = (offs_q < n_words)[:, None] & (offs_g < n_groups)[None, :]
     tl.store(words + offs_q[:, None] * stride_wq + offs_g[None, :], packed, mask=mask_qg)

@@ -18,12 +18,15 @@ CALL_SIZES = [
     "n_prototypes", "first_row",
     "stride_mq", "stride_mp", "stride_bq", "stride_gq", "stride_kq", "stride_wq",
 ]  # fmt: skip
+# Slices of rows whose strides are no constants: where they start makes no load faster, either.
+SLICES = ["kept_bounds", "kept_groups", "witness", "keys"]
+RANKS = tl.constexpr(128)  # looked at together for a threshold
 
 
 @triton.jit(do_not_specialize=["k", "stride_k"])
 def threshold_kernel(
     kept_bounds, kept_groups, group_norm, norm, thresholds, k, stride_k, delta, epsilon,
-    METRIC: tl.constexpr, BLOCK_K: tl.constexpr,
+    METRIC: tl.constexpr,
 ):  # fmt: skip
     """One program raises the threshold of one query to a proven lower bound of its k-th score.
 
@@ -31,37 +34,45 @@ def threshold_kernel(
     scores at least the group's bound less twice its slack, so k of them hold k such prototypes.
     """
     q = tl.program_id(0).to(tl.int64)
-    offs_k = tl.arange(0, BLOCK_K)
-    mask_k = offs_k < k
-    upper = tl.load(kept_bounds + q * stride_k + offs_k, mask=mask_k, other=0.0)
-    if METRIC == "cosine":
-        slack = 2.0 * delta
-    else:
-        group = tl.load(kept_groups + q * stride_k + offs_k, mask=mask_k, other=0)
-        p_norm = tl.load(group_norm + group, mask=mask_k, other=0.0)
-        q_norm = tl.load(norm + q).to(tl.float32)
-        slack = 2.0 * (delta * q_norm * p_norm + (q_norm + p_norm) * FLOOR + ABSOLUTE)
-        if METRIC == "l2":
-            slack *= 2.0
-            slack += 2.0 * epsilon * (q_norm * q_norm + p_norm * p_norm)
-    lower = upper - (slack * WIDEN + tl.abs(upper) * 2.0**-21)
-    is_finite = tl.abs(upper) < INF
-    lower = tl.where(is_finite & (lower == lower), lower, -INF)
-    lower = tl.min(tl.where(mask_k, lower, INF), axis=0)
+    least = tl.full((RANKS,), INF, tl.float32)
+    for first in range(0, k, RANKS):
+        offs_k = first + tl.arange(0, RANKS)
+        mask_k = offs_k < k
+        upper = tl.load(kept_bounds + q * stride_k + offs_k, mask=mask_k, other=0.0)
+        if METRIC == "cosine":
+            slack = 2.0 * delta
+        else:
+            group = tl.load(kept_groups + q * stride_k + offs_k, mask=mask_k, other=0)
+            p_norm = tl.load(group_norm + group, mask=mask_k, other=0.0)
+            q_norm = tl.load(norm + q).to(tl.float32)
+            slack = 2.0 * (delta * q_norm * p_norm + (q_norm + p_norm) * FLOOR + ABSOLUTE)
+            if METRIC == "l2":
+                slack *= 2.0
+                slack += 2.0 * epsilon * (q_norm * q_norm + p_norm * p_norm)
+        lower = upper - (slack * WIDEN + tl.abs(upper) * 2.0**-21)
+        is_finite = tl.abs(upper) < INF
+        lower = tl.where(is_finite & (lower == lower), lower, -INF)
+        least = tl.minimum(least, tl.where(mask_k, lower, INF))
+    lower = tl.min(least, axis=0)
     tl.store(thresholds + q, tl.maximum(tl.load(thresholds + q), lower))
 
 
 @triton.jit(do_not_specialize=["k", "stride_kq"])
-def kth_kernel(keys, thresholds, k, stride_kq, BLOCK_K: tl.constexpr):
+def kth_kernel(keys, thresholds, k, stride_kq):
     """One program raises the threshold of one query to the score of the last of its k keys."""
     q = tl.program_id(0).to(tl.int64)
-    offs_k = tl.arange(0, BLOCK_K)
-    best = tl.load(keys + q * stride_kq + offs_k, mask=offs_k < k, other=LAST)
-    kth = scores_of(tl.min(best, axis=0))
+    least = tl.full((RANKS,), LAST, tl.int64)
+    for first in range(0, k, RANKS):
+        offs_k = first + tl.arange(0, RANKS)
+        key = tl.load(keys + q * stride_kq + offs_k, mask=offs_k < k, other=LAST)
+        least = tl.minimum(least, key)
+    kth = scores_of(tl.min(least, axis=0))
     tl.store(thresholds + q, tl.maximum(tl.load(thresholds + q), kth))
 
 
-@triton.jit(do_not_specialize=[*CALL_SIZES, "n_kept", "n_strips"])
+@triton.jit(
+    do_not_specialize=[*CALL_SIZES, "n_kept", "n_strips"], do_not_specialize_on_alignment=SLICES
+)
 def rescore_kernel(
     exact, norm, prototypes, mask, bounds, kept_bounds, kept_groups, thresholds, keys,
     row_in_page, unmatchable, n_prototypes, first_row, n_kept, n_strips, n_channels,
@@ -101,7 +112,7 @@ def rescore_kernel(
             tl.store(out, tl.full((PACK * GROUP,), EMPTY, tl.int64), mask=mask_r)
 
 
-@triton.jit(do_not_specialize=[*CALL_SIZES, "n_groups", "k"])
+@triton.jit(do_not_specialize=[*CALL_SIZES, "n_groups", "k"], do_not_specialize_on_alignment=SLICES)
 def repair_kernel(
     exact, norm, prototypes, mask, bounds, witness, thresholds, keys, flags,
     row_in_page, unmatchable, n_prototypes, first_row, n_groups, k, n_channels,

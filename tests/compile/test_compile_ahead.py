@@ -1,0 +1,137 @@
+"""Slice A's kernels, compiled ahead of time: how many there are, and that the JIT finds them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpu.compile_ahead import Job, compile_all, jobs, pool, relocate
+from gpu.compile_ahead.recording import nvidia, recorded
+from measuring.links import ROOT, link
+
+MOST_KERNELS = 60
+STUBBORN = """
+import os, time
+
+class dies:
+    preload = staticmethod(lambda data: os._exit(3))
+
+class hangs:
+    preload = staticmethod(lambda data: time.sleep(600))
+
+class fails:
+    preload = staticmethod(lambda data: int("what ptxas said\\nand more"))
+"""
+LAUNCHES = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from triton import knobs
+from flashmatch.kernels.triton_backend.device.rescore import kth_kernel
+from gpu.compile_ahead import recording
+from gpu.probes.empty_kernel import empty_kernel
+
+seen = []
+
+def listen(*, src, metadata, cache_hit, **_):
+    seen.append((src.name, metadata["hash"], cache_hit))
+
+knobs.compilation.listener = listen
+with recording._asked_by(recording._NoDevice(recording.nvidia(90))):
+    empty_kernel.warmup(torch.zeros(1), grid=(1,))
+    keys, thresholds = torch.zeros(3, 10, dtype=torch.int64), torch.zeros(3)
+    kth_kernel.warmup(keys, thresholds, 10, 10, num_warps=1, grid=(3,))
+print(json.dumps(seen))
+"""
+"""What a process launches that knows nothing of jobs: the JIT's own way, as far as a device."""
+
+
+def test_slice_a_compiles_few_kernels() -> None:
+    found = jobs(90)
+    assert len(found) <= MOST_KERNELS, "\n".join(job.name for job in found)
+    assert {"scan_raw_kernel", "scan_kernel", "scan_few_codes_kernel", "scan_codes_kernel"} < {
+        job.kernel for job in found
+    }
+
+
+def test_a_rehearsal_compiles_two() -> None:
+    assert jobs(90, quick=True) == jobs(90)[-2:]
+
+
+def test_recording_sees_what_the_jit_specialises_on() -> None:
+    from flashmatch.kernels.triton_backend.device.rescore import kth_kernel
+
+    def launched(*shape: int, start: int = 0) -> list[Job]:
+        keys = torch.empty(1000, dtype=torch.int64, device="meta")[start:].as_strided(shape, shape)
+        thresholds = torch.empty(3, device="meta")
+        launch = kth_kernel[(3,)]
+        return recorded(lambda: launch(keys, thresholds, *shape, num_warps=1), nvidia(90))
+
+    assert launched(3, 10) == launched(3, 7)  # no argument of a call
+    aligned, shifted = launched(3, 10)[0], launched(3, 10, start=1)[0]
+    assert aligned.divisible - shifted.divisible == {"keys"}
+    assert dict(aligned.signature, keys="") == dict(shifted.signature, keys="")
+
+
+def test_what_was_compiled_is_found_elsewhere(tmp_path: Path) -> None:
+    """By another checkout, in another folder, of a cache that was carried there."""
+    cache, carried, copy = tmp_path / "cache", tmp_path / "carried", tmp_path / "copy"
+    for folder in ("adapters", "bench", "kernels", "retriever", "src"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    cold = _launch(ROOT, cache)
+    assert not any(found for _, _, found in cold)
+    cache.rename(carried)
+    assert _launch(copy, tmp_path / "another") == cold  # the same keys
+    assert relocate(carried) == len(cold)
+    assert _launch(copy, carried) == [[name, key, True] for name, key, _ in cold]
+
+
+def test_what_the_pool_compiles_is_what_the_jit_looks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    asked = [job for job in jobs(90) if job.kernel == "empty_kernel"]
+    (done,) = compile_all(asked, 90, 1, until=time.monotonic() + 60)
+    assert done.status == pool.OK
+    assert done.seconds > 0
+    assert _launch(ROOT, tmp_path)[0][2]
+
+
+def _launch(checkout: Path, cache: Path) -> list:
+    links = link(checkout, cache.parent / f"links-{checkout.name}-{cache.name}")
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(cache), "PYTHONPATH": str(links)}
+    command = [sys.executable, "-c", LAUNCHES, str(checkout / "bench")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_what_dies_hangs_or_fails_silences_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(pool, "PATIENCE_SECONDS", 30.0)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    (good,) = (job for job in jobs(90) if job.kernel == "empty_kernel")
+    asked = [Job("stubborn", kernel, good.specialisation) for kernel in ("hangs", "dies", "fails")]
+    done = {
+        one.name.split()[0]: one
+        for one in compile_all([*asked, good], 90, 2, until=time.monotonic() + 60)
+    }
+    assert done["empty_kernel"].status == pool.OK
+    assert "exit code 3" in done["dies"].status
+    assert done["fails"].status.startswith("ValueError: invalid literal")
+    assert done["hangs"].status.startswith("given up after 30 s")
+
+
+def test_nothing_is_begun_out_of_time() -> None:
+    asked = jobs(90, quick=True)
+    done = list(compile_all(asked, 90, 2, until=time.monotonic()))
+    assert [one.status for one in done] == [pool.NOT_BEGUN] * 2
