@@ -155,6 +155,19 @@ def test_every_tile_is_a_figure_and_the_fastest_are_a_table(monkeypatch, tmp_pat
     assert "scan of the rest : tile any " in table(tmp_path / "none")
 
 
+def test_a_probe_ends_with_what_it_has(monkeypatch, tmp_path: Path, capsys) -> None:
+    def calls(shape, device):
+        yield "topk", lambda: time.sleep(0.3), 0
+
+    monkeypatch.setattr(memory, "_calls", calls)
+    monkeypatch.setattr(memory, "TINY", memory.SHAPES)
+    assert memory.run(CPU, tmp_path, 0.02, tiny=True) == 0
+    found = [f.shape for f in figures.read(tmp_path)]
+    assert found == [str(shape) for shape in memory.SHAPES[: len(found)]]
+    assert 1 <= len(found) < len(memory.SHAPES)
+    assert f"{OVER}{memory.SHAPES[len(found)]}" in capsys.readouterr().out
+
+
 def test_ceilings_memory_and_facts_on_a_cpu(monkeypatch, tmp_path: Path) -> None:
     pytest.importorskip("triton")
     empty = SimpleNamespace(empty_kernel={(1,): lambda argument: None})

@@ -25,7 +25,7 @@ def run(device: torch.device, folder: Path, tiny: bool = False) -> int:
 
 def _check_one() -> None:
     """Interpreted, a variant takes as long as all of them on a device."""
-    from flashmatch.kernels.triton_backend.selfcheck import variants
+    from flashmatch.kernels.triton_backend.selfcheck.checks import variants
 
     module: Any = variants
     every = module.defaults
