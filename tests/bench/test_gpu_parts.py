@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -228,6 +229,23 @@ def test_rows_are_recorded_when_asked(monkeypatch, tmp_path: Path, capsys) -> No
     (tmp_path / run_parts.archive.REHEARSED).touch()
     assert run_parts.main(parsed("--results", str(tmp_path), "--record")) == 2
     assert len(ledger.read(path)) == 2
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+@pytest.mark.parametrize("has_device", [True, False])
+def test_make_takes_the_python_that_sees_a_device(has_device: bool, tmp_path: Path) -> None:
+    """And else that of .venv, which is there already: nothing is installed."""
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / "pyproject.toml").touch()
+    for path, status in (("python3", int(not has_device)), (".venv/bin/python", 1)):
+        asked = f'#!/bin/sh\n[ "$1" = -c ] && exit {status}\necho "{path}: $@"\n'
+        (tmp_path / path).write_text(asked)
+        (tmp_path / path).chmod(0o755)
+    (tmp_path / ".venv" / ".installed-dev").touch()
+    command = ["make", "-f", ROOT / "Makefile", "gpu", "PYTHON=./python3", "SLICE=A C"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    taken = "./python3" if has_device else ".venv/bin/python"
+    assert f"{taken.removeprefix('./')}: bench gpu --slice A --slice C" in done.stdout
 
 
 def test_the_commit_may_be_given(monkeypatch) -> None:
