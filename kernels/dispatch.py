@@ -1,7 +1,8 @@
 """Which backend searches, and why not the other: the only place that chooses.
 
-The Triton backend is imported when a search on a GPU first asks for it. What it refuses, and for
-what reason, is logged at level DEBUG by the logger "flashmatch".
+The Triton backend is imported when a search on a GPU first asks for it, and entered by its
+selfcheck alone. What it does not take, and for what reason, is logged at level DEBUG by the logger
+"flashmatch".
 """
 
 import logging
@@ -52,7 +53,7 @@ def layout_for(device: torch.device, channels: int, screen: str) -> Layout | Non
         return None
     fits = channels <= int8.MAX_CHANNELS
     if fits and not why_no_triton(device):
-        from .triton_backend.int8_search import LAYOUT
+        from .triton_backend.selfcheck.entrance import LAYOUT
 
         return LAYOUT
     if screen == "auto" and not (fits and integers.is_fast(device.type)):
@@ -70,10 +71,10 @@ def why_no_triton(device: torch.device) -> str:
     if device.type != "cuda":
         return "it is no GPU"
     try:
-        from .triton_backend import chips, float_search, int8_search  # noqa: F401
-    except ImportError as error:
-        return f"Triton cannot be imported ({error})"
-    return chips.why_not(device)
+        from .triton_backend.selfcheck import entrance
+    except Exception as error:  # what is broken in Triton is no reason not to search
+        return f"Triton cannot be imported ({type(error).__name__}: {error})"
+    return entrance.why_not(device)
 
 
 def _search_vectors(
@@ -81,11 +82,11 @@ def _search_vectors(
 ) -> tuple[Tensor, Tensor]:
     why_not = why_no_triton(queries.device)
     if not why_not:
-        from .triton_backend import float_search as triton_search
+        from .triton_backend.selfcheck import entrance
 
-        why_not = triton_search.why_not_vectors(queries, request)
-        if not why_not:
-            return triton_search.search_vectors(queries, prototypes, request, workspace)
+        found, why_not = entrance.search_vectors(queries, prototypes, request, workspace)
+        if found is not None:
+            return found
     _note(queries.device, why_not)
     shape = len(queries), sum(map(len, prototypes)), queries.shape[1], request.k
     chosen = choose_plan(*shape, workspace, request.chunk_rows)
@@ -122,11 +123,11 @@ def _search_block(bank: Prepared, queries: Tensor, request: Request, workspace: 
         request = request.masked(bank.collection.mask_by_row(request.mask))
     why_not = why_no_triton(queries.device)
     if not why_not:
-        from .triton_backend import int8_search as triton_search
+        from .triton_backend.selfcheck import entrance
 
-        why_not = triton_search.why_not_codes(queries, codes, rows, request)
-        if not why_not:
-            return triton_search.search_codes(queries, codes, rows, request, workspace)
+        found, why_not = entrance.search_codes(queries, codes, rows, request, workspace)
+        if found is not None:
+            return found
     _note(queries.device, why_not)
     return int8_search.search_codes(queries, codes, rows, request, chosen)
 

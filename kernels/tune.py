@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from .contract import arguments
+from .triton_backend import chips
 from .triton_backend.plan import MAX_CHANNELS
 from .triton_backend.tiles import RAW_QUERIES
 
@@ -54,7 +55,7 @@ def tune(
         ValueError: the device is not one that the Triton backend runs on, or a size is out of
             range; before anything is timed or written. TypeError: a size is not an int.
     """
-    found = _require_device(device)
+    found = chips.runnable(device)
     widths = _require_sizes("channels", channels, 1, MAX_CHANNELS)
     counts = _require_sizes("queries", queries, RAW_QUERIES + 1, 2**31)
     _require_sizes("rows", [rows], 1, 2**31)
@@ -80,27 +81,6 @@ def tune(
     tuned_tiles.write(target, best)
     tuned_tiles.of_device.cache_clear()
     return target
-
-
-def _require_device(device: torch.device | str | int | None) -> torch.device:
-    from .triton_backend import chips
-
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if device is None:
-        found = torch.device("cpu" if interpreted or not torch.cuda.is_available() else "cuda")
-    else:
-        found = arguments.require_device("device", device)
-    if found.type == "cuda" and torch.cuda.is_available():
-        found = torch.device("cuda", torch.cuda.current_device()) if found.index is None else found
-        runs = found.index < torch.cuda.device_count() and not chips.why_not(found)
-    else:
-        runs = found.type == "cpu" and interpreted
-    if not runs:
-        raise ValueError(
-            "device must be one that the Triton backend runs on: CUDA of capability 8.0 or more, "
-            f"gfx942 or gfx11, or the CPU under TRITON_INTERPRET=1; got {device!r} ({found})"
-        )
-    return found
 
 
 def _require_sizes(name: str, sizes: Sequence[int], least: int, most: int) -> list[int]:

@@ -44,9 +44,18 @@ fp64 evaluation, which is at most (C + 3) 2^-52 (|p|^2 + |q|^2).
 
 5. From below. The column that attains a group's bound is a live prototype, and its score is at
    least that bound minus twice the slack that was added to it. WIDEN rounds that slack up.
+
+What is made of all this stands here in torch, and in the kernels of triton_backend/device, which
+its selfcheck holds against it, bit by bit.
 """
 
 import math
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ..contract.metrics import COSINE_EPS
 
 MAX_CHANNELS = 2**18  # beyond, every bound is infinite
 TINY = 2.0**-100
@@ -57,22 +66,26 @@ WIDEN = 1.0 + 2.0**-10
 SCALE = 2.0**15
 
 
+@cache
 def prepared_delta(channels: int) -> float:
     """delta of the fp16 screen over ``channels`` channels, padding included."""
     rho = 2.0**-11 + 2.0**-23 + math.sqrt(channels) * 2.0**-29
     return _delta(rho, rho, channels)
 
 
+@cache
 def raw_delta(channels: int, exact_prototypes: bool) -> float:
     """delta of the TF32 screen; ``exact_prototypes`` where their dtype fits TF32."""
     rho = 2.0**-10 + 2.0**-23
-    return _delta(rho, 0.0 if exact_prototypes else rho, channels) + raw_epsilon(channels)
+    delta = _delta(rho, 0.0 if exact_prototypes else rho, channels)
+    return _raised_to_fp32(delta + raw_epsilon(channels))
 
 
 def prepared_epsilon() -> float:
     return 2.0**-20
 
 
+@cache
 def raw_epsilon(channels: int) -> float:
     """Relative error of an fp32 squared norm and of what is made of it."""
     if channels > MAX_CHANNELS:
@@ -85,4 +98,88 @@ def _delta(rho_q: float, rho_p: float, channels: int) -> float:
         return math.inf
     operands = rho_q + rho_p + rho_q * rho_p
     accumulation = channels * 2.0**-22 * (1 + rho_q) * (1 + rho_p)
-    return operands + accumulation + 2.0**-20
+    return _raised_to_fp32(operands + accumulation + 2.0**-20)
+
+
+def _raised_to_fp32(number: float) -> float:
+    """The next number of fp32, which is how kernels are handed it."""
+    rounded = torch.tensor(number, dtype=torch.float32)
+    if rounded.item() < number:
+        rounded = rounded.nextafter(torch.tensor(math.inf))
+    return rounded.item()
+
+
+def query_factors(
+    norms: Tensor, metric: str, delta: float, epsilon: float, unit_scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(Q,) each: what finite queries are multiplied by (fp64); scale and bias of them (fp32)."""
+    tiny, huge = norms < TINY, norms > HUGE
+    if metric == "cosine":
+        factor = unit_scale / norms.clamp(min=COSINE_EPS)
+        return factor, _all(norms, unit_scale**-2), _all(norms, delta)
+    scale = (norms / unit_scale).masked_fill(tiny | huge, 0)
+    bias = norms * FLOOR + ABSOLUTE
+    unbounded = huge
+    if metric == "l2":
+        scale, bias = scale * 2, bias + (norms.square() * epsilon - norms.square())
+    else:
+        unbounded = unbounded | (tiny & (norms > 0))
+    bias = bias.masked_fill(unbounded, torch.inf)
+    return unit_scale / norms.masked_fill(tiny, 1), scale.float(), bias.float()
+
+
+def prototype_factors(
+    norms: Tensor, metric: str, delta: float, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(M,) each: what finite prototypes are multiplied by (fp64); scale, bias of them (fp32)."""
+    if metric == "cosine":
+        return SCALE / norms.clamp(min=COSINE_EPS), _all(norms, 0), _all(norms, 0)
+    tiny, huge = norms < TINY, norms > HUGE
+    scale = (norms / SCALE).masked_fill(tiny | huge, 0)
+    if metric == "l2":
+        bias = norms * FLOOR + (norms.square() * epsilon - norms.square())
+    else:
+        bias = scale * (SCALE * SCALE) * delta
+    bias = bias.masked_fill(huge, torch.inf)
+    return SCALE / norms.masked_fill(tiny, 1), scale.float(), bias.float()
+
+
+def upper_bounds(
+    products: Tensor,
+    queries: tuple[Tensor, Tensor],
+    prototypes: tuple[Tensor, Tensor],
+    metric: str,
+    delta: float,
+) -> Tensor:
+    """(Q, M) fp32 upper bounds of scores, from products (Q, M) fp32 of scaled copies.
+
+    ``queries``, ``prototypes``: scale and bias of each. -inf where a bias is; never NaN.
+    """
+    (a, r), (b, c) = (pair[:, None] for pair in queries), prototypes
+    if metric == "l2":
+        products = products * a + a * (delta * SCALE * SCALE)
+    upper = products + c if metric == "cosine" else products * b + c
+    bound = upper + r if metric == "l2" else upper * a + r
+    bound = torch.where(bound == bound, bound, torch.inf)
+    return bound.masked_fill((upper == -torch.inf) | (r == -torch.inf), -torch.inf)
+
+
+def lower_bounds(
+    upper: Tensor, queries: Tensor, prototypes: Tensor, metric: str, delta: float, epsilon: float
+) -> Tensor:
+    """(Q, n) fp32: what the prototype that attains an upper bound scores at least.
+
+    ``queries`` (Q, 1), ``prototypes`` (Q, n): norms, fp32.
+    """
+    slack = torch.full_like(upper, 2.0 * delta)
+    if metric != "cosine":
+        floors = (queries + prototypes) * FLOOR + ABSOLUTE
+        slack = 2.0 * (delta * queries * prototypes + floors)
+        if metric == "l2":
+            slack = 2.0 * slack + 2.0 * epsilon * (queries.square() + prototypes.square())
+    lower = upper - (slack * WIDEN + upper.abs() * 2.0**-21)
+    return lower.where(upper.isfinite() & (lower == lower), -torch.inf)
+
+
+def _all(norms: Tensor, value: float) -> Tensor:
+    return torch.full_like(norms, value, dtype=torch.float32)

@@ -6,6 +6,7 @@
     launches         the stages that both share
     query_block      what a stage hands to the next: queries, groups, originals, the running top-k
     device/          the kernels
+    selfcheck/       whether they are right on the card at hand: nobody else calls a search
 
 Either search is
 

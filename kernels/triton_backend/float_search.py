@@ -65,21 +65,21 @@ def why_not_vectors(queries: Tensor, request: Request) -> str:
 
 
 def search_vectors(
-    queries: Tensor, prototypes: list[Tensor], request: Request, workspace: int
-) -> tuple[Tensor, Tensor]:
-    """Scores (Q, k) float32 and indices (Q, k) int64. Unless it excludes, waits for the device."""
+    queries: Tensor, prototypes: list[Tensor], request: Request, plan: TritonPlan
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Scores (Q, k) float32, indices (Q, k) int64, and the flags that ``refuse_flagged`` reads.
+
+    Unless it excludes, this waits for the device; where it does, there are no flags to read.
+    """
     with torch.cuda.device(queries.device) if queries.is_cuda else nullcontext():
-        scores, indices, flags = search_with_flags(queries, prototypes, request, workspace)
-        if not request.exclude:
-            _refuse(flags.tolist(), queries, prototypes)
-    return scores, indices
+        scores, indices, flags = search_with_flags(queries, prototypes, request, plan)
+        return scores, indices, [] if request.exclude else flags.tolist()
 
 
 def search_with_flags(
-    queries: Tensor, prototypes: list[Tensor], request: Request, workspace: int
+    queries: Tensor, prototypes: list[Tensor], request: Request, plan: TritonPlan
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Also the flags, of triton_backend/device/flags.py. Never waits."""
-    plan = plan_of_vectors(queries, prototypes, request, workspace)
     best = RunningTopK.empty(queries, request.k)
     mask = whole_mask(queries, sum(map(len, prototypes)), request)
     blocks = parts(len(queries), plan.query_rows)
@@ -228,8 +228,10 @@ def raise_by_bounds(block: FloatBlock, chunk: Chunk, groups: Groups) -> None:
     )  # fmt: skip
 
 
-def _refuse(flags: list[int], queries: Tensor, prototypes: list[Tensor]) -> None:
+def refuse_flagged(flags: list[int], queries: Tensor, prototypes: list[Tensor]) -> None:
     """Raise for rows that are not finite, found again: the kernels only say that there are any."""
+    if not flags:
+        return
     if flags[Flag.NONFINITE_QUERIES]:
         finite.refuse_nonfinite("queries", ~finite.norms(queries).isfinite())
     if flags[Flag.NONFINITE_PROTOTYPES]:

@@ -18,7 +18,6 @@ from torch import Tensor
 from ..codes.frame import Frame
 from ..codes.layout import Layout
 from ..codes.pages import Codes
-from ..contract import finite
 from ..contract.chunks import Rows
 from ..contract.matches import Found
 from ..contract.request import Request
@@ -68,14 +67,13 @@ def why_not_codes(queries: Tensor, codes: Codes, rows: Rows, request: Request) -
 
 
 def search_codes(
-    queries: Tensor, codes: Codes, rows: Rows, request: Request, workspace: int
+    queries: Tensor, codes: Codes, rows: Rows, request: Request, plan: CodesPlan
 ) -> Found:
-    """The k best of ``rows``, of which ``codes`` are the codes.
+    """The k best of ``rows``, of which ``codes`` are the codes. Never waits.
 
-    Unless the request excludes, this waits for the device, and refuses queries that are not finite.
-    Prototypes that are not finite must be unmatchable in ``codes``, or never match.
+    Queries that are not finite match nothing. Prototypes that are not finite must be unmatchable in
+    ``codes``, or never match.
     """
-    plan = plan_of_codes(queries, codes, request, workspace)
     with torch.cuda.device(queries.device) if queries.is_cuda else nullcontext():
         best = RunningTopK.empty(queries, request.k)
         mask = whole_mask(queries, len(rows), request)
@@ -86,8 +84,6 @@ def search_codes(
                     search_run(block, run_of(some, pages, vectors, mask[part], plan))
             del block  # before the next one is made
         scores, indices = best.ranked(plan.query_rows)
-        if not request.exclude and best.flags.tolist()[Flag.NONFINITE_QUERIES]:
-            finite.refuse_nonfinite("queries", ~finite.norms(queries).isfinite())
     screened = sum(part.codes.nbytes for part in codes.parts)
     return Found(scores, indices, best.flags[Flag.REPAIRED], 0, screened)
 

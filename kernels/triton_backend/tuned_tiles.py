@@ -1,7 +1,6 @@
 """Tables of the tiles that were fastest on one card: written by tune, followed by plans."""
 
 import json
-import os
 import re
 import warnings
 from collections.abc import Iterable
@@ -13,7 +12,9 @@ from typing import Any, get_args
 
 import torch
 
+from ..files.cache_folder import cache_folder, slug
 from ..files.whole_file import whole_file
+from . import chips
 from .tiles import Screen, Tile
 
 FORMAT = "flashmatch.tiles 1"
@@ -58,20 +59,13 @@ def default_path(device: torch.device) -> Path:
     """The file that plans for this device follow, if it is there."""
     import triton
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return path_for(name, triton.__version__)
+    return path_for(chips.name(device), triton.__version__)
 
 
 def path_for(device_name: str, triton_version: str) -> Path:
-    """<cache>/flashmatch/tiles-<device>-triton-<version>.json.
-
-    <cache>: $FLASHMATCH_CACHE, or $XDG_CACHE_HOME, or ~/.cache.
-    """
-    given = os.environ.get("FLASHMATCH_CACHE") or os.environ.get("XDG_CACHE_HOME")
-    folder = Path(given or os.path.expanduser("~/.cache")) / "flashmatch"
-    slug = re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-")
+    """tiles-<device>-triton-<version>.json in the cache folder."""
     version = re.sub(r"[^A-Za-z0-9.+-]", "-", triton_version)
-    return folder / f"tiles-{slug}-triton-{version}.json"
+    return cache_folder() / f"tiles-{slug(device_name)}-triton-{version}.json"
 
 
 @cache

@@ -34,15 +34,18 @@ def vectors_plan(problem: Problem, workspace: int = WORKSPACE) -> TritonPlan:
 
 
 def search_vectors(problem: Problem, workspace: int = WORKSPACE) -> tuple[Tensor, Tensor]:
-    request = request_of(problem)
-    return float_search.search_vectors(problem.queries, problem.prototypes, request, workspace)
+    plan, request = vectors_plan(problem, workspace), request_of(problem)
+    *found, flags = float_search.search_vectors(problem.queries, problem.prototypes, request, plan)
+    float_search.refuse_flagged(flags, problem.queries, problem.prototypes)
+    return found[0], found[1]
 
 
 def search_with_flags(
     problem: Problem, workspace: int = WORKSPACE
 ) -> tuple[Tensor, Tensor, Tensor]:
     request = request_of(problem)
-    return float_search.search_with_flags(problem.queries, problem.prototypes, request, workspace)
+    plan = vectors_plan(problem, workspace)
+    return float_search.search_with_flags(problem.queries, problem.prototypes, request, plan)
 
 
 def codes_plan(problem: Problem, codes: Codes, workspace: int = WORKSPACE) -> CodesPlan:
@@ -52,7 +55,8 @@ def codes_plan(problem: Problem, codes: Codes, workspace: int = WORKSPACE) -> Co
 def search_codes(problem: Problem, codes: Codes | None = None, workspace: int = WORKSPACE) -> Found:
     codes = codes or coded(problem.prototypes, problem.metric, int8_search.LAYOUT)
     rows, request = Rows(problem.prototypes), request_of(problem)
-    return int8_search.search_codes(problem.queries, codes, rows, request, workspace)
+    plan = codes_plan(problem, codes, workspace)
+    return int8_search.search_codes(problem.queries, codes, rows, request, plan)
 
 
 def prepared_vectors(problem: Problem, plan: TritonPlan) -> tuple[FloatBlock, Chunk]:

@@ -99,11 +99,12 @@ def _topk(
 ) -> tuple[Tensor, Tensor]:
     from flashmatch.kernels import WORKSPACE_BYTES
     from flashmatch.kernels.contract.request import Request
-    from flashmatch.kernels.triton_backend.float_search import search_vectors
+    from flashmatch.kernels.triton_backend import float_search
 
     chunk_rows = len(prototypes) * 2 // 3  # a second chunk, and ragged
     request = Request(k, metric, mask, chunk_rows, exclude=True)
-    return search_vectors(queries, [prototypes], request, WORKSPACE_BYTES)
+    plan = float_search.plan_of_vectors(queries, [prototypes], request, WORKSPACE_BYTES)
+    return float_search.search_vectors(queries, [prototypes], request, plan)[:2]
 
 
 def _bank(
@@ -122,5 +123,6 @@ def _bank(
     codes = Codes(frame, int8_search.LAYOUT, *prototypes.shape)
     codes.write(0, prototypes, screen_norms(prototypes))
     request = Request(k, metric, mask, exclude=True)
-    found = int8_search.search_codes(queries, codes, Rows([prototypes]), request, WORKSPACE_BYTES)
+    plan = int8_search.plan_of_codes(queries, codes, request, WORKSPACE_BYTES)
+    found = int8_search.search_codes(queries, codes, Rows([prototypes]), request, plan)
     return found.scores, found.rows

@@ -1,0 +1,26 @@
+"""All that a variant has to pass before anybody is given its answers."""
+
+from contextlib import nullcontext
+
+import torch
+
+from .answers import wrong_answers
+from .float_bounds import wrong_float_bounds
+from .int8_bounds import wrong_int8_bounds
+from .preparation import wrong_preparation
+from .variants import Variant
+
+
+@torch.no_grad()
+def failures(variant: Variant, device: torch.device) -> list[str]:
+    """What is wrong with a variant on a device, in words; every check is made, whatever it finds.
+
+    Raises what Triton or the device raises where a kernel does not compile or run.
+    """
+    wrong_bounds = wrong_int8_bounds if variant.by_codes else wrong_float_bounds
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        return [
+            f"{variant}: {wrong}"
+            for check in (wrong_preparation, wrong_bounds, wrong_answers)
+            for wrong in check(variant, device)
+        ]

@@ -1,0 +1,145 @@
+"""Small searches beside the contract, evaluated here in fp64.
+
+Coordinates are small integers, so that sums are exact in any order: the answers have one right bit
+pattern. Among the rows are ties, rows that differ in one coordinate, giants, zeros, rows that are
+not finite, and rows that a mask hides.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ....codes.frame import fitted_frame
+from ....codes.pages import Codes
+from ....contract import finite, order
+from ....contract.chunks import Rows
+from ....contract.metrics import COSINE_EPS
+from ....contract.request import Request
+from ....storage.clean_rows import screen_norms
+from ... import float_search, int8_search
+from ...device.flags import Flag
+from .samples import (
+    QUERIES,
+    K,
+    channels,
+    codes_plan,
+    difference,
+    float_plan,
+    integers,
+    some,
+)
+from .variants import Variant
+
+
+def wrong_answers(variant: Variant, device: torch.device) -> list[str]:
+    """What is wrong with the answers of two searches."""
+    return [*_of_mixed_rows(variant, device), *_of_equal_rows(variant, device)]
+
+
+def _of_mixed_rows(variant: Variant, device: torch.device) -> list[str]:
+    generator = torch.Generator().manual_seed(13)
+    count, k = QUERIES, K[variant.block_k]
+    queries = integers((count, channels(variant)), 4, generator)
+    rows = integers((16 * k + 560, channels(variant)), 4, generator)
+    copies = torch.arange(3, len(rows), 7)
+    rows[copies] = queries[copies % count]  # near ties
+    rows[copies, copies % rows.shape[1]] += 1
+    rows[200:230], rows[40], rows[41] = rows[3], 0, rows[41] * 2**6
+    rows[11, 2], rows[12] = torch.nan, torch.inf
+    queries[1, 4] = torch.nan
+    shape = (count, len(rows)) if variant.masked else (len(rows),)
+    mask = some(shape, 0.5, generator) if variant.masked or not variant.raw else None
+    found, flags = _searched(variant, queries, rows, mask, device)
+    return [
+        *_compared("mixed rows", variant, queries, rows, mask, found),
+        *_flagged("mixed rows", variant, flags, queries=1, prototypes=1),
+    ]
+
+
+def _of_equal_rows(variant: Variant, device: torch.device) -> list[str]:
+    """No bound excludes any: every query is repaired."""
+    count = QUERIES
+    queries = torch.ones(count, channels(variant), dtype=torch.float64)
+    rows = queries[:1].repeat(16 * K[variant.block_k] + 560, 1)
+    mask = torch.ones(count, len(rows), dtype=torch.bool) if variant.masked else None
+    found, flags = _searched(variant, queries, rows, mask, device)
+    return [
+        *_compared("equal rows", variant, queries, rows, mask, found),
+        *_flagged("equal rows", variant, flags, queries=0, prototypes=0, repaired=count),
+    ]
+
+
+def _searched(
+    variant: Variant, queries: Tensor, rows: Tensor, mask: Tensor | None, device: torch.device
+) -> tuple[tuple[Tensor, Tensor], list[int]]:
+    """Scores and indices, and the flags as numbers."""
+    queries = queries.to(variant.queries).to(device)
+    rows = rows.to(variant.prototypes).to(device)
+    mask = None if mask is None else mask.to(device)
+    request = Request(K[variant.block_k], variant.metric, mask, exclude=True)
+    if variant.by_codes:
+        return _searched_by_codes(variant, queries, rows, request)
+    plan = float_plan(variant, len(queries), len(rows), device)
+    if mask is None or mask.ndim == 1:  # a second chunk, and ragged
+        plan = replace(plan, chunk_rows=384) if rows.isnan().any() else plan
+    *found, flags = float_search.search_with_flags(queries, [rows], request, plan)
+    return (found[0].cpu(), found[1].cpu()), flags.tolist()
+
+
+def _searched_by_codes(
+    variant: Variant, queries: Tensor, rows: Tensor, request: Request
+) -> tuple[tuple[Tensor, Tensor], list[int]]:
+    is_finite = finite.norms(rows).isfinite()
+    clean = rows.where(is_finite[:, None], 0)
+    codes = Codes(fitted_frame(clean, variant.metric), int8_search.LAYOUT, *rows.shape)
+    codes.write(0, clean, screen_norms(clean))
+    codes.close(torch.arange(codes.pages, device=rows.device), is_finite)
+    plan = codes_plan(variant, len(queries), codes.pages, rows.device)
+    found = int8_search.search_codes(queries, codes, Rows([rows]), request, plan)
+    return (found.scores.cpu(), found.rows.cpu()), [0, 0, int(found.repaired)]
+
+
+def _compared(
+    what: str,
+    variant: Variant,
+    queries: Tensor,
+    rows: Tensor,
+    mask: Tensor | None,
+    found: tuple[Tensor, Tensor],
+) -> list[str]:
+    scores = _contract(queries, rows, variant.metric)
+    allowed = rows.isfinite().all(1) & queries.isfinite().all(1)[:, None]
+    allowed = allowed if mask is None else allowed & mask
+    keys = order.pack(scores.nan_to_num(0), torch.arange(len(rows)))
+    keys = keys.masked_fill(~allowed, order.EMPTY).topk(K[variant.block_k], dim=1).values
+    expected = order.unpack(keys)
+    return [
+        *difference(f"{what}, indices", found[1], expected[1]),
+        *difference(f"{what}, scores", found[0], expected[0]),
+    ]
+
+
+def _contract(queries: Tensor, rows: Tensor, metric: str) -> Tensor:
+    """(Q, M) fp32, by the contract's definitions."""
+    if metric == "l2":
+        return -(queries[:, None] - rows).square().sum(2).float() + 0.0
+    scores = (queries[:, None] * rows).sum(2)
+    if metric == "cosine":
+        q, p = (x.square().sum(1).sqrt().clamp(min=COSINE_EPS) for x in (queries, rows))
+        scores = scores / (q[:, None] * p)
+    return scores.float() + 0.0
+
+
+def _flagged(
+    what: str, variant: Variant, flags: list[int], queries: int, prototypes: int, repaired: int = -1
+) -> list[str]:
+    """Codes tell of repairs alone; how many queries of mixed rows are repaired, nobody knows."""
+    expected = {Flag.NONFINITE_QUERIES: queries, Flag.NONFINITE_PROTOTYPES: prototypes}
+    expected = {} if variant.by_codes else expected
+    expected |= {Flag.REPAIRED: repaired} if repaired >= 0 else {}
+    return [
+        f"{what}, flag {flag.name}: {flags[flag]} instead of {number}"
+        for flag, number in expected.items()
+        if flags[flag] != number
+    ]

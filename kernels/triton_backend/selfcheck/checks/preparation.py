@@ -1,0 +1,192 @@
+"""Vectors as prepared, and thresholds, beside the formulas of proofs/fp16.py, to the bit."""
+
+# A launch has options beside the kernel's parameters, and plain values for its constexprs.
+# pyright: reportCallIssue=false, reportArgumentType=false
+
+import torch
+from torch import Tensor
+
+from ....contract import order
+from ....contract.request import Request
+from ....proofs import fp16
+from ... import float_search, launches
+from ...launches import prepare_queries
+from ...plan import CodesPlan
+from ...query_block import QueryBlock, RunningTopK, whole_mask
+from .samples import (
+    QUERIES,
+    WIDTH,
+    K,
+    channels,
+    codes_plan,
+    difference,
+    float_plan,
+    integers,
+    padded,
+    powers,
+    some,
+)
+from .variants import Variant
+
+ROWS = 300
+NONZERO = 16  # ones and minus ones of a row whose norm is a power of two
+DELTA, EPSILON = 2.0**-10, 2.0**-14
+
+
+def wrong_preparation(variant: Variant, device: torch.device) -> list[str]:
+    """What is wrong with what surrounds the scan."""
+    found = _queries(variant, device)
+    if variant.by_codes:
+        return [*found, *_kth(variant, device)]
+    if not variant.raw:
+        found += _prototypes(variant, device)
+    return [*found, *_thresholds(variant, device)]
+
+
+def _queries(variant: Variant, device: torch.device) -> list[str]:
+    rows = _rows(QUERIES, variant.queries, variant)
+    given, request = rows.to(device), Request(K[variant.block_k], variant.metric, exclude=True)
+    best = RunningTopK.empty(given, request.k)
+    if variant.by_codes:
+        exact, norm = prepare_queries(given, best.flags, codes_plan(variant, len(rows), 1, device))
+        return _measured("queries", rows, exact, norm)
+    plan = float_plan(variant, len(rows), ROWS, device)
+    block = float_search.prepare_vectors(given, request, plan, best)
+    found = _measured("queries", rows, block.exact, block.norm)
+    scale = 1.0 if variant.raw else fp16.SCALE
+    norms, live = _norms(rows)
+    factor, a, r = fp16.query_factors(
+        norms, variant.metric, *float_search.slack_of(plan, channels(variant)), scale
+    )
+    kind = block.unit.dtype
+    return [
+        *found,
+        *_unit_differs("queries", rows, live, factor, block.unit, kind),
+        *_terms_differ("queries", live, (a, r), (block.scale, block.bias), 0.0),
+    ]
+
+
+def _prototypes(variant: Variant, device: torch.device) -> list[str]:
+    rows = _rows(ROWS, variant.prototypes, variant)
+    plan = float_plan(variant, QUERIES, ROWS, device)
+    mask = some((ROWS,), 0.8, torch.Generator().manual_seed(2))
+    request = Request(K[variant.block_k], variant.metric, mask.to(device), exclude=True)
+    given, flags = rows.to(device), torch.zeros(4, dtype=torch.int32, device=device)
+    if variant.masked:  # of pairs, which the scan reads
+        mask, request = torch.ones_like(mask), request.masked(None)
+    chunk = float_search.prepare_chunk(
+        given, 0, whole_mask(given[:1], ROWS, request), request, plan, flags
+    )
+    norms, live = _norms(rows)
+    live &= mask
+    factor, b, c = fp16.prototype_factors(
+        norms, variant.metric, *float_search.slack_of(plan, channels(variant))
+    )
+    unit, scale, bias = chunk.unit, chunk.scale, chunk.bias
+    assert unit is not None
+    assert scale is not None
+    assert bias is not None
+    if variant.metric == "cosine":  # which has no use for a scale
+        scale = torch.zeros_like(bias)
+    return [
+        *_unit_differs("prototypes", rows, live, factor, unit, torch.float16),
+        *_terms_differ("prototypes", live, (b, c), (scale, bias), 0.0),
+    ]
+
+
+def _rows(count: int, dtype: torch.dtype, variant: Variant) -> Tensor:
+    """Some of norm 2^j, as far as the dtype goes, one zero, one not finite; then small integers."""
+    generator = torch.Generator().manual_seed(count)
+    rows = torch.zeros(count, channels(variant), dtype=torch.float64)
+    signs = 2 * some((count, NONZERO), 0.5, generator).double() - 1
+    reach = 12 if dtype == torch.float16 else 62
+    exponents = torch.linspace(-reach if reach < 62 else -110, reach, count).round()
+    rows[:, 3 : 3 + NONZERO] = torch.ldexp(signs, exponents[:, None])
+    rows[1], rows[2, 5] = 0, torch.nan
+    rows[5::2] = integers((len(rows[5::2]), channels(variant)), 9, generator)
+    return rows.to(dtype)
+
+
+def _norms(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """(n,) in fp64, 0 where a row is not finite, and which rows are."""
+    norms = rows.double().square().sum(1).sqrt()
+    return norms.nan_to_num(0), norms.isfinite()
+
+
+def _measured(what: str, rows: Tensor, exact: Tensor, norm: Tensor) -> list[str]:
+    norms, live = _norms(rows)
+    whole = rows.double().where(live[:, None], 0)
+    found = norm.cpu()[: len(rows)]
+    return [
+        *difference(f"{what} in fp64", exact, padded(whole, len(exact), exact.shape[1])),
+        *difference(f"norms of {what}", found.where(live, 0), norms),
+        *difference(f"{what} that are finite", found.isfinite(), live),
+    ]
+
+
+def _unit_differs(
+    what: str, rows: Tensor, live: Tensor, factor: Tensor, unit: Tensor, kind: torch.dtype
+) -> list[str]:
+    whole = rows.double().where(live[:, None], 0) * factor[:, None]
+    expected = padded(whole.float().to(kind), len(unit), unit.shape[1])
+    return difference(f"{what} of norm 1", unit, expected)
+
+
+def _terms_differ(
+    what: str,
+    live: Tensor,
+    expected: tuple[Tensor, Tensor],
+    found: tuple[Tensor, Tensor],
+    dead: float,
+) -> list[str]:
+    """Rows that may not match have a bias of -inf, as has padding."""
+    lasting = []
+    for name, value, own, lowest in zip(
+        ("scales", "biases"), expected, found, (dead, -torch.inf), strict=True
+    ):
+        live_only = value.masked_fill(~live, lowest)[:, None]
+        whole = padded(live_only, len(own), 1, lowest)[:, 0]
+        lasting += difference(f"{name} of {what}", own, whole)
+    return lasting
+
+
+def _thresholds(variant: Variant, device: torch.device) -> list[str]:
+    """Of k best groups, by their bounds; every step is exact, and the last is rounded once."""
+    generator = torch.Generator().manual_seed(3)
+    k, count = K[variant.block_k], QUERIES
+    upper = integers((count, k + 1), 512, generator).sort(1, descending=True).values.float()
+    upper[0, :2], upper[1, 2] = torch.inf, -torch.inf
+    index = torch.rand(count, 50 + k, generator=generator).argsort(1)[:, : k + 1].contiguous()
+    q_norm, p_norm = powers((count,), 1, generator), powers((50 + k,), 1, generator).float()
+    before = integers((count,), 512, generator).float()
+    after = before.to(device, copy=True)
+    float_search.threshold_kernel[(count,)](
+        upper.to(device), index.to(device), p_norm.to(device), q_norm.to(device), after,
+        k, upper.stride(0), DELTA, EPSILON,
+        METRIC=variant.metric, BLOCK_K=variant.block_k, num_warps=1,
+    )  # fmt: skip
+    lower = fp16.lower_bounds(
+        upper[:, :k], q_norm.float()[:, None], p_norm[index[:, :k]], variant.metric, DELTA, EPSILON
+    )
+    return difference("thresholds", after, torch.maximum(before, lower.amin(1)))
+
+
+def _kth(variant: Variant, device: torch.device) -> list[str]:
+    """Of the keys found so far."""
+    generator = torch.Generator().manual_seed(4)
+    k, count = K[variant.block_k], QUERIES
+    scores = integers((count, k), 512, generator).float()
+    keys = order.pack(scores, torch.arange(k).expand(count, k))
+    keys[0, 1] = order.EMPTY
+    before = integers((count,), 512, generator).float()
+    best = RunningTopK.empty(torch.zeros(count, WIDTH, device=device), k)
+    best.keys.copy_(keys)
+    best.thresholds.copy_(before)
+    launches.raise_thresholds(_block(variant, best, codes_plan(variant, count, 1, device)))
+    scores[0, 1] = -torch.inf
+    return difference("thresholds", best.thresholds, torch.maximum(before, scores.amin(1)))
+
+
+def _block(variant: Variant, best: RunningTopK, plan: CodesPlan) -> QueryBlock:
+    request, none = Request(K[variant.block_k], variant.metric, exclude=True), best.thresholds
+    return QueryBlock(none, none, best, request, plan)

@@ -1,0 +1,92 @@
+"""What checks share: plans of a variant, small numbers, and how a difference is told."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ...chips import chip
+from ...int8_search import LAYOUT
+from ...plan import CodesPlan, TritonPlan, choose_codes_plan, choose_plan, pad
+from ...tiles import GROUP, TILE_P
+from .variants import WIDTH, Variant
+
+WORKSPACE = 2**26
+K = {16: 5, 128: 17, 1024: 129}
+"""By the ranks that a repair program holds."""
+QUERIES = 4
+"""Of the checks that do not need a second tile of them."""
+
+
+def channels(variant: Variant) -> int:
+    """Padding is in, where there may be some."""
+    return WIDTH if variant.raw else WIDTH - 48
+
+
+def float_plan(variant: Variant, queries: int, rows: int, device: torch.device) -> TritonPlan:
+    """As a search would have it, but for its tile; so few groups are kept that some are left."""
+    k = K[variant.block_k]
+    plan = choose_plan(
+        queries, rows, channels(variant), k, half=variant.half, raw=variant.raw,
+        chip=chip(device), workspace=WORKSPACE, pairs=variant.masked,
+    )  # fmt: skip
+    query_rows = pad(queries, variant.tile.block_q)
+    return replace(plan, tile=variant.tile, query_rows=query_rows, kept=k + 4)
+
+
+def codes_plan(variant: Variant, queries: int, pages: int, device: torch.device) -> CodesPlan:
+    """As a search would have it, but for its tile; so few groups are kept that some are left."""
+    k = K[variant.block_k]
+    plan = choose_codes_plan(
+        queries, pages, channels(variant), k, span=LAYOUT.span, group=GROUP, width=WIDTH,
+        chip=chip(device), workspace=WORKSPACE, pairs=variant.masked,
+    )  # fmt: skip
+    query_rows = pad(queries, variant.tile.block_q)
+    return replace(
+        plan, few=variant.few, tile=variant.tile, query_rows=query_rows,
+        first=k + 4, kept=k + 12, strips=2,
+    )  # fmt: skip
+
+
+def integers(shape: tuple[int, ...], most: int, generator: torch.Generator) -> Tensor:
+    """From -most to most, fp64."""
+    return torch.randint(-most, most + 1, shape, generator=generator).double()
+
+
+def powers(shape: tuple[int, ...], most: int, generator: torch.Generator) -> Tensor:
+    """2^-most to 2^most, fp64."""
+    return torch.ldexp(torch.ones(shape, dtype=torch.float64), integers(shape, most, generator))
+
+
+def some(shape: tuple[int, ...], share: float, generator: torch.Generator) -> Tensor:
+    """Bools, a share of which is true."""
+    return torch.rand(shape, generator=generator) < share
+
+
+def group_maxima(values: Tensor) -> Tensor:
+    """(Q, M) -> (Q, M / GROUP): group i of a tile is every so many of its prototypes."""
+    return values.view(len(values), -1, GROUP, TILE_P // GROUP).amax(2).flatten(1)
+
+
+def padded(rows: Tensor, count: int, width: int, value: float = 0.0) -> Tensor:
+    """(n, C) -> (count, width)."""
+    more = (0, width - rows.shape[1], 0, count - len(rows))
+    return torch.nn.functional.pad(rows, more, value=value)
+
+
+def difference(what: str, found: Tensor, expected: Tensor) -> list[str]:
+    """What is not the same in either, to the bit but for the sign of zero, or nothing."""
+    found, expected = found.cpu(), expected.cpu()
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        return [f"{what}: {found.dtype} {tuple(found.shape)} instead of {tuple(expected.shape)}"]
+    return violation(what, found, found == expected, expected)
+
+
+def violation(what: str, found: Tensor, holds: Tensor, limit: Tensor) -> list[str]:
+    """Where a number does not hold to its limit: how often, and the first."""
+    wrong = (~holds).nonzero()
+    if len(wrong) == 0:
+        return []
+    at = tuple(wrong[0].tolist())
+    first = f"first at {at}: {found[at].item()!r} against {limit[at].item()!r}"
+    return [f"{what}: {len(wrong)} of {holds.numel()} are wrong, {first}"]

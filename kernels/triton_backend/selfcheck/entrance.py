@@ -1,0 +1,93 @@
+"""The way into the Triton backend: by variants that are believed, and never out by an exception.
+
+Each search gives an answer, or the reason why the torch backend has to take it.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ...codes.pages import Codes
+from ...contract.chunks import Rows
+from ...contract.matches import Found
+from ...contract.request import Request
+from .. import chips, float_search, int8_search
+from . import verdicts
+from .checks import variants
+
+Answer = TypeVar("Answer")
+LAYOUT = int8_search.LAYOUT
+"""Of the codes that are searched."""
+
+
+def why_not(device: torch.device) -> str:
+    """Why no search is taken on this device; nothing where some are."""
+    reason = chips.why_not(device)
+    if reason:
+        return reason
+    failed = verdicts.of_device(device).failed
+    return failed[0] if failed else ""
+
+
+def search_vectors(
+    queries: Tensor, prototypes: list[Tensor], request: Request, workspace: int
+) -> tuple[tuple[Tensor, Tensor] | None, str]:
+    """Scores and indices (Q, k). Raises ValueError for what is not finite, unless that excludes."""
+
+    def answer() -> tuple[tuple[Tensor, Tensor, list[int]] | None, str]:
+        reason = float_search.why_not_vectors(queries, request)
+        if reason:
+            return None, reason
+        plan = float_search.plan_of_vectors(queries, prototypes, request, workspace)
+        used = variants.of_vectors(queries, prototypes, request, plan)
+        reason = verdicts.why_unproven(queries.device, used)
+        if reason:
+            return None, reason
+        return float_search.search_vectors(queries, prototypes, request, plan), ""
+
+    found, reason = _caught(queries.device, answer)
+    if found is None:
+        return None, reason
+    scores, indices, flags = found
+    float_search.refuse_flagged(flags, queries, prototypes)
+    return (scores, indices), ""
+
+
+def search_codes(
+    queries: Tensor, codes: Codes, rows: Rows, request: Request, workspace: int
+) -> tuple[Found | None, str]:
+    """What is found in a bank of codes."""
+
+    def answer() -> tuple[Found | None, str]:
+        reason = int8_search.why_not_codes(queries, codes, rows, request)
+        if reason:
+            return None, reason
+        plan = int8_search.plan_of_codes(queries, codes, request, workspace)
+        used = variants.of_codes(queries, rows.chunks, request, plan)
+        reason = verdicts.why_unproven(queries.device, used)
+        if reason:
+            return None, reason
+        return int8_search.search_codes(queries, codes, rows, request, plan), ""
+
+    return _caught(queries.device, answer)
+
+
+def _caught(
+    device: torch.device, answer: Callable[[], tuple[Answer | None, str]]
+) -> tuple[Answer | None, str]:
+    """No exception is an answer, but where a stream is captured: nothing else can be tried there.
+
+    Too little memory is nobody's fault: the next search may have more.
+    """
+    try:
+        return answer()
+    except torch.OutOfMemoryError:
+        return None, "it ran out of memory"
+    except Exception as error:
+        if verdicts.is_captured(device):
+            raise
+        wrong = f"a search raised {verdicts.described(error)}"
+    verdicts.withdraw(device, [wrong])  # here no frame of the search holds memory any more
+    return None, wrong
