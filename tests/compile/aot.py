@@ -42,7 +42,7 @@ class Launch(Job):
         return (self.kernel, *(name for name, value in self.constants.items() if value is None))
 
     def __str__(self) -> str:
-        types = [t for n, t in self.signature.items() if n in ("queries", "prototypes", "unit")]
+        types = [self.signature.get(n, "") for n in ("queries", "prototypes", "unit")]
         consts = [
             f"{n}={v}"
             for n, v in self.constants.items()

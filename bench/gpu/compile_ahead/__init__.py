@@ -8,10 +8,9 @@ source       module and name of the kernel, its text, the line it begins at, tho
              the values of the constants it uses; types, constexprs and alignment of its arguments
 compiler     the version that ptxas prints, and the architecture
 options      warps, stages, registers and all others, among them whether products and sums are
-             fused (TRITON_DEFAULT_FP_FUSION), what ptxas is told besides (PTXAS_OPTIONS), and the
-             contents of libdevice
-environment  those variables of ``get_cache_invalidating_env_vars`` that are set, such as
-             DISABLE_LLVM_OPT or TRITON_DISABLE_LINE_INFO; none is, ordinarily
+             fused, what ptxas is told besides (PTXAS_OPTIONS), and the contents of libdevice
+environment  name and value of what is set among the variables that change code, such as
+             TRITON_DEFAULT_FP_FUSION, DISABLE_LLVM_OPT or TRITON_DISABLE_LINE_INFO: set them alike
 
 No path, no driver, no device and not torch. A cache may thus travel to a machine with the same
 wheel of Triton, but its index files hold absolute paths: ``relocate`` writes them anew where it

@@ -1,12 +1,13 @@
-"""What slice A launches: the selfcheck, the shapes of the stages, and the kernel that does nothing.
+"""What slice A launches: checks of all variants, the shapes of the stages, a kernel of nothing.
 
 The stages search tensors of the meta device, of their own sizes: shapes, strides, types and
-alignment are there, which is all that the JIT looks at, and the plans are those of the chip.
+alignment are there, which is all that the JIT looks at, and the plans are those of the chip. The
+checks run on the CPU, and find everything wrong, since no kernel does.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 
 import torch
 
@@ -16,22 +17,23 @@ from flashmatch.kernels.codes.pages import Codes
 from flashmatch.kernels.contract.chunks import Rows
 from flashmatch.kernels.contract.request import Request
 from flashmatch.kernels.triton_backend import chips, float_search, int8_search
+from flashmatch.kernels.triton_backend.selfcheck.checks import variants
+from flashmatch.kernels.triton_backend.selfcheck.checks.all_checks import failures
+from flashmatch.kernels.triton_backend.selfcheck.checks.variants import Variant
 from measuring.shapes import Shape
 
 from ..probes import stages
 from .recording import Job, nvidia, recorded
 
 MULTIPROCESSORS = 132  # of an H100 and H200; only how many programs are launched follows from it
-CHECKED = (("cosine", "float32"), ("dot", "bfloat16"), ("l2", "float16"))
-Search = Callable[[], object]
-
-
 SECONDS = {
-    "repair_kernel": 2.0, "rescore_kernel": 1.5, "scan_codes_kernel": 1.4, "scan_kernel": 1.2,
-    "scan_raw_kernel": 1.0, "prepare_queries_kernel": 0.9, "prepare_prototypes_kernel": 0.8,
-    "scan_few_codes_kernel": 0.6, "pack_mask_kernel": 0.5, "threshold_kernel": 0.3,
-    "kth_kernel": 0.2, "empty_kernel": 0.1,
+    "repair_kernel": 0.42, "prepare_prototypes_kernel": 0.58, "rescore_kernel": 0.39,
+    "scan_raw_kernel": 0.63, "scan_kernel": 0.38, "scan_codes_kernel": 0.37,
+    "scan_few_codes_kernel": 0.4, "prepare_queries_kernel": 0.36, "pack_mask_kernel": 0.23,
+    "threshold_kernel": 0.1, "kth_kernel": 0.1,
 }  # fmt: skip
+"""About what each takes to compile, of one core (Intel Xeon Sapphire Rapids, Triton 3.6)."""
+Search = Callable[[], object]
 
 
 def jobs(arch: int, quick: bool = False) -> list[Job]:
@@ -39,52 +41,49 @@ def jobs(arch: int, quick: bool = False) -> list[Job]:
 
     ``quick``: the two that compile fastest, for a rehearsal.
     """
+    return list(_launched(arch)[-2:] if quick else _launched(arch))
+
+
+@cache
+def _launched(arch: int) -> tuple[Job, ...]:
     found: dict[Job, None] = {}
-    with _planned_for(arch):
-        for search in searches():
+    with _planned_for(arch) as chip:
+        for search in searches(chip):
             found |= dict.fromkeys(recorded(search, nvidia(arch)))
-    slowest_first = sorted(found, key=lambda job: (-SECONDS.get(job.kernel, 0.0), job.name))
-    return slowest_first[-2:] if quick else slowest_first
+    return tuple(sorted(found, key=lambda job: (-SECONDS.get(job.kernel, 0.0), job.name)))
 
 
-def searches() -> Iterator[Search]:
-    yield from _checks()
+def searches(chip: chips.Chip) -> Iterator[Search]:
+    """Calls that launch all there is; a variant that is searched with is checked before."""
+    checked, made = dict.fromkeys(variants.defaults(chip)), []
     for shape in stages.SHAPES:
-        yield partial(_search_vectors, shape)
-        yield partial(_search_codes, shape)
+        for used, search in (_of_vectors(shape), _of_codes(shape)):
+            checked |= dict.fromkeys(used)
+            made.append(search)
+    yield from (partial(failures, variant, torch.device("cpu")) for variant in checked)
+    yield from made
     yield _launch_nothing
 
 
-def _checks() -> Iterator[Search]:
-    for queries in (7, 20):
-        for metric, dtype in CHECKED:
-            shape = Shape(queries, 2400, 64, 10, metric, dtype)
-            yield partial(_search_vectors, shape)
-            yield partial(_search_codes, shape)
-    yield partial(_search_vectors, Shape(20, 2400, 64), pairs=True)
-    yield partial(_search_codes, Shape(20, 2400, 64), pairs=True)
-
-
-def _search_vectors(shape: Shape, pairs: bool = False) -> None:
+def _of_vectors(shape: Shape) -> tuple[list[Variant], Search]:
     queries, prototypes = _made(shape)
-    request = _request(shape, pairs)
-    float_search.search_vectors(queries, [prototypes], request, kernels.WORKSPACE_BYTES)
+    request = Request(shape.k, shape.metric, None, None, exclude=True)
+    given = queries, [prototypes], request
+    plan = float_search.plan_of_vectors(*given, kernels.WORKSPACE_BYTES)
+    used = variants.of_vectors(*given, plan)
+    return used, partial(float_search.search_vectors, *given, plan)
 
 
-def _search_codes(shape: Shape, pairs: bool = False) -> None:
+def _of_codes(shape: Shape) -> tuple[list[Variant], Search]:
     queries, prototypes = _made(shape)
     frame = Frame(shape.metric, torch.zeros(shape.C), None)
     frame.origin = frame.origin.to("meta")
     codes = Codes(frame, int8_search.LAYOUT, shape.M, shape.C)
     codes.count = shape.M
-    request = _request(shape, pairs)
-    rows = Rows([prototypes])
-    int8_search.search_codes(queries, codes, rows, request, kernels.WORKSPACE_BYTES)
-
-
-def _request(shape: Shape, pairs: bool) -> Request:
-    mask = torch.empty(shape.Q, shape.M, dtype=torch.bool, device="meta") if pairs else None
-    return Request(shape.k, shape.metric, mask, None, exclude=True)
+    request, rows = Request(shape.k, shape.metric, None, None, exclude=True), Rows([prototypes])
+    plan = int8_search.plan_of_codes(queries, codes, request, kernels.WORKSPACE_BYTES)
+    used = variants.of_codes(queries, rows.chunks, request, plan)
+    return used, partial(int8_search.search_codes, queries, codes, rows, request, plan)
 
 
 def _made(shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,10 +100,10 @@ def _launch_nothing() -> None:
 
 
 @contextmanager
-def _planned_for(arch: int) -> Iterator[None]:
-    before = chips.chip
-    chips.chip = lambda device: chips.Chip(arch, MULTIPROCESSORS)
+def _planned_for(arch: int) -> Iterator[chips.Chip]:
+    before, chip = chips.chip, chips.Chip(arch, MULTIPROCESSORS)
+    chips.chip = lambda device: chip
     try:
-        yield
+        yield chip
     finally:
         chips.chip = before

@@ -163,7 +163,7 @@ def _thresholds(variant: Variant, device: torch.device) -> list[str]:
     float_search.threshold_kernel[(count,)](
         upper.to(device), index.to(device), p_norm.to(device), q_norm.to(device), after,
         k, upper.stride(0), DELTA, EPSILON,
-        METRIC=variant.metric, BLOCK_K=variant.block_k, num_warps=1,
+        METRIC=variant.metric, num_warps=1,
     )  # fmt: skip
     lower = fp16.lower_bounds(
         upper[:, :k], q_norm.float()[:, None], p_norm[index[:, :k]], variant.metric, DELTA, EPSILON
