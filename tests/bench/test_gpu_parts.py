@@ -220,6 +220,11 @@ def test_runs_from_a_bare_checkout(words: list[str], tmp_path: Path) -> None:
     assert expected[words[0]] in printed
 
 
+def test_a_probe_s_clock_begins_before_torch_is_imported() -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'bench')!r}); import gpu.run_parts; "
+    assert output_of("-c", code + "print('torch' in sys.modules)").strip() == "False"
+
+
 def test_rows_are_recorded_when_asked(monkeypatch, tmp_path: Path, capsys) -> None:
     ledger.append([row("peer"), row("other")], tmp_path / "bench-k")
     monkeypatch.setattr(ledger.append, "__defaults__", (tmp_path / "kept", ""))
