@@ -21,12 +21,13 @@ from screens import screen_small
 
 from flashmatch import PrototypeBank, kernels, topk
 from flashmatch.kernels import bank as bank_door
-from flashmatch.kernels import dispatch, machine
+from flashmatch.kernels import dispatch, gradient, machine
 from flashmatch.kernels.codes.layout import Layout
 from flashmatch.kernels.contract.arguments import require_device
+from flashmatch.kernels.contract.finite import norms
 from flashmatch.kernels.contract.matches import Found
 from flashmatch.kernels.products import fp64, integers, rounding
-from flashmatch.kernels.proofs import int8
+from flashmatch.kernels.proofs import fp32, int8
 from flashmatch.kernels.storage.counts import Counts
 from flashmatch.kernels.torch_backend import int8_scan, int8_search, rescore
 
@@ -70,7 +71,9 @@ def bank_of(problem: Problem, screen: str) -> PrototypeBank:
     asked = "float" if screen == "vectors" else "int8"
     options = {"metric": problem.metric, "nonfinite": problem.nonfinite, "screen": asked}
     bank = PrototypeBank(chunks, **options)
-    assert (bank.screen, bank.device) == (asked, CUDA)
+    largest = max(float(norms(p).nan_to_num(0, 0, 0).max()) for p in problem.prototypes)
+    assert bank.screen == (asked if largest <= fp32.LARGEST_NORM else "float")
+    assert bank.device == CUDA
     return bank
 
 
@@ -108,8 +111,11 @@ def test_who_may_search(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", KINDS)
+@reaches("codes/frame.py", 'if vectors.device.type == "cpu":')
 @reaches("codes/frame.py", "return vectors.sort(0).values[(len(vectors) - 1) // 2]")
+@reaches("proofs/int8.py", 'if left.device.type == "cpu":')
 @reaches("proofs/int8.py", "total.addcmul_(left[:, term, None], right[term])")
+@reaches("products/pairs.py", 'if queries.device.type != "cpu":')
 @reaches("products/pairs.py", "return _gathered_dots(queries, prototypes, rows, columns)")
 def test_kinds(kind: str, metric: str, screen: str) -> None:
     assert_found(problem_of(kind, metric), screen)
@@ -140,7 +146,7 @@ def test_shapes_that_integer_products_refuse(queries: int, channels: int, screen
 @reaches("products/integers.py", 'if device_type not in ("cpu", "cuda"):')
 @reaches("products/integers.py", 'if device_type != "cpu":')
 def test_integer_products_are_exact_and_said_to_be_slow() -> None:
-    assert integers.is_exact("cuda")
+    assert integers.is_exact.__wrapped__("cuda")  # asked anew, whoever asked before
     assert integers.why_not_fast("cuda") == "it is no CPU"
 
 
@@ -156,6 +162,13 @@ def test_codes_lie_as_cublas_wants_them() -> None:
     assert dispatch.layout_for(CUDA, 33, "int8") is int8_scan.LAYOUT_CUDA
     assert dispatch.layout_for(CUDA, 33, "auto") is None
     assert dispatch.layout_for(CUDA, int8.MAX_CHANNELS + 1, "auto") is None
+
+
+def test_the_layout_is_that_of_triton() -> None:
+    pytest.importorskip("triton")
+    from flashmatch.kernels.triton_backend import int8_search as triton_search
+
+    assert triton_search.LAYOUT == LAYOUT_OF_TRITON
 
 
 def test_raw_vectors_are_not_coded_in_passing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +196,7 @@ def test_masks(shape: tuple[int, ...], share: float, screen: str) -> None:
     assert_found(problem_of("duplicates", mask=mask), screen)
 
 
-@pytest.mark.parametrize("chunk_rows", [100, 1_000, 4_096])
+@pytest.mark.parametrize("chunk_rows", [300, 1_000, 4_096])
 def test_same_bits_however_it_is_cut(chunk_rows: int) -> None:
     problem = problem_of("ulps", "l2")
     whole = found(problem, "vectors")
@@ -293,19 +306,23 @@ def test_settings_of_two_kinds_are_no_error() -> None:
     assert rounding.operand_roundoff(CUDA) == 0.0
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_reduced_precision_of_sums(
-    dtype: torch.dtype, screen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is multiplied in fp16 or bf16, so that these settings change nothing."""
+@pytest.fixture
+def _reduced_precision() -> Iterator[None]:
+    """Whatever torch may do to sums of products of fp16 and bf16."""
     matmul = torch.backends.cuda.matmul
-    for name in (
-        "allow_fp16_reduced_precision_reduction",
-        "allow_bf16_reduced_precision_reduction",
-        "allow_fp16_accumulation",
-    ):
-        if hasattr(matmul, name):
-            monkeypatch.setattr(matmul, name, True)
+    names = [f"allow_{name}_reduced_precision_reduction" for name in ("fp16", "bf16")]
+    before = {name: getattr(matmul, name) for name in (*names, "allow_fp16_accumulation")}
+    for name in before:
+        setattr(matmul, name, True)
+    yield
+    for name, value in before.items():
+        setattr(matmul, name, value)
+
+
+@pytest.mark.usefixtures("_reduced_precision")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_reduced_precision_of_sums(dtype: torch.dtype, screen: str) -> None:
+    """Nothing is multiplied in fp16 or bf16, so that these settings change nothing."""
     problem = problem_of()
     chunks = [p.to(dtype) for p in problem.prototypes]
     problem = problem.replace(queries=problem.queries.to(dtype), prototypes=chunks)
@@ -314,7 +331,10 @@ def test_reduced_precision_of_sums(
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@reaches("torch_backend/rescore.py", "rows, columns = rows.to(queries.device), columns.to(queries.device)")
+@reaches(
+    "torch_backend/rescore.py",
+    "rows, columns = rows.to(queries.device), columns.to(queries.device)",
+)
 def test_emulated_fp64_is_not_used(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rescore, "multiplies_in_fp64", lambda device: False)
     problem = problem_of("offset", metric, k=3_000)
@@ -404,7 +424,9 @@ def test_a_file_moves_between_devices(screen: str, tmp_path: Path) -> None:
 
 @reaches("storage/counts.py", 'if self._device.type == "cuda":')
 @reaches("storage/counts.py", "torch.cuda.synchronize(self._device)")
-@reaches("storage/counts.py", "self._repaired.index_add_(0, self._first, repaired.long().reshape(1))")
+@reaches(
+    "storage/counts.py", "self._repaired.index_add_(0, self._first, repaired.long().reshape(1))"
+)
 def test_counts() -> None:
     counts, nothing = Counts(CUDA), torch.empty(0)
     for repaired in (torch.tensor(2, device=CUDA), torch.tensor([1], device=CUDA).int(), 4):
@@ -414,19 +436,29 @@ def test_counts() -> None:
     assert (stats.rows_rescored, stats.bytes_screened) == (15, 18)
 
 
+def graded(device: torch.device, metric: str, by_engine: bool) -> list[Tensor]:
+    """Gradients of queries, of prototypes on the device, and of others on the host."""
+    q, here, host = (drawn("gaussian", n, 33, n).double() for n in (6, 300, 200))
+    q, chunks = q.to(device), [here.to(device), host]
+    grad = torch.linspace(-1, 1, 120).view(6, 20).to(device)
+    if not by_engine:
+        indices = topk(q, chunks, 20, metric=metric).indices
+        return gradient.of_selected(grad, q, chunks, indices, metric, of_prototypes=True)
+    inputs = [x.requires_grad_() for x in (q, *chunks)]
+    topk(q, chunks, 20, metric=metric).scores.backward(grad)
+    return [x.grad for x in inputs if x.grad is not None]
+
+
+@pytest.mark.parametrize("by_engine", [False, pytest.param(True, marks=needs_a_card)])
 @pytest.mark.parametrize("metric", METRICS)
-def test_gradients_are_those_of_the_cpu(metric: str) -> None:
-    grads = []
-    for device in (CPU, CUDA):
-        q = drawn("gaussian", 6, 33, 1).double().to(device).requires_grad_()
-        here = drawn("gaussian", 300, 33, 2).double().to(device).requires_grad_()
-        host = drawn("gaussian", 200, 33, 3).double().requires_grad_()
-        matches = topk(q, [here, host], 20, metric=metric)
-        weights = torch.linspace(-1, 1, matches.scores.numel(), device=device)
-        (matches.scores * weights.view(6, 20)).sum().backward()
-        grads.append([x.grad.cpu() for x in (q, here, host)])
-    for ours, expected in zip(*grads, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-14)
+@reaches("gradient.py", "columns = local[r, j].to(chunk.device)")
+@reaches("gradient.py", "q, p = queries[r].to(dtype), chunk[columns].to(queries.device, dtype)")
+@reaches("gradient.py", "grad_p[c].index_add_(0, columns, dp.to(chunk.device))")
+def test_gradients_are_those_of_the_cpu(metric: str, by_engine: bool) -> None:
+    ours, expected = (graded(device, metric, by_engine) for device in (CUDA, CPU))
+    assert [x.device for x in ours] == [CUDA, CUDA, CPU]
+    for mine, theirs in zip(ours, expected, strict=True):
+        torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-12, atol=1e-14)
 
 
 def test_under_vmap() -> None:

@@ -172,6 +172,8 @@ def pretended_device() -> Iterator[None]:
         "is_available": lambda: True,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
+        "is_bf16_supported": lambda *_, **__: True,
+        "get_device_capability": lambda *_: (7, 5),  # which the Triton kernels do not run on
         "synchronize": lambda device=None: None,
         "Stream": lambda *_: nullcontext(),
         "stream": lambda stream: stream,
