@@ -15,8 +15,8 @@ _EMULATION = "CUBLAS_EMULATE_DOUBLE_PRECISION"
 def multiplies_in_fp64(device: torch.device) -> bool:
     """Whether products of fp64 matrices are as precise as ``fp64_slack`` says.
 
-    cuBLAS may emulate them (its documentation, "Floating Point Emulation"): where it is asked to, it
-    may do so for large matrices alone, so that a probe shows nothing.
+    cuBLAS may emulate them (its documentation, "Floating Point Emulation"), and, where it is asked
+    to, may do so for large matrices alone, so that a probe shows nothing.
     """
     if device.type == "cuda" and os.environ.get(_EMULATION, "0") not in ("", "0"):
         return False

@@ -511,7 +511,7 @@ def test_default_device(screen: str) -> None:
 )
 def test_a_device_that_is_not_there() -> None:
     assert require_device("device", "cuda") == CUDA
-    with pytest.raises(ValueError, match="device must be a device that torch has here.*'cuda:0'"):
+    with pytest.raises(ValueError, match=r"device must be .*'cuda:0'"):
         require_device("device", "meta")
 
 

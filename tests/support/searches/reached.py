@@ -49,7 +49,7 @@ def cuda_lines() -> set[tuple[str, str]]:
 
 
 def line_numbers(path: str, line: str) -> set[int]:
-    """Where kernels/``path`` has ``line`` in a function; lines of a module run when it is imported."""
+    """Where kernels/``path`` has ``line`` in a function: others run when it is imported."""
     source = (KERNELS / path).read_text()
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     spans = [n for n in ast.walk(ast.parse(source)) if isinstance(n, functions)]
