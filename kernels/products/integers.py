@@ -27,7 +27,9 @@ def is_exact(device_type: str) -> bool:
         return False
     for count, width in ((1, 4), (32, 512), (33, 1000)):
         most = torch.full((count, width), LARGEST_CODE, dtype=torch.int8, device=device_type)
-        rows = pad(-most, (0, -width % 16)).repeat(8, 1)  # as cuBLAS wants them
+        rows = -most
+        if device_type == "cuda":  # multiples, as cuBLAS wants them
+            rows = pad(rows, (0, -width % 16)).repeat(8, 1)
         out = torch.zeros(count, len(rows), dtype=torch.int32, device=device_type)
         try:
             products = multiply_codes(most, rows, out)

@@ -162,13 +162,19 @@ def test_medians_without_indices(count: int) -> None:
     assert torch.equal(found, frame._medians(rows))
 
 
-def test_thresholds_take_each_term_by_itself() -> None:
-    """The smallest of four terms is there whatever the size of numbers that meet in none."""
+def test_thresholds_are_no_products_of_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuBLAS may emulate those, by integers with one scale for numbers as far apart as these."""
+
+    def emulated(*_: object) -> None:
+        raise AssertionError("a product of fp64 matrices")
+
     left = torch.tensor([[1.0, 1e200, 1e-200, 3.0]], dtype=torch.float64)
     right = torch.tensor([[5.0], [1e-200], [1e200], [7.0]], dtype=torch.float64)
+    expected = left @ right
+    monkeypatch.setattr(torch.Tensor, "__matmul__", emulated)
     with pretended_device():
         found = int8._products(left.cuda(), right.cuda()).cpu()
-    assert found.tolist() == (left @ right).tolist() == [[28.0]]
+    assert found.tolist() == expected.tolist() == [[28.0]]
 
 
 @pytest.mark.parametrize("screen", ["float", "int8"])
