@@ -35,6 +35,8 @@ CUDA = torch.device("cuda", torch.cuda.current_device())
 CPU = torch.device("cpu")
 LAYOUT_OF_TRITON = Layout(span=1024, group=16, width_multiple=64, tile_span=128)
 """As triton_backend/int8_search.py has it: codes that are there when the kernels are refused."""
+QUERIES, ROWS, FIRST = 24, 2_600, 1_301
+"""Of most problems here, and rows of their first chunk: three pages of codes."""
 BUSY_CYCLES = 50_000_000  # some tens of milliseconds
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
@@ -61,9 +63,9 @@ def drawn(kind: str, rows: int, channels: int, seed: int) -> Tensor:
 
 
 def problem_of(kind: str = "gaussian", metric: str = "cosine", **changes: object) -> Problem:
-    """40 queries, 5,000 prototypes in two chunks, 33 channels."""
-    q, p = drawn(kind, 40, 33, 1), drawn(kind, 5_000, 33, 2)
-    return Problem(q, [p[:3_001], p[3_001:]], 10, metric).replace(**changes)
+    """Of 33 channels."""
+    q, p = drawn(kind, QUERIES, 33, 1), drawn(kind, ROWS, 33, 2)
+    return Problem(q, [p[:FIRST], p[FIRST:]], 10, metric).replace(**changes)
 
 
 def bank_of(problem: Problem, screen: str) -> PrototypeBank:
@@ -184,21 +186,21 @@ def test_raw_vectors_are_not_coded_in_passing(monkeypatch: pytest.MonkeyPatch) -
     assert_exact((matches.scores[:20], matches.indices[:20]), few)
 
 
-@pytest.mark.parametrize("k", [1, 1_025, 5_000])
+@pytest.mark.parametrize("k", [1, 600, 1_025, ROWS])
 @reaches("torch_backend/rescore.py", "products = queries.double() @ prototypes.double().T")
 def test_k(k: int, screen: str) -> None:
     problem = problem_of("duplicates", k=k)
     assert_found(problem.replace(queries=problem.queries[:5]), screen)
 
 
-@pytest.mark.parametrize("shape", [(5_000,), (40, 5_000)])
+@pytest.mark.parametrize("shape", [(ROWS,), (QUERIES, ROWS)])
 @pytest.mark.parametrize("share", [0.001, 0.5])
 def test_masks(shape: tuple[int, ...], share: float, screen: str) -> None:
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(7)) < share
     assert_found(problem_of("duplicates", mask=mask), screen)
 
 
-@pytest.mark.parametrize("chunk_rows", [300, 1_000, 4_096])
+@pytest.mark.parametrize("chunk_rows", [300, 1_000, 2_048])
 def test_same_bits_however_it_is_cut(chunk_rows: int) -> None:
     problem = problem_of("ulps", "l2")
     whole = found(problem, "vectors")
@@ -226,7 +228,7 @@ def test_prototypes_anywhere(kept_on: str, metric: str, screen: str) -> None:
     problem = problem.replace(prototypes=[p.cpu() for p in kept])
     queries = problem.queries.cuda()
     if screen == "vectors":
-        matches = topk(queries, kept, 10, metric=metric, chunk_rows=1_700)
+        matches = topk(queries, kept, 10, metric=metric, chunk_rows=900)
     else:
         bank = PrototypeBank(kept, metric=metric, screen="int8", device="cuda")
         matches = bank.topk(queries, 10)
@@ -252,7 +254,7 @@ def test_queries_on_the_host_wait_for_prototypes_from_the_device(metric: str) ->
 def test_a_bank_answers_where_the_queries_are(screen: str) -> None:
     problem = problem_of()
     bank = bank_of(problem, screen)
-    mask = torch.rand(5_000) < 0.5
+    mask = torch.rand(ROWS) < 0.5
     for queries, allowed in ((problem.queries, mask), (problem.queries.cuda(), mask.cuda())):
         matches = bank.topk(queries, 10, mask=allowed)
         assert {part.device for part in matches} == {queries.device}
@@ -339,7 +341,7 @@ def test_reduced_precision_of_sums(dtype: torch.dtype, screen: str) -> None:
 )
 def test_emulated_fp64_is_not_used(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rescore, "multiplies_in_fp64", lambda device: False)
-    problem = problem_of("offset", metric, k=3_000)
+    problem = problem_of("offset", metric, k=1_500)
     assert_found(problem.replace(queries=problem.queries[:4]), "vectors")
 
 
@@ -371,7 +373,7 @@ def test_nonfinite_vectors_are_excluded(screen: str) -> None:
 
 def test_nonfinite_vectors_are_named(screen: str) -> None:
     problem = spoiled().replace(nonfinite="raise")
-    with pytest.raises(ValueError, match=r"prototypes must be finite.* rows 17, 4001"):
+    with pytest.raises(ValueError, match=r"prototypes must be finite.* rows 17, 2301"):
         found(problem.replace(queries=problem.queries[10:]), screen)
     clean = [p.nan_to_num(0, 0, 0) for p in problem.prototypes]
     with pytest.raises(ValueError, match=r"queries must be finite.* row 3"):
@@ -380,12 +382,12 @@ def test_nonfinite_vectors_are_named(screen: str) -> None:
 
 def test_what_ties_is_repaired(screen: str) -> None:
     problem = problem_of("identical")
-    problem = problem.replace(queries=torch.cat(problem.prototypes)[:40])
+    problem = problem.replace(queries=torch.cat(problem.prototypes)[:QUERIES])
     assert_found(problem, screen)
     if screen != "vectors":
         bank = bank_of(problem, screen)
         bank.topk(problem.queries.cuda(), 10)
-        assert (bank.stats.repaired, bank.stats.certified) == (40, 0)
+        assert (bank.stats.repaired, bank.stats.certified) == (QUERIES, 0)
 
 
 def test_views_of_any_strides(screen: str) -> None:
@@ -399,11 +401,11 @@ def test_additions_removals_and_ids(screen: str) -> None:
     first, second = problem.prototypes
     bank = bank_of(problem.replace(prototypes=[first]), screen)
     ids = bank.add(second.cuda())
-    assert (ids.device, ids[0]) == (CUDA, 3_001)
-    for gone in (torch.arange(0, 2_000, 2), torch.arange(1, 2_000, 2), torch.arange(2_000, 4_500)):
+    assert (ids.device, ids[0]) == (CUDA, FIRST)
+    for gone in (torch.arange(0, 800, 2), torch.arange(1, 800, 2), torch.arange(800, 2_300)):
         bank.remove(gone.cuda())
         left = torch.cat(problem.prototypes)[bank.ids.cpu()]
-        mask = torch.rand(40, len(left)) < 0.5
+        mask = torch.rand(QUERIES, len(left)) < 0.5
         for allowed in (None, mask[0], mask):
             there = allowed if allowed is None else allowed.cuda()
             part = problem.replace(prototypes=[left], mask=allowed)
@@ -465,7 +467,7 @@ def test_gradients_are_those_of_the_cpu(metric: str, by_engine: bool) -> None:
 
 def test_under_vmap() -> None:
     problem = problem_of()
-    q, p = problem.queries.cuda().view(4, 10, 33), torch.cat(problem.prototypes).cuda()
+    q, p = problem.queries.cuda().view(4, 6, 33), torch.cat(problem.prototypes).cuda()
     batched = torch.func.vmap(lambda part: topk(part, p, 10))(q)
     assert_exact((batched[0].flatten(0, 1), batched[1].flatten(0, 1)), problem)
 
@@ -513,7 +515,9 @@ def test_default_device(screen: str) -> None:
 )
 def test_a_device_that_is_not_there() -> None:
     assert require_device("device", "cuda") == CUDA
-    with pytest.raises(ValueError, match=r"device must be a device that torch has here, .*'cuda:0'"):
+    with pytest.raises(
+        ValueError, match=r"device must be a device that torch has here, .*'cuda:0'"
+    ):
         require_device("device", "meta")
 
 
@@ -546,7 +550,7 @@ def test_all_that_is_launched_is_launched_on_the_current_stream(screen: str) -> 
     with torch.cuda.stream(torch.cuda.Stream()):
         torch.cuda._sleep(BUSY_CYCLES)
         queries.copy_(there)
-        of_bank, of_host = bank.topk(queries, 10), topk(queries, chunks, 10, chunk_rows=1_700)
+        of_bank, of_host = bank.topk(queries, 10), topk(queries, chunks, 10, chunk_rows=900)
         torch.cuda.current_stream().synchronize()
         assert_exact(of_bank, problem)
         assert_exact(of_host, problem)
