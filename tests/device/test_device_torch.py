@@ -236,7 +236,7 @@ def test_prototypes_anywhere(kept_on: str, metric: str, screen: str) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@reaches("concurrency/fit_thread.py", 'if any(tensor.device.type != "cpu" for tensor in tensors):')
+@reaches("concurrency/fit_thread.py", 'if tensors and tensors[0].device.type != "cpu":')
 def test_queries_on_the_host_wait_for_prototypes_from_the_device(metric: str) -> None:
     """A copy to the CPU that does not block is read before it has arrived."""
     q, p = drawn("gaussian", 8, 64, 1), drawn("gaussian", 40_000, 64, 2)
@@ -249,6 +249,23 @@ def test_queries_on_the_host_wait_for_prototypes_from_the_device(metric: str) ->
     bank = PrototypeBank(there, metric=metric, device="cpu")
     assert bank.device == CPU
     assert_exact(bank.topk(q, 5), problem)
+
+
+@reaches(
+    "concurrency/fit_thread.py",
+    "stream = torch.cuda.current_stream() if torch.cuda.is_initialized() else None",
+)
+@reaches("concurrency/fit_thread.py", "with torch.cuda.stream(stream):")
+def test_denormals_where_the_host_computes_and_flushes_them() -> None:
+    q, p = drawn("gaussian", 7, 33, 1), drawn("denormals", 300, 33, 2)
+    problem, here = Problem(q, [p], 5, "dot"), p.cuda()
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU keeps denormals whatever it is asked")
+    try:
+        matches = topk(q, here, 5, metric="dot")
+    finally:
+        torch.set_flush_denormal(False)
+    assert_exact(matches, problem)
 
 
 def test_a_bank_answers_where_the_queries_are(screen: str) -> None:

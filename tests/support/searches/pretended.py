@@ -176,7 +176,7 @@ def pretended_device() -> Iterator[None]:
         "get_device_capability": lambda *_: (7, 5),  # which the Triton kernels do not run on
         "synchronize": lambda device=None: None,
         "Stream": lambda *_: nullcontext(),
-        "stream": lambda stream: stream,
+        "stream": lambda stream: stream or nullcontext(),
     }.items():
         patch.setattr(torch.cuda, name, value)
     patch.setattr(Tensor, "cuda", lambda self: self.to("cuda"))

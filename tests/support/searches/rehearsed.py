@@ -6,6 +6,7 @@ of a test some are run, and all where FLASHMATCH_EXAMPLES asks for more than usu
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -64,11 +65,13 @@ def pytest_runtest_call(item: pytest.Function) -> Iterator[None]:
         missing.discard(at.get((file, frame.f_lineno), ("", "")))
         return trace
 
-    sys.settrace(trace if missing else None)
+    for traced in (threading, sys):
+        traced.settrace(trace if missing else None)
     try:
         return (yield)
     finally:
-        sys.settrace(None)
+        for traced in (threading, sys):
+            traced.settrace(None)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
