@@ -78,7 +78,7 @@ def _searches(device: torch.device) -> list[tuple[str, str]]:
         ("  banks", f'screen="auto" is {banks}'),
         ("  products", f"fp32 operands are rounded as {rounded}{emulated}"),
     ]
-    if device.type == "cuda" and not why_no_triton(device):
+    if not why_no_triton(device):
         rows.append(("  kernels", _checked(device)))
     if device.type == "cpu":
         exact = "exact" if integers.is_exact("cpu") else "not exact, so that int8 is refused"
