@@ -20,6 +20,8 @@ from measuring.timing import OVER
 
 pytest.importorskip("triton")
 ROOT = Path(__file__).resolve().parents[2]
+DROPPED = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "OUT")
+DROPPED += ("TRITON_CACHE_DIR", "TRITON_INTERPRET", "FLASHMATCH_CACHE")
 SANITIZER = '#!/bin/sh\nshift 10\nexec "$@"\n'  # the options are ten words
 MINUTES = 6.0  # of a slice, at most: a loaded machine takes several times as long as an idle one
 STARTING = 6.0  # seconds, of Python and torch, before and after the slice's own clock
@@ -69,9 +71,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(checkout: Path) -> dict[str, str]:
-    dropped = ("PYTHONPATH", "OUT", "TRITON_CACHE_DIR", "FLASHMATCH_CACHE", "TRITON_INTERPRET")
-    env = {key: value for key, value in os.environ.items() if key not in dropped}
+    """Bytecode is kept for the next of the twenty processes, whatever holds here."""
+    env = {key: value for key, value in os.environ.items() if key not in DROPPED}
     env |= {"PYTHONSAFEPATH": "1", "FLASHMATCH_COMMIT": "0123456789ab"}
+    env["PYTHONPYCACHEPREFIX"] = str(checkout.parent / "bytecode")
     env["PATH"] = f"{checkout.parent / 'bin'}{os.pathsep}{env['PATH']}"
     return env
 
