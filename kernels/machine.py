@@ -23,9 +23,11 @@ _LIMITS = (
     "MKL_CBWR",
     "NVIDIA_TF32_OVERRIDE",
     "CUBLAS_EMULATE_SINGLE_PRECISION",
+    "CUBLAS_EMULATE_DOUBLE_PRECISION",
     "OMP_NUM_THREADS",
     "OMP_WAIT_POLICY",
     "TRITON_INTERPRET",
+    "FLASHMATCH_SELFCHECK",
 )
 _UNITS = ("avx2", "avx512", "avx512_bf16", "vnni", "amx_tile")
 _FORMATS = {0.0: "IEEE", rounding.TF32: "TF32 or better", rounding.BF16: "bf16 or better"}
@@ -76,6 +78,8 @@ def _searches(device: torch.device) -> list[tuple[str, str]]:
         ("  banks", f'screen="auto" is {banks}'),
         ("  products", f"fp32 operands are rounded as {rounded}{emulated}"),
     ]
+    if not why_no_triton(device):
+        rows.append(("  kernels", _checked(device)))
     if device.type == "cpu":
         exact = "exact" if integers.is_exact("cpu") else "not exact, so that int8 is refused"
         rows.append(("", f"of int8 are {exact}"))
@@ -93,6 +97,15 @@ def _backend(device: torch.device) -> str:
     from .triton_backend.plan import MAX_K
 
     return f"Triton for k up to {MAX_K:,}, torch beyond"
+
+
+def _checked(device: torch.device) -> str:
+    from .triton_backend.selfcheck import verdict_file
+
+    count, path = len(verdict_file.read(device)), verdict_file.path_for(device)
+    if count == 0:
+        return "none checked yet: flashmatch.kernels.selfcheck() does, and so do searches"
+    return f"{count} variants checked, says {path}"
 
 
 def _name(device: torch.device) -> str:

@@ -60,11 +60,22 @@ def fitted_frame(sample: Tensor, metric: str, seed: int = 0) -> Frame:
     if len(sample) == 0:
         return plain
     vectors = plain.prototypes(sample, norms)
-    origin = vectors.median(0).values
+    origin = _medians(vectors)
     shifted = vectors - origin
     rotation = Rotation(channels, seed, device)
     error, rotated_error = _typical_error(shifted), _typical_error(rotation(shifted))
     return Frame(metric, origin, rotation if rotated_error < ROTATION_PAYS * error else None)
+
+
+def _medians(vectors: Tensor) -> Tensor:
+    """(C,) the median of each coordinate of (n, C), the lower of two.
+
+    Elsewhere than on a CPU torch refuses a median of columns where programs ask that all be
+    deterministic, since it gives indices, too.
+    """
+    if vectors.device.type == "cpu":
+        return vectors.median(0).values
+    return vectors.sort(0).values[(len(vectors) - 1) // 2]
 
 
 def _typical_error(vectors: Tensor) -> float:

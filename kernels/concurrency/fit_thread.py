@@ -40,17 +40,18 @@ def in_fit_thread(
 ) -> _Result:
     """What ``call`` returns: in this thread, or where it is unfit, in a fresh one, for half a ms.
 
-    ``tensors``: the matrices that it works on, queries first; none if they are not known. If any
-    lies elsewhere than on the CPU, it stays in this thread, to which the current stream belongs.
-    Gradients are not recorded in a fresh thread.
+    ``tensors``: the matrices that it works on, queries first; none if they are not known. It stays
+    in this thread where the first lies elsewhere than on the CPU: there it computes. A fresh thread
+    has this one's stream of a GPU. Gradients are not recorded there.
 
     Raises RuntimeError where numbers below 2^-126 cannot be had at all.
     """
-    if any(tensor.device.type != "cpu" for tensor in tensors):
+    if tensors and tensors[0].device.type != "cpu":
         return call(*args, **kwargs)
     elements = _most_elements(tensors)
     if not _flushes() and _are_others_fit(elements):
         return call(*args, **kwargs)
+    stream = torch.cuda.current_stream() if torch.cuda.is_initialized() else None
 
     def checked() -> _Result:
         torch.set_flush_denormal(False)
@@ -59,7 +60,8 @@ def in_fit_thread(
                 "exact scores need numbers below 2^-126, which are flushed to zero here, and torch "
                 "cannot change that"
             )
-        return call(*args, **kwargs)
+        with torch.cuda.stream(stream):
+            return call(*args, **kwargs)
 
     with ThreadPoolExecutor(1, "flashmatch") as executor:
         return executor.submit(checked).result()

@@ -42,7 +42,7 @@ class Rows:
 
     def span(self, start: int, stop: int, device: torch.device) -> Tensor:
         """Rows start..stop on ``device``, in a dtype that holds them all; a view if it can be."""
-        pieces = [piece.to(device, non_blocking=True) for piece in self.pieces(start, stop)]
+        pieces = [brought(piece, device) for piece in self.pieces(start, stop)]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def sample(
@@ -74,6 +74,14 @@ class Rows:
             local = (indices[mine] - (self.ends[c] - len(chunk))).to(chunk.device)
             out[mine] = chunk.index_select(0, local).to(out.device).to(out.dtype)
         return out
+
+
+def brought(rows: Tensor, device: torch.device) -> Tensor:
+    """``rows`` on ``device``, for whatever is asked of the device next.
+
+    Nothing that a CPU does waits for a copy that did not block.
+    """
+    return rows.to(device, non_blocking=device.type != "cpu")
 
 
 def require_rows(rows: Tensor, count: int) -> None:

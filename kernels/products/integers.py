@@ -21,14 +21,23 @@ def is_exact(device_type: str) -> bool:
     """Whether torch multiplies int8 matrices without loss here, even the largest codes.
 
     Without VNNI, x86 units add pairs of products in int16, which saturates; oneDNN goes another
-    way there. Tensor cores add in int32.
+    way there. cuBLAS has no such products for chips before sm_75.
     """
-    if device_type != "cpu":
-        return device_type == "cuda"
+    if device_type not in ("cpu", "cuda"):
+        return False
     for count, width in ((1, 4), (32, 512), (33, 1000)):
-        most = torch.full((count, width), LARGEST_CODE, dtype=torch.int8, device="cpu")
-        out = torch.zeros(count, count, dtype=torch.int32, device="cpu")
-        if not bool((torch._int_mm(most, -most.T, out=out) == -width * LARGEST_CODE**2).all()):
+        most = torch.full((count, width), LARGEST_CODE, dtype=torch.int8, device=device_type)
+        rows = -most
+        if device_type == "cuda":  # multiples, as cuBLAS wants them
+            rows = pad(rows, (0, -width % 16)).repeat(8, 1)
+        out = torch.zeros(count, len(rows), dtype=torch.int32, device=device_type)
+        try:
+            products = multiply_codes(most, rows, out)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            return False
+        if not bool((products == -width * LARGEST_CODE**2).all()):
             return False
     return True
 

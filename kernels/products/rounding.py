@@ -55,10 +55,10 @@ def _settings(device: torch.device) -> frozenset[str]:
     }
     try:
         settings.add(torch.get_float32_matmul_precision())
+        if device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32:
+            settings.add("tf32")
     except RuntimeError:
         settings.add("legacy and new, mixed")
-    if device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32:
-        settings.add("tf32")
     return _STRICT | settings
 
 

@@ -156,9 +156,23 @@ def integer_thresholds(queries: CodedQueries, bounds: Tensor, threshold: Tensor)
     t = t - queries.shift - (t.abs() + queries.shift.abs()) * 2.0**-40
     left = torch.stack([t, -queries.error, -queries.norm, torch.full_like(t, -1)], 1)
     right = torch.stack([torch.ones_like(scale), size, error, bias])
-    products = (left / queries.scale[:, None]) @ (right / scale)
+    products = _products(left / queries.scale[:, None], right / scale)
     # Casting rounds towards zero: up, by less than one, where negative.
     return products.sub_(1).clamp_(LOWEST + 1, -LOWEST - 1).int()
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """(Q, n) @ (n, G) fp64, in which each term errs by itself.
+
+    cuBLAS may emulate fp64 by integers that share a scale along a row or a column (its
+    documentation, "Floating Point Emulation"), and these terms are far apart in size.
+    """
+    if left.device.type == "cpu":
+        return left @ right
+    total = left[:, :1] * right[0]
+    for term in range(1, len(right)):
+        total.addcmul_(left[:, term, None], right[term])
+    return total
 
 
 UPPER_MARGIN = 2.0**-20

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..contract.chunks import Rows
+from ..contract.chunks import Rows, brought
 from ..contract.request import Request
 from .float_scan import FloatScan
 from .plan import Plan
@@ -42,7 +42,7 @@ def _chunks(
                 yield first, _as_one(waiting)
                 first, count, waiting = first + count, 0, []
             if len(rows):
-                waiting.append(rows.to(device, non_blocking=True))
+                waiting.append(brought(rows, device))
                 count += len(rows)
     if count:
         yield first, _as_one(waiting)

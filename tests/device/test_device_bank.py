@@ -80,6 +80,8 @@ def test_a_file_moves_between_cpu_and_device(tmp_path) -> None:
 def test_all_equal_scores_count_as_repaired() -> None:
     p = torch.ones(20_000, 64, device="cuda")
     bank = PrototypeBank(p)
+    if bank.screen == "float":
+        pytest.skip("without Triton, codes are made where they are asked for")
     assert bank.topk(p[:40], 10).indices.tolist() == [list(range(10))] * 40
     assert bank.stats.repaired == 40
     assert bank.stats.certified == 0

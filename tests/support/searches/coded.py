@@ -15,7 +15,8 @@ def coded(prototypes: list[Tensor], metric: str, layout: Layout) -> Codes:
     whole = torch.cat(prototypes)
     is_finite = norms(whole).isfinite()
     whole = whole.where(is_finite[:, None], 0)
-    codes = Codes(fitted_frame(whole, metric), layout, len(whole), whole.shape[1])
+    sample = whole[:: max(1, len(whole) // 2048)]  # as a bank takes one: sets may be of gigabytes
+    codes = Codes(fitted_frame(sample, metric), layout, len(whole), whole.shape[1])
     codes.write(0, whole, screen_norms(whole))
     close(codes, is_finite)
     return codes

@@ -66,6 +66,8 @@ def _of_sums(variant: Variant, device: torch.device) -> list[str]:
     """What tensor cores make of operands that they take as they are, less the slack on top."""
     q, p = _sums_that_lose(_query_count(variant)), _sums_that_lose(ROWS).flip(1)
     p[: len(q)] = q
+    if variant.raw:  # whose slack goes by the norm of the prototype alone
+        q = q * 2.0**-12
     plan = float_plan(variant, len(q), ROWS, device)
     ones, none = torch.ones(len(q)), torch.zeros(len(q))
     prototypes = torch.ones(ROWS), torch.zeros(ROWS)

@@ -28,7 +28,7 @@ from .samples import (
 )
 from .variants import Variant
 
-ROWS = 300
+PREPARED, ROWS = 12, 300
 NONZERO = 16  # ones and minus ones of a row whose norm is a power of two
 DELTA, EPSILON = 2.0**-10, 2.0**-14
 
@@ -44,7 +44,7 @@ def wrong_preparation(variant: Variant, device: torch.device) -> list[str]:
 
 
 def _queries(variant: Variant, device: torch.device) -> list[str]:
-    rows = _rows(QUERIES, variant.queries, variant)
+    rows = _rows(PREPARED, variant.queries, variant)
     given, request = rows.to(device), Request(K[variant.block_k], variant.metric, exclude=True)
     best = RunningTopK.empty(given, request.k)
     if variant.by_codes:
@@ -68,7 +68,7 @@ def _queries(variant: Variant, device: torch.device) -> list[str]:
 
 def _prototypes(variant: Variant, device: torch.device) -> list[str]:
     rows = _rows(ROWS, variant.prototypes, variant)
-    plan = float_plan(variant, QUERIES, ROWS, device)
+    plan = float_plan(variant, PREPARED, ROWS, device)
     mask = some((ROWS,), 0.8, torch.Generator().manual_seed(2))
     request = Request(K[variant.block_k], variant.metric, mask.to(device), exclude=True)
     given, flags = rows.to(device), torch.zeros(4, dtype=torch.int32, device=device)
@@ -154,11 +154,11 @@ def _thresholds(variant: Variant, device: torch.device) -> list[str]:
     """Of k best groups, by their bounds; every step is exact, and the last is rounded once."""
     generator = torch.Generator().manual_seed(3)
     k, count = K[variant.block_k], QUERIES
-    upper = integers((count, k + 1), 512, generator).sort(1, descending=True).values.float()
+    upper = integers((count, k + 1), 512, generator).sort(1, descending=True).values.float() / 64
     upper[0, :2], upper[1, 2] = torch.inf, -torch.inf
     index = torch.rand(count, 50 + k, generator=generator).argsort(1)[:, : k + 1].contiguous()
     q_norm, p_norm = powers((count,), 1, generator), powers((50 + k,), 1, generator).float()
-    before = integers((count,), 512, generator).float()
+    before = _earlier(count)
     after = before.to(device, copy=True)
     float_search.threshold_kernel[(count,)](
         upper.to(device), index.to(device), p_norm.to(device), q_norm.to(device), after,
@@ -171,6 +171,11 @@ def _thresholds(variant: Variant, device: torch.device) -> list[str]:
     return difference("thresholds", after, torch.maximum(before, lower.amin(1)))
 
 
+def _earlier(count: int) -> Tensor:
+    """Thresholds: one that is high already, and some that are there to be raised."""
+    return torch.tensor([torch.inf, *[-torch.inf] * (count - 1)])
+
+
 def _kth(variant: Variant, device: torch.device) -> list[str]:
     """Of the keys found so far."""
     generator = torch.Generator().manual_seed(4)
@@ -178,7 +183,7 @@ def _kth(variant: Variant, device: torch.device) -> list[str]:
     scores = integers((count, k), 512, generator).float()
     keys = order.pack(scores, torch.arange(k).expand(count, k))
     keys[0, 1] = order.EMPTY
-    before = integers((count,), 512, generator).float()
+    before = _earlier(count)
     best = RunningTopK.empty(torch.zeros(count, WIDTH, device=device), k)
     best.keys.copy_(keys)
     best.thresholds.copy_(before)

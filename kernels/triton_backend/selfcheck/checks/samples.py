@@ -44,7 +44,7 @@ def codes_plan(variant: Variant, queries: int, pages: int, device: torch.device)
     query_rows = pad(queries, variant.tile.block_q)
     return replace(
         plan, few=variant.few, tile=variant.tile, query_rows=query_rows,
-        first=k + 4, kept=k + 12, strips=2,
+        first=2, kept=k + 12, strips=2,
     )  # fmt: skip
 
 

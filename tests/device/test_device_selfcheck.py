@@ -1,0 +1,74 @@
+"""The check of the kernels on a real card, and who answers where it fails."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    pytest.skip("needs a CUDA or ROCm device", allow_module_level=True)
+pytest.importorskip("triton")
+
+from problems import Problem, assert_exact, vectors
+
+from flashmatch import kernels, topk
+from flashmatch.kernels.triton_backend import chips, launches
+from flashmatch.kernels.triton_backend.selfcheck import verdict_file, verdicts
+from flashmatch.kernels.triton_backend.selfcheck.checks import all_checks, variants
+
+HERE = torch.device("cuda", torch.cuda.current_device())
+
+
+@pytest.fixture(autouse=True)
+def _unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A card of which nothing is known, in a folder of its own."""
+    monkeypatch.setenv("FLASHMATCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(verdicts, "_verdicts", {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        yield
+
+
+@pytest.mark.parametrize("variant", variants.defaults(chips.chip(HERE)), ids=str)
+def test_every_default_is_right(variant: variants.Variant) -> None:
+    assert all_checks.failures(variant, HERE) == []
+
+
+def test_a_second_check_takes_less_than_two_seconds() -> None:
+    """What Triton compiles, it compiles for the first."""
+    first, second = kernels.selfcheck(), kernels.selfcheck()
+    assert first, str(first)
+    assert second, str(second)
+    assert second.seconds < 2, f"{second.seconds} s"
+    assert verdict_file.read(HERE) == set(second.passed)
+
+
+def a_problem() -> Problem:
+    generator = torch.Generator().manual_seed(8)
+    q, p = (vectors("integers", n, 64, generator).float() for n in (300, 9000))
+    return Problem(q, [p], 4, "dot", None, "raise", None)
+
+
+def searched(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
+    prototypes = problem.prototypes[0].cuda()
+    return topk(problem.queries.cuda(), prototypes, problem.k, metric=problem.metric)
+
+
+def test_a_search_checks_what_it_launches_once() -> None:
+    for _ in range(2):
+        assert_exact(searched(a_problem()), a_problem())
+    assert len(verdict_file.read(HERE)) == 1
+
+
+def test_a_launch_that_fails_is_nobodys_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unlaunchable:
+        def __getitem__(self, grid):
+            raise RuntimeError("Triton Error [CUDA]: out of resources")
+
+    monkeypatch.setattr(launches, "repair_kernel", Unlaunchable())
+    with pytest.warns(RuntimeWarning, match="out of resources"):
+        assert_exact(searched(a_problem()), a_problem())
+    assert_exact(searched(a_problem()), a_problem())
+    assert "out of resources" in verdicts.of_device(HERE).failed[0]

@@ -1,0 +1,180 @@
+"""What fails a check, does not launch or raises: the torch backend answers, after a warning."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from altered import alter
+from problems import Problem, assert_exact, vectors
+from screens import screen_small
+from torch import Tensor
+
+from flashmatch import PrototypeBank, kernels, topk
+from flashmatch.kernels import dispatch
+from flashmatch.kernels.triton_backend import chips, float_search, int8_search, launches
+from flashmatch.kernels.triton_backend.selfcheck import verdict_file, verdicts
+from flashmatch.kernels.triton_backend.selfcheck.checks import all_checks, variants
+
+CPU = torch.device("cpu")
+Search = Callable[[Problem], tuple[Tensor, Tensor]]
+
+
+@pytest.fixture(autouse=True)
+def _unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A card of which nothing is known, in a folder of its own."""
+    monkeypatch.setenv("FLASHMATCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv(verdicts.OFF, raising=False)
+    monkeypatch.setattr(verdicts, "_verdicts", {})
+
+
+@pytest.fixture
+def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dispatch asks the Triton backend, whose kernels are interpreted here."""
+    monkeypatch.setattr(dispatch, "why_no_triton", lambda device: "")
+    screen_small(monkeypatch)
+
+
+def a_problem() -> Problem:
+    generator = torch.Generator().manual_seed(8)
+    q, p = (vectors("integers", n, 64, generator).float() for n in (3, 300))
+    return Problem(q, [p], 4, "dot", None, "raise", None)
+
+
+def by_topk(problem: Problem) -> tuple[Tensor, Tensor]:
+    return topk(problem.queries, problem.prototypes, problem.k, metric=problem.metric)
+
+
+def by_bank(problem: Problem) -> tuple[Tensor, Tensor]:
+    return PrototypeBank(problem.prototypes, metric=problem.metric).topk(problem.queries, problem.k)
+
+
+SEARCHES = pytest.mark.parametrize(
+    ("search", "module", "name"),
+    [(by_topk, float_search, "search_vectors"), (by_bank, int8_search, "search_codes")],
+)
+
+
+@SEARCHES
+@pytest.mark.usefixtures("_as_on_a_gpu")
+def test_what_was_checked_searches(
+    search: Search, module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem, calls = a_problem(), []
+    body = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *args: calls.append(args) or body(*args))
+    assert_exact(search(problem), problem)
+    assert len(calls) in (1, 3)  # a check of codes has two of its own
+    assert not verdicts.of_device(CPU).failed
+    monkeypatch.setattr(all_checks, "failures", None)
+    assert_exact(search(problem), problem)
+
+
+def warned_once(search: Search, problem: Problem, match: str) -> None:
+    """Two searches are right; the first of them warns."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            assert_exact(search(problem), problem)
+    ours = [str(w.message) for w in seen if "flashmatch" in str(w.message)]
+    assert len(ours) == 1
+    assert match in ours[0]
+    assert "`flashmatch info`" in ours[0]
+
+
+@SEARCHES
+@pytest.mark.usefixtures("_as_on_a_gpu")
+def test_what_fails_its_check_never_answers(
+    search: Search, module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    alter(
+        monkeypatch,
+        tmp_path,
+        "fp64",
+        "score = score.to(tl.float32)",
+        "score = (0 * score).to(tl.float32)",
+    )
+    warned_once(search, a_problem(), "mixed rows, ")
+    assert any("equal rows, scores" in wrong for wrong in verdicts.of_device(CPU).failed)
+    assert verdict_file.read(CPU) == set()
+
+
+@SEARCHES
+@pytest.mark.usefixtures("_as_on_a_gpu")
+def test_a_launch_that_fails_is_nobodys_answer(
+    search: Search, module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unlaunchable:
+        def __getitem__(self, grid):
+            raise RuntimeError("Triton Error [CUDA]:\n out of resources")
+
+    monkeypatch.setattr(launches, "repair_kernel", Unlaunchable())
+    warned_once(search, a_problem(), "RuntimeError: Triton Error [CUDA]: out of resources")
+
+
+@SEARCHES
+@pytest.mark.usefixtures("_as_on_a_gpu")
+def test_an_exception_after_the_check_is_nobodys_answer(
+    search: Search, module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search(a_problem())
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr(module, name, broken)
+    warned_once(search, a_problem(), "a search raised RuntimeError: an illegal memory access")
+
+
+@SEARCHES
+@pytest.mark.usefixtures("_as_on_a_gpu")
+def test_too_little_memory_is_no_verdict(
+    search: Search, module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search(a_problem())
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, full)
+        assert_exact(search(a_problem()), a_problem())
+    assert not verdicts.of_device(CPU).failed
+
+
+@pytest.mark.usefixtures("_as_on_a_gpu")
+def test_refusals_are_the_contracts(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = a_problem()
+    problem.prototypes[0][7, 3] = torch.nan
+    with pytest.raises(ValueError, match=r"prototypes must be finite.* row 7"):
+        by_topk(problem)
+    assert not verdicts.of_device(CPU).failed
+
+
+@pytest.mark.usefixtures("_as_on_a_gpu")
+def test_checks_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(verdicts.OFF, "0")
+    monkeypatch.setattr(all_checks, "failures", None)
+    assert_exact(by_topk(a_problem()), a_problem())
+
+
+def test_a_selfcheck_that_fails_is_believed_and_one_that_passes_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = variants.defaults(chips.chip(CPU))[0]
+    monkeypatch.setattr(all_checks, "failures", lambda v, d: [f"{v}: no"] if v == first else [])
+    with pytest.warns(RuntimeWarning, match="does not use its Triton kernels on cpu"):
+        found = kernels.selfcheck("cpu")
+    assert not found
+    assert "11 of 12 variants are right" in str(found)
+    assert found.failures == verdicts.of_device(CPU).failed == (f"{first}: no",)
+    monkeypatch.setattr(all_checks, "failures", lambda v, d: [])
+    assert kernels.selfcheck("cpu")
+    assert not verdicts.of_device(CPU).failed
+
+
+def test_a_device_without_kernels_is_refused() -> None:
+    with pytest.raises(ValueError, match="device must be"):
+        kernels.selfcheck("cuda")
