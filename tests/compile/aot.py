@@ -42,7 +42,9 @@ class Launch(Job):
         return (self.kernel, *(name for name, value in self.constants.items() if value is None))
 
     def __str__(self) -> str:
-        types = [self.signature.get(n, "") for n in ("queries", "prototypes", "unit")]
+        types = [
+            self.signature[n] for n in ("queries", "prototypes", "unit") if n in self.signature
+        ]
         consts = [
             f"{n}={v}"
             for n, v in self.constants.items()

@@ -6,12 +6,19 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import triton
+from triton._C.libtriton import get_cache_invalidating_env_vars
+from triton.compiler import make_backend
+from triton.runtime.cache import get_cache_key
 
-from gpu.compile_ahead import Job, compile_all, jobs, pool, relocate
+from gpu.compile_ahead import Job, compile_all, jobs, pool, recording, relocate, slice_a
 from gpu.compile_ahead.recording import nvidia, recorded
 from measuring.links import ROOT, link
 
@@ -102,6 +109,44 @@ def test_what_the_pool_compiles_is_what_the_jit_looks_for(
     assert done.status == pool.OK
     assert done.seconds > 0
     assert _launch(ROOT, tmp_path)[0][2]
+
+
+def test_every_job_has_the_key_of_its_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key of what the JIT would compile where it launches, and where it is given a job."""
+    keys: set[str] = set()
+
+    class Nothing:
+        function = packed_metadata = None
+        launch_metadata = run = staticmethod(lambda *_: None)
+
+    def note(source: Any, target: Any, options: dict, **_: object) -> Nothing:
+        backend = make_backend(target)
+        chosen = backend.parse_options(options)
+        variables = get_cache_invalidating_env_vars()
+        keys.add(get_cache_key(source, backend, chosen, env_vars=variables))
+        return Nothing()
+
+    monkeypatch.setattr(triton.compiler, "compile", note)
+    asked, target = jobs(90), nvidia(90)
+    kernels = [getattr(import_module(job.module), job.kernel) for job in asked]
+    with recording._asked_by(recording._NoDevice(target)), slice_a._planned_for(90) as chip:
+        _forget(kernels)
+        for search in slice_a.searches(chip):
+            search()
+        launched = set(keys)
+        _forget(kernels)
+        keys.clear()
+        for job, kernel in zip(asked, kernels, strict=True):
+            kernel.preload(job.specialisation)
+    _forget(kernels)
+    assert launched == keys
+    assert len(launched) == len(asked)
+
+
+def _forget(kernels: Iterable) -> None:
+    """What the JIT holds of them in this process."""
+    for kernel in kernels:
+        kernel.device_caches.clear()
 
 
 def _launch(checkout: Path, cache: Path) -> list:
