@@ -3,20 +3,19 @@
 The archive has the folder of results as it is, and Triton's compiled kernels where they fit.
 """
 
-import json
 import os
 import tarfile
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 
+from . import kernel_cache
+
 ARCHIVE, TABLE, LOG, BARS = "gpu.tar.gz", "table.txt", "log.txt", "bars.txt"
 OUT, TRITON, CACHE = "out", "triton", "cache"  # folders beside those of the parts
 REHEARSED = "rehearsed"  # a file: nothing here was measured
 MOST_BYTES = 15 * 2**20
 LINES = 200  # of each part's log
-LOADED = (".cubin", ".hsaco", ".json", ".so")  # what Triton needs of what it compiled
-_GROUP = "__grp__"
 
 
 def hand_out(folder: Path, out: Path, table: str, parts: Sequence[str]) -> None:
@@ -25,7 +24,7 @@ def hand_out(folder: Path, out: Path, table: str, parts: Sequence[str]) -> None:
     _write(out / TABLE, f"{table}\n".encode())
     _write(out / LOG, _log(folder, parts).encode())
     results = [path for path in _files(folder) if _top(path, folder) not in (OUT, TRITON)]
-    kernels = [path for path in _files(folder / TRITON) if path.suffix in LOADED]
+    kernels = [path for path in _files(folder / TRITON) if path.suffix in kernel_cache.LOADED]
     packed = _packed(folder, [*results, *kernels])
     if len(packed) > MOST_BYTES:
         packed = _packed(folder, results)
@@ -55,17 +54,9 @@ def take_up(archive: Path, folder: Path, rehearsed: bool) -> str:
             assert content is not None
             target = folder / member.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            _write(target, _moved(target, content.read()))
+            _write(target, kernel_cache.placed(target, content.read()))
     parts = {m.name.split("/")[0] for m in absent if m.name.endswith("/part.json")}
     return f"taken up from {archive}: {', '.join(sorted(parts)) or 'nothing'}"
-
-
-def _moved(target: Path, content: bytes) -> bytes:
-    """Triton finds the files of a kernel by their whole paths, and from 3.9 on misses none."""
-    if not target.name.startswith(_GROUP):
-        return content
-    names = [name for name in json.loads(content)["child_paths"] if name.endswith(LOADED)]
-    return json.dumps({"child_paths": {n: str(target.parent / n) for n in names}}).encode()
 
 
 def _log(folder: Path, parts: Sequence[str]) -> str:

@@ -101,14 +101,15 @@ def _where(asked: Asked) -> list[str]:
     return ["--results", str(asked.folder), "--minutes", f"{minutes:.3f}"]
 
 
-def _pytest(*chosen: str) -> Callable[[Asked], list[str]]:
+def _pytest(*chosen: str, alone: bool = False) -> Callable[[Asked], list[str]]:
+    """Tests of tests/device, side by side where xdist is there, unless they have to be alone."""
     options = ["-v", "-rfE", "--tb=short", "--no-header", "-p", "no:cacheprovider"]
     options += ["-o", "faulthandler_timeout=120", "--durations=5"]
 
     def command(asked: Asked) -> list[str]:
-        parallel = ["-n", str(WORKERS)] if find_spec("xdist") and not asked.rehearsed else []
-        tests = str(ROOT / "tests" / "device")
-        return ["-m", "pytest", str(Path(tests, chosen[0])), *chosen[1:], *options, *parallel]
+        serial = alone or asked.rehearsed or not find_spec("xdist")
+        parallel = [] if serial else ["-n", str(WORKERS)]
+        return ["-m", "pytest", *chosen, *options, *parallel]
 
     return command
 
@@ -135,8 +136,12 @@ def _tiny(shape: "Shape") -> "Shape":
 _COMPILED = {"TRITON_INTERPRET": "0"}  # in a rehearsal, too
 _UNCACHED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # else overruns stay inside torch's blocks
 _SMALL, _TINY = _probe("search"), _probe("search", "--tiny")
-_LINES, _DRAWN = _pytest("test_device_torch.py"), _pytest("", "-m", "hypothesis")
-_TESTS = _pytest("", "-m", "not hypothesis")
+_DEVICE = ROOT / "tests" / "device"
+_LINES = _pytest(str(_DEVICE / "test_device_torch.py"))
+# What times streams against one another, and what takes most of the memory.
+_ALONE = [str(_DEVICE / f"test_device_{name}.py") for name in ("streams", "large")]
+_TESTS = _pytest(str(_DEVICE), "-m", "not hypothesis", *(f"--ignore={path}" for path in _ALONE))
+_DRAWN = _pytest(str(_DEVICE), "-m", "hypothesis", *(f"--ignore={path}" for path in _ALONE))
 PARTS = (
     Part("lines", 0.75, "the torch backend's lines that only CUDA reaches", _LINES, "A"),
     Part("warm-up", 2.5, "compiling, on every processor", _probe("warm-up"), "A", "", _COMPILED),
@@ -151,7 +156,8 @@ PARTS = (
     Part("bench-channels", 1, "C from 64 to 1,536 in three dtypes", _bench("channels"), "B"),
     Part("bench-metrics", 0.75, "metrics and dtypes of two of them", _bench("metrics"), "B"),
     Part("bench-large", 1, "seconds a search, the largest last", _bench("large"), "B"),
-    Part("correctness", 3, "tests/device but for drawn problems", _TESTS, "C"),
+    Part("correctness", 2.5, "tests/device but for drawn problems", _TESTS, "C"),
+    Part("alone", 0.5, "streams, and 2^31 elements", _pytest(*_ALONE, alone=True), "C"),
     Part("tiles", 1.5, "the scan by every tile the chip may run", _probe("tiles"), "C"),
     Part("memory", 0.75, "peaks against WORKSPACE_BYTES", _probe("memory"), "C"),
     Part("memcheck", 1.25, "memory accesses", _SMALL, "C", "memcheck", _UNCACHED),

@@ -57,6 +57,8 @@ def test_commands_of_the_parts(monkeypatch, tmp_path: Path) -> None:
     assert command("correctness")[:4] == ["py", "-m", "pytest", str(ROOT / "tests" / "device")]
     assert command("lines")[3] == str(ROOT / "tests" / "device" / "test_device_torch.py")
     assert command("lines")[-2:] == ["-n", "8"]
+    assert "-n" not in command("alone")
+    assert all(f"--ignore={path}" in command("correctness") for path in command("alone")[3:5])
     monkeypatch.setattr(parts, "find_spec", lambda name: None)
     assert "-n" not in command("lines")
     found = {kind for part in parts.PARTS for kind in _probe_kinds(part, asked)}

@@ -25,7 +25,7 @@ DROPPED += ("TRITON_CACHE_DIR", "TRITON_INTERPRET", "FLASHMATCH_CACHE")
 SANITIZER = '#!/bin/sh\nshift 10\nexec "$@"\n'  # the options are ten words
 MINUTES = 6.0  # of a slice, at most: a loaded machine takes several times as long as an idle one
 STARTING = 6.0  # seconds, of Python and torch, before and after the slice's own clock
-TESTS = ("lines", "correctness", "drawn")  # of pytest
+TESTS = ("lines", "correctness", "alone", "drawn")  # of pytest
 
 
 class Slice(NamedTuple):
@@ -85,7 +85,10 @@ def rehearse(checkout: Path, name: str, *words: object) -> Slice:
     options = ["--rehearse", "--slice", name, "--minutes", MINUTES, "--results", folder, *words]
     begun = time.monotonic()
     printed = output_of(
-        checkout / "bench", "gpu", *options, cwd=checkout.parent, env=environment(checkout)
+        *(checkout / "bench", "gpu", *options),
+        cwd=checkout.parent,
+        env=environment(checkout),
+        timeout=60 * MINUTES + 5 * STARTING,
     )
     return Slice(folder, printed, time.monotonic() - begun)
 

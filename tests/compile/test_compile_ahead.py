@@ -18,8 +18,9 @@ from triton._C.libtriton import get_cache_invalidating_env_vars
 from triton.compiler import make_backend
 from triton.runtime.cache import get_cache_key
 
-from gpu.compile_ahead import Job, compile_all, jobs, pool, recording, relocate, slice_a
+from gpu.compile_ahead import Job, compile_all, jobs, pool, recording, slice_a
 from gpu.compile_ahead.recording import nvidia, recorded
+from gpu.kernel_cache import relocate
 from measuring.links import ROOT, link
 
 MOST_KERNELS = 60
@@ -68,7 +69,8 @@ def test_slice_a_compiles_few_kernels() -> None:
 
 
 def test_a_rehearsal_compiles_two() -> None:
-    assert jobs(90, quick=True) == jobs(90)[-2:]
+    assert len(jobs(90, quick=True)) == 2
+    assert set(jobs(90, quick=True)) < set(jobs(90))
 
 
 def test_recording_sees_what_the_jit_specialises_on() -> None:
