@@ -184,3 +184,16 @@ def test_every_default_is_right_and_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(verdicts, "_verdicts", {})
     monkeypatch.setattr(all_checks, "failures", None)  # nothing is checked again
     assert verdicts.why_unproven(CPU, variants.defaults(chips.chip(CPU))) == ""
+
+
+def test_the_callers_defaults_are_no_matter() -> None:
+    """Nor are numbers drawn from the caller's generator."""
+    before = torch.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            for variant in (MORE[0], MORE[2]):
+                assert all_checks.failures(variant, CPU) == []
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -13,8 +13,8 @@ environment  name and value of what is set among the variables that change code,
              TRITON_DEFAULT_FP_FUSION, DISABLE_LLVM_OPT or TRITON_DISABLE_LINE_INFO: set them alike
 
 No path, no driver, no device and not torch. A cache may thus travel to a machine with the same
-wheel of Triton, but its index files hold absolute paths: ``gpu.kernel_cache`` writes them anew where it
-arrives. Triton 3.6 has a launcher in C beside each kernel, keyed by its text and the platform.
+wheel of Triton, but its index files hold absolute paths: ``gpu.kernel_cache`` writes them anew
+where it arrives. Triton 3.6 has a launcher in C beside each kernel, keyed by its text and the platform.
 """
 
 from .pool import Compiled, compile_all

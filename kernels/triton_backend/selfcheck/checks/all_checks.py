@@ -18,7 +18,8 @@ def failures(variant: Variant, device: torch.device) -> list[str]:
     Raises what Triton or the device raises where a kernel does not compile or run.
     """
     wrong_bounds = wrong_int8_bounds if variant.by_codes else wrong_float_bounds
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+    current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    with torch.device("cpu"), current:  # whatever device is the caller's default
         return [
             f"{variant}: {wrong}"
             for check in (wrong_preparation, wrong_bounds, wrong_answers)

@@ -69,9 +69,8 @@ def _of_sums(variant: Variant, device: torch.device) -> list[str]:
     if variant.raw:  # whose slack goes by the norm of the prototype alone
         q = q * 2.0**-12
     plan = float_plan(variant, len(q), ROWS, device)
-    ones, none = torch.ones(len(q)), torch.zeros(len(q))
-    prototypes = torch.ones(ROWS), torch.zeros(ROWS)
-    bounds = _float_scan(variant, plan, q, (ones, none), p, prototypes, None, device)
+    queries, prototypes = _no_terms(len(q)), _no_terms(ROWS)
+    bounds = _float_scan(variant, plan, q, queries, p, prototypes, None, device)
     delta, epsilon = float_search.slack_of(plan, WIDTH)
     q_norm, p_norm = (x.square().sum(1).sqrt() for x in (q, p))
     lengths = q_norm[:, None] * p_norm
@@ -160,7 +159,7 @@ def _float_scan(
     best = RunningTopK.empty(unit[: len(q)], request.k)
     given = p.to(variant.prototypes if variant.raw else kind).to(device)
     originals = Originals(0, given, whole_mask(unit[: len(q)], len(p), request))
-    group_norm = torch.zeros(rows // GROUP, device=device)
+    group_norm = torch.zeros(rows // GROUP, dtype=torch.float32, device=device)
     copies = () if variant.raw else (padded(p, rows, WIDTH).to(kind).to(device), b, c)
     block = FloatBlock(a, a, best, request, plan, unit, a, r)
     return float_search.scan_chunk(block, Chunk(originals, group_norm, *copies))[: len(q)].cpu()
@@ -168,8 +167,13 @@ def _float_scan(
 
 def _row_terms(count: int, generator: torch.Generator) -> Terms:
     """Scales that are powers of two, biases of 24 bits."""
-    bias = torch.randn(count, generator=generator)
+    bias = torch.randn(count, dtype=torch.float32, generator=generator)
     return powers((count,), 4, generator).float(), bias
+
+
+def _no_terms(count: int) -> Terms:
+    """A product stays what it is."""
+    return torch.ones(count, dtype=torch.float32), torch.zeros(count, dtype=torch.float32)
 
 
 def _sums_that_lose(count: int) -> Tensor:
@@ -179,10 +183,10 @@ def _sums_that_lose(count: int) -> Tensor:
     """
     rows = torch.arange(count)
     large, small = (rows % 3)[:, None] * 2.0 + 8, (rows % 11)[:, None]
-    x = torch.ldexp(torch.ones(count, WIDTH, dtype=torch.float64), large - small * 1.0)
+    x = torch.ldexp(torch.ones(count, WIDTH, dtype=torch.float64), large - small)
     x[:, :2] = torch.ldexp(torch.ones(count, 2, dtype=torch.float64), large)
     x[rows % 2 == 0, 1] *= -1
-    x[:, 2:] *= 1 + (torch.arange(2, WIDTH) % 7) / 64
+    x[:, 2:] *= 1 + (torch.arange(2, WIDTH) % 7).double() / 64
     return x
 
 

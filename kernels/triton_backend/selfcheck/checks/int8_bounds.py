@@ -51,7 +51,8 @@ def _differences(
 
 
 def _group_terms(count: int, groups: int, unit: float, generator: torch.Generator) -> Terms:
-    a, s = torch.full((count,), 2.0**-3), torch.full((groups,), unit * 2.0**3)
+    a = torch.full((count,), 2.0**-3, dtype=torch.float64)
+    s = torch.full((groups,), unit * 2.0**3, dtype=torch.float64)
     d, x = (integers((count,), 2, generator).abs() * unit for _ in range(2))
     error, size = (integers((groups,), 2, generator).abs() for _ in range(2))
     c, b = (integers((n,), 64, generator) * unit for n in (count, groups))
@@ -76,7 +77,7 @@ def _int8_scan(
     size = pad(len(q), variant.tile.block_q)
     codes = torch.zeros(size, WIDTH, dtype=torch.int8)
     codes[: len(q)] = q
-    q_terms = torch.zeros(4, size)
+    q_terms = torch.zeros(4, size, dtype=torch.float32)
     q_terms[:, : len(q)] = terms[0]
     q_terms = q_terms.to(device)
     request = Request(

@@ -99,8 +99,8 @@ def _rows(count: int, dtype: torch.dtype, variant: Variant) -> Tensor:
     generator = torch.Generator().manual_seed(count)
     rows = torch.zeros(count, channels(variant), dtype=torch.float64)
     signs = 2 * some((count, NONZERO), 0.5, generator).double() - 1
-    reach = 12 if dtype == torch.float16 else 62
-    exponents = torch.linspace(-reach if reach < 62 else -110, reach, count).round()
+    lowest, highest = (-12, 12) if dtype == torch.float16 else (-110, 62)
+    exponents = torch.linspace(lowest, highest, count, dtype=torch.float64).round()
     rows[:, 3 : 3 + NONZERO] = torch.ldexp(signs, exponents[:, None])
     rows[1], rows[2, 5] = 0, torch.nan
     rows[5::2] = integers((len(rows[5::2]), channels(variant)), 9, generator)
@@ -173,7 +173,7 @@ def _thresholds(variant: Variant, device: torch.device) -> list[str]:
 
 def _earlier(count: int) -> Tensor:
     """Thresholds: one that is high already, and some that are there to be raised."""
-    return torch.tensor([torch.inf, *[-torch.inf] * (count - 1)])
+    return torch.tensor([torch.inf, *[-torch.inf] * (count - 1)], dtype=torch.float32)
 
 
 def _kth(variant: Variant, device: torch.device) -> list[str]:
@@ -184,7 +184,7 @@ def _kth(variant: Variant, device: torch.device) -> list[str]:
     keys = order.pack(scores, torch.arange(k).expand(count, k))
     keys[0, 1] = order.EMPTY
     before = _earlier(count)
-    best = RunningTopK.empty(torch.zeros(count, WIDTH, device=device), k)
+    best = RunningTopK.empty(torch.zeros(count, WIDTH, dtype=torch.float32, device=device), k)
     best.keys.copy_(keys)
     best.thresholds.copy_(before)
     launches.raise_thresholds(_block(variant, best, codes_plan(variant, count, 1, device)))
