@@ -14,7 +14,8 @@ environment  name and value of what is set among the variables that change code,
 
 No path, no driver, no device and not torch. A cache may thus travel to a machine with the same
 wheel of Triton, but its index files hold absolute paths: ``gpu.kernel_cache`` writes them anew
-where it arrives. Triton 3.6 has a launcher in C beside each kernel, keyed by its text and the platform.
+where it arrives. Triton 3.6 has a launcher in C beside each kernel, keyed by its text and the
+platform.
 """
 
 from .pool import Compiled, compile_all

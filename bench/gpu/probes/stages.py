@@ -22,7 +22,7 @@ from ..figures import Figure, figure, write
 from ..kernel_stages import STAGES, VENDOR, by_stage
 
 PART = "stages"
-SHAPES = (  # what is wanted most comes first; bench/gpu/compile_ahead.py compiles for these
+SHAPES = (  # what is wanted most comes first; ../compile_ahead compiles for these
     Shape(16384, 100_000, 128),
     Shape(1024, 1_000_000, 768),
     Shape(2048, 10_000_000, 128),
