@@ -62,6 +62,19 @@ def test_a_search_checks_what_it_launches_once() -> None:
     assert len(verdict_file.read(HERE)) == 1
 
 
+def test_a_first_search_where_waiting_is_forbidden() -> None:
+    problem = a_problem().replace(nonfinite="exclude")
+    q, p = problem.queries.cuda(), problem.prototypes[0].cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = topk(q, p, problem.k, metric=problem.metric, nonfinite="exclude")
+        assert torch.cuda.get_sync_debug_mode() == 2
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert_exact(found, problem)
+    assert not verdicts.of_device(HERE).failed
+
+
 def test_a_launch_that_fails_is_nobodys_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     class Unlaunchable:
         def __getitem__(self, grid):

@@ -1,6 +1,7 @@
 """All that a variant has to pass before anybody is given its answers."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -18,10 +19,24 @@ def failures(variant: Variant, device: torch.device) -> list[str]:
     Raises what Triton or the device raises where a kernel does not compile or run.
     """
     wrong_bounds = wrong_int8_bounds if variant.by_codes else wrong_float_bounds
-    current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-    with torch.device("cpu"), current:  # whatever device is the caller's default
+    with torch.device("cpu"), _searching(device):  # whatever device is the caller's default
         return [
             f"{variant}: {wrong}"
             for check in (wrong_preparation, wrong_bounds, wrong_answers)
             for wrong in check(variant, device)
         ]
+
+
+@contextmanager
+def _searching(device: torch.device) -> Iterator[None]:
+    """On this device, for which a check may wait, whatever the caller forbids himself."""
+    if device.type != "cuda":
+        yield
+        return
+    forbidden = torch.cuda.get_sync_debug_mode()
+    with torch.cuda.device(device):
+        torch.cuda.set_sync_debug_mode("default")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode(forbidden)
