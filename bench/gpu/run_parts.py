@@ -18,7 +18,7 @@ from pathlib import Path
 
 from measuring.links import ROOT, link
 
-from . import archive, part_process
+from . import archive, kernel_cache, part_process
 from .part_process import OK, UNKNOWN, Outcome, before_in, kept_in
 from .parts import BY_NAME, MINUTES, SLICES, Asked, Part, listing, survivors
 
@@ -123,6 +123,7 @@ def _prepare(session: Session, given: Path | None) -> str | None:
             return f"{given} cannot be taken up: {error}"
         print(f"{found} is not taken up: {error}")
     folder.mkdir(parents=True, exist_ok=True)
+    kernel_cache.relocate(folder / archive.TRITON)  # it may have been carried here
     if session.rehearsed:
         marker.write_text("nothing in this folder was measured\n")
     return None

@@ -166,6 +166,18 @@ def test_a_slice_takes_up_another_machine_s_archive(monkeypatch, tmp_path: Path,
     assert "a: ok (" in (second / "out" / "table.txt").read_text()
 
 
+def test_kernels_that_lie_there_are_found_wherever_they_were_made(
+    monkeypatch, tmp_path: Path
+) -> None:
+    index = tmp_path / "triton" / "K" / "__grp__k.json"
+    index.parent.mkdir(parents=True)
+    elsewhere = {name: f"/elsewhere/{name}" for name in ("k.cubin", "k.ttir")}
+    index.write_text(json.dumps({"child_paths": elsewhere}))
+    run(monkeypatch, tmp_path, [stub("pass", "a")])
+    found = json.loads(index.read_text())["child_paths"]
+    assert found == {"k.cubin": str(index.parent / "k.cubin")}
+
+
 def test_triton_finds_the_kernels_that_were_carried(monkeypatch, tmp_path: Path) -> None:
     """Its cache holds whole paths: moved as it is, everything would be compiled again."""
     pytest.importorskip("triton")
