@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -94,11 +95,12 @@ def test_limits_and_denormals(
 
 
 def test_gpus_and_why_one_is_not_used(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     class Properties:
         total_memory = 80 * 2**30
 
+    monkeypatch.setenv("FLASHMATCH_CACHE", str(tmp_path))
     cuda = torch.cuda
     monkeypatch.setattr(cuda, "is_available", lambda: True)
     monkeypatch.setattr(cuda, "device_count", lambda: 1)
@@ -110,6 +112,7 @@ def test_gpus_and_why_one_is_not_used(
         monkeypatch.setattr(cuda, "get_device_capability", lambda device, c=capability: c)
         out = shown(capsys)
         assert f"on cuda:0  {backend}" in out
+        assert ("none checked yet" in out) == backend.startswith("Triton")
         assert f"(Abacus 100, sm_{capability[0]}{capability[1]}, 80 GiB)" in out
     room = "flashmatch.kernels.triton_backend.selfcheck"
     monkeypatch.setitem(sys.modules, f"{room}.entrance", None)
