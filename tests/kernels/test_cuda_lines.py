@@ -9,6 +9,7 @@ from pretended import OnDevice, pretended_device
 from problems import METRICS, Problem, assert_exact, vectors
 from programs import output_of
 from reached import KERNELS, ROOT, cuda_lines, named_lines
+from screens import needs_int8
 
 from flashmatch import PrototypeBank, topk
 from flashmatch.kernels import dispatch
@@ -124,6 +125,7 @@ def test_fp64_that_is_less(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not fp64.multiplies_in_fp64.__wrapped__(torch.device("cpu"))
 
 
+@needs_int8
 def test_integer_products_that_are_wrong_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     is_exact, original = integers.is_exact.__wrapped__, integers.multiply_codes
 
