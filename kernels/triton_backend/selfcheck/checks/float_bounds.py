@@ -150,9 +150,11 @@ def _exponents(dtype: torch.dtype) -> Tensor:
     """(ROWS,) powers of two by which rows are multiplied, one for each group."""
     lowest, highest = (-12, 8) if dtype == torch.float16 else (-104, 62)
     groups = TILE_P // GROUP
-    of_group = torch.linspace(lowest, highest, pad(ROWS, TILE_P) // GROUP - groups).round()
+    count, kind = pad(ROWS, TILE_P) // GROUP, torch.float64
+    of_group = torch.zeros(count, dtype=kind)
+    of_group[groups:] = torch.linspace(lowest, highest, count - groups, dtype=kind).round()
     rows = torch.arange(ROWS)
-    return torch.cat([torch.zeros(groups), of_group])[rows // TILE_P * groups + rows % groups]
+    return of_group[rows // TILE_P * groups + rows % groups]
 
 
 def _scores(q: Tensor, p: Tensor, metric: str) -> tuple[Tensor, Tensor]:

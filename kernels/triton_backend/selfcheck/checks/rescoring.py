@@ -72,11 +72,15 @@ def _positions(variant: Variant, count: int, generator: torch.Generator) -> tupl
 
 
 def _bounds(best: Tensor, generator: torch.Generator) -> Tensor:
-    """(Q, groups) from the best scores: of the first query those, of others so much above."""
-    slack = 2 * best[best.isfinite()].std() * torch.rand(best.shape, generator=generator)
-    slack[0] = 0
-    bounds = best + slack
-    bounds[2, ::7] += torch.inf * (bounds[2, ::7] > -torch.inf)
+    """(Q, groups) from the best scores: of the first query those, of others so much above.
+
+    The last query begins with groups in which none may match: it is repaired from nothing.
+    """
+    above = torch.rand(best.shape, dtype=torch.float32, generator=generator)
+    above[0] = 0
+    bounds = best + 2 * best[best.isfinite()].std() * above
+    bounds[2, ::7] = bounds[2, ::7].where(bounds[2, ::7].isneginf(), torch.inf)
+    bounds[3, ::3] = torch.inf
     return bounds
 
 
