@@ -135,7 +135,7 @@ def _of_vectors(variant: Variant, device: torch.device) -> list[str]:
     longest, norms = chunk.group_norm.cpu()[None], p.square().sum(1).sqrt().float()
     q_norm = q.square().sum(1).sqrt().float()[:, None]
     lower = fp16.lower_bounds(bounds, q_norm, longest, variant.metric, delta, epsilon)
-    roundings = 2.0**-40 * _best(sizes, bounds)
+    roundings = 2.0**-40 * _best(sizes, bounds).clamp(min=0)
     norms = norms.masked_fill(norms > fp16.HUGE, 0)  # of no matter where a bound is infinite
     norms = _best(norms[None], bounds).clamp(min=0)
     return [

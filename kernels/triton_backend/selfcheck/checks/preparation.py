@@ -103,7 +103,7 @@ def _rows(count: int, dtype: torch.dtype, variant: Variant) -> Tensor:
     exponents = torch.linspace(lowest, highest, count, dtype=torch.float64).round()
     rows[:, 3 : 3 + NONZERO] = torch.ldexp(signs, exponents[:, None])
     rows[1], rows[2, 5], rows[4, 5] = 0, torch.nan, torch.inf
-    rows[5::2] = integers((len(rows[5::2]), channels(variant)), 9, generator)
+    rows[6::2] = integers((len(rows[6::2]), channels(variant)), 9, generator)
     return rows.to(dtype)
 
 

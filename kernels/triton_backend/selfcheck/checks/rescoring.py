@@ -37,6 +37,8 @@ def wrong_rescoring(variant: Variant, device: torch.device) -> list[str]:
     before = LAYOUT.span if variant.by_codes else 0  # a page of codes, of which none may match
     count = before + 16 * k + 560
     q, p = (integers((n, channels(variant)), 4, generator) for n in (QUERIES, count))
+    if variant.metric == "cosine" and torch.float16 not in (variant.queries, variant.prototypes):
+        q[3], p[-3] = q[3] * 2.0**-40, p[-3] * 2.0**-40  # shorter than COSINE_EPS
     mask = some((QUERIES, count), 0.8, generator)
     mask[:, :before] = mask[3] = False
     mask[3, -3 * (k - 2) :: 3] = True  # fewer than k
