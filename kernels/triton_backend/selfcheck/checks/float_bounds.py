@@ -137,7 +137,7 @@ def _of_vectors(variant: Variant, device: torch.device) -> list[str]:
     lower = fp16.lower_bounds(bounds, q_norm, longest, variant.metric, delta, epsilon)
     roundings = 2.0**-40 * _best(sizes, bounds).clamp(min=0)
     norms = norms.masked_fill(norms > fp16.HUGE, 0)  # of no matter where a bound is infinite
-    norms = _best(norms[None], bounds).clamp(min=0)
+    norms = _best(norms[None] * (1 - 2.0**-23), bounds).clamp(min=0)  # but for a rounding
     return [
         *violation("norms of groups", longest, longest >= norms, norms),
         *violation("bounds of vectors", found, found >= highest - roundings, highest),
