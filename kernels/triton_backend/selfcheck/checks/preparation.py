@@ -95,7 +95,7 @@ def _prototypes(variant: Variant, device: torch.device) -> list[str]:
 
 
 def _rows(count: int, dtype: torch.dtype, variant: Variant) -> Tensor:
-    """Some of norm 2^j, as far as the dtype goes, one zero, two not finite; then small integers."""
+    """Some of norm 2^j, as far as the dtype goes, one zero, two not finite; then integers."""
     generator = torch.Generator().manual_seed(count)
     rows = torch.zeros(count, channels(variant), dtype=torch.float64)
     signs = 2 * some((count, NONZERO), 0.5, generator).double() - 1
@@ -103,7 +103,7 @@ def _rows(count: int, dtype: torch.dtype, variant: Variant) -> Tensor:
     exponents = torch.linspace(lowest, highest, count, dtype=torch.float64).round()
     rows[:, 3 : 3 + NONZERO] = torch.ldexp(signs, exponents[:, None])
     rows[1], rows[2, 5], rows[4, 5] = 0, torch.nan, torch.inf
-    rows[6::2] = integers((len(rows[6::2]), channels(variant)), 9, generator)
+    rows[6::2] = integers((len(rows[6::2]), channels(variant)), 99, generator)
     return rows.to(dtype)
 
 
