@@ -6,6 +6,7 @@
     float_bounds   the bounds of the fp16 and TF32 screens beside proofs/fp16.py, and the sums of
                    tensor cores beside fp64
     int8_bounds    the bounds of the int8 screen beside proofs/int8.py
+    rescoring      what is made of bounds, beside the contract
     answers        small searches beside the contract
     samples        numbers and plans that these share, and how a difference is told
 

@@ -9,6 +9,7 @@ from .answers import wrong_answers
 from .float_bounds import wrong_float_bounds
 from .int8_bounds import wrong_int8_bounds
 from .preparation import wrong_preparation
+from .rescoring import wrong_rescoring
 from .variants import Variant
 
 
@@ -22,7 +23,7 @@ def failures(variant: Variant, device: torch.device) -> list[str]:
     with torch.device("cpu"), _searching(device):  # whatever device is the caller's default
         return [
             f"{variant}: {wrong}"
-            for check in (wrong_preparation, wrong_bounds, wrong_answers)
+            for check in (wrong_preparation, wrong_bounds, wrong_rescoring, wrong_answers)
             for wrong in check(variant, device)
         ]
 

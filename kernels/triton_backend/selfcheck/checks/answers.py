@@ -46,27 +46,28 @@ def _of_mixed_rows(variant: Variant, device: torch.device) -> list[str]:
     rows[copies] = queries[copies % count]  # near ties
     rows[copies, copies % rows.shape[1]] += 1
     rows[200:230], rows[40], rows[41] = rows[3], 0, rows[41] * 2**6
-    rows[11, 2], rows[12] = torch.nan, torch.inf
+    rows[11, 2], rows[12] = torch.nan, torch.nan
     queries[1, 4] = torch.nan
     shape = (count, len(rows)) if variant.masked else (len(rows),)
     mask = some(shape, 0.5, generator) if variant.masked or not variant.raw else None
     found, flags = _searched(variant, queries, rows, mask, device)
     return [
-        *_compared("mixed rows", variant, queries, rows, mask, found),
+        *compared("mixed rows", variant, queries, rows, mask, found),
         *_flagged("mixed rows", variant, flags, queries=1, prototypes=1),
     ]
 
 
 def _of_equal_rows(variant: Variant, device: torch.device) -> list[str]:
-    """No bound excludes any: every query is repaired."""
-    count = QUERIES
+    """No bound excludes any: every query is repaired, but for one that is not finite."""
+    count = 3
     queries = torch.ones(count, channels(variant), dtype=torch.float64)
     rows = queries[:1].repeat(16 * K[variant.block_k] + 560, 1)
+    queries[1, 4], rows[2, 1] = torch.inf, -torch.inf
     mask = torch.ones(count, len(rows), dtype=torch.bool) if variant.masked else None
     found, flags = _searched(variant, queries, rows, mask, device)
     return [
-        *_compared("equal rows", variant, queries, rows, mask, found),
-        *_flagged("equal rows", variant, flags, queries=0, prototypes=0, repaired=count),
+        *compared("equal rows", variant, queries, rows, mask, found),
+        *_flagged("equal rows", variant, flags, queries=1, prototypes=1, repaired=count - 1),
     ]
 
 
@@ -100,7 +101,7 @@ def _searched_by_codes(
     return (found.scores.cpu(), found.rows.cpu()), [0, 0, int(found.repaired)]
 
 
-def _compared(
+def compared(
     what: str,
     variant: Variant,
     queries: Tensor,
@@ -108,7 +109,8 @@ def _compared(
     mask: Tensor | None,
     found: tuple[Tensor, Tensor],
 ) -> list[str]:
-    scores = _contract(queries, rows, variant.metric)
+    """Indices and scores (Q, k) beside the contract's."""
+    scores = contract_scores(queries, rows, variant.metric)
     allowed = rows.isfinite().all(1) & queries.isfinite().all(1)[:, None]
     allowed = allowed if mask is None else allowed & mask
     keys = order.pack(scores.nan_to_num(0), torch.arange(len(rows)))
@@ -120,7 +122,7 @@ def _compared(
     ]
 
 
-def _contract(queries: Tensor, rows: Tensor, metric: str) -> Tensor:
+def contract_scores(queries: Tensor, rows: Tensor, metric: str) -> Tensor:
     """(Q, M) fp32, by the contract's definitions."""
     if metric == "l2":
         return -(queries[:, None] - rows).square().sum(2).float() + 0.0

@@ -5,13 +5,14 @@ cores within the error that section 2 of proofs/fp16.py allows, on sums that los
 import torch
 from torch import Tensor
 
+from ....contract.metrics import COSINE_EPS
 from ....contract.request import Request
 from ....proofs import fp16
 from ... import float_search
 from ...float_search import Chunk, FloatBlock
 from ...plan import TritonPlan, pad
 from ...query_block import Originals, RunningTopK, whole_mask
-from ...tiles import GROUP
+from ...tiles import GROUP, TILE_P
 from .samples import (
     WIDTH,
     K,
@@ -51,6 +52,8 @@ def _to_the_bit(variant: Variant, device: torch.device) -> list[str]:
     queries = _row_terms(count, generator)
     prototypes = _row_terms(ROWS, generator)
     prototypes[1][7], queries[1][1] = -torch.inf, -torch.inf
+    prototypes[1][9], queries[1][2] = torch.inf, torch.inf  # of rows without a bound
+    queries[0][3] = 0  # of a query without a length, so that inf becomes NaN on the way
     mask = some((count, ROWS), 0.3, generator) if variant.masked else None
     plan = float_plan(variant, count, ROWS, device)
     bounds = _float_scan(variant, plan, q, queries, p, prototypes, mask, device)
@@ -101,11 +104,16 @@ def _raw_shift(variant: Variant, norms: Tensor, delta: float, epsilon: float) ->
 
 
 def _of_vectors(variant: Variant, device: torch.device) -> list[str]:
-    """No score is above its bound; and none that attains one is further below than is proven."""
+    """No score is above its bound; and none that attains one is further below than is proven.
+
+    Each group of all tiles but the first has its length, from where squares are flushed to where
+    they overflow, as far as the dtype goes.
+    """
     generator = torch.Generator().manual_seed(6)
     shapes = ((n, channels(variant)) for n in (_query_count(variant), ROWS))
     q, p = (torch.randn(shape, dtype=torch.float64, generator=generator) for shape in shapes)
     p[: len(q)] = 3 * q[:ROWS]
+    p = torch.ldexp(p, _exponents(variant.prototypes)[:, None])
     q, p = q.to(variant.queries), p.to(variant.prototypes)
     mask = some((len(q), ROWS), 0.3, generator) if variant.masked else None
     request = Request(
@@ -119,22 +127,45 @@ def _of_vectors(variant: Variant, device: torch.device) -> list[str]:
     chunk = float_search.prepare_chunk(p.to(device), 0, masks, request, plan, best.flags)
     bounds = float_search.scan_chunk(block, chunk)[: len(q)].cpu()
     q, p = q.double(), p.double()
-    scores = -torch.cdist(q, p).square() if variant.metric == "l2" else q @ p.T
-    q_norm, p_norm = (x.square().sum(1).sqrt().float() for x in (q, p))
-    if variant.metric == "cosine":
-        scores = scores / q_norm.double()[:, None] / p_norm.double()
+    scores, sizes = _scores(q, p, variant.metric)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     found, highest = bounds.double(), _best(scores, bounds)
     delta, epsilon = float_search.slack_of(plan, channels(variant))
-    longest = _best(p_norm[None], bounds[:1])
-    lower = fp16.lower_bounds(bounds, q_norm[:, None], longest, variant.metric, delta, epsilon)
-    roundings = 2.0**-40 * (1 + highest.abs().nan_to_num(0, 0, 0))
+    longest, norms = chunk.group_norm.cpu()[None], p.square().sum(1).sqrt().float()
+    q_norm = q.square().sum(1).sqrt().float()[:, None]
+    lower = fp16.lower_bounds(bounds, q_norm, longest, variant.metric, delta, epsilon)
+    roundings = 2.0**-40 * _best(sizes, bounds).clamp(min=0)
+    norms = norms.masked_fill(norms > fp16.HUGE, 0)  # of no matter where a bound is infinite
+    norms = _best(norms[None] * (1 - 2.0**-23), bounds).clamp(min=0)  # but for a rounding
     return [
+        *violation("norms of groups", longest, longest >= norms, norms),
         *violation("bounds of vectors", found, found >= highest - roundings, highest),
         *violation("slack of bounds", found, lower.double() <= highest + roundings, highest),
         *difference("groups where none may match", found.isneginf(), highest.isneginf()),
     ]
+
+
+def _exponents(dtype: torch.dtype) -> Tensor:
+    """(ROWS,) powers of two by which rows are multiplied, one for each group."""
+    lowest, highest = (-12, 8) if dtype == torch.float16 else (-104, 62)
+    groups = TILE_P // GROUP
+    count, kind = pad(ROWS, TILE_P) // GROUP, torch.float64
+    of_group = torch.zeros(count, dtype=kind)
+    of_group[groups:] = torch.linspace(lowest, highest, count - groups, dtype=kind).round()
+    rows = torch.arange(ROWS)
+    return of_group[rows // TILE_P * groups + rows % groups]
+
+
+def _scores(q: Tensor, p: Tensor, metric: str) -> tuple[Tensor, Tensor]:
+    """(Q, M) in fp64, and what their roundings are relative to."""
+    q_norm, p_norm = (x.square().sum(1).sqrt() for x in (q, p))
+    products, lengths = q @ p.T, q_norm[:, None] * p_norm
+    if metric == "dot":
+        return products, lengths
+    if metric == "l2":
+        return -(q[:, None] - p).square().sum(2), q_norm.square()[:, None] + p_norm.square()
+    return products / (q_norm[:, None] * p_norm.clamp(min=COSINE_EPS)), torch.ones_like(products)
 
 
 def _float_scan(

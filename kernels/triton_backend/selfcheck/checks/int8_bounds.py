@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ....contract.request import Request
-from ....proofs import int8
+from ....proofs import fp32, int8
 from ... import int8_search
 from ...int8_search import LAYOUT, Int8Block, Run
 from ...plan import pad
@@ -16,33 +16,33 @@ from ...tiles import GROUP
 from .samples import WIDTH, K, codes_plan, difference, group_maxima, integers, some
 from .variants import Variant
 
-PAGES = 1
 Terms = tuple[Tensor, Tensor]  # (4, Q) and (groups, 4) fp32
 
 
 def wrong_int8_bounds(variant: Variant, device: torch.device) -> list[str]:
     """What is wrong with the bounds of a scan, of small codes and of the largest."""
     return [
-        *_differences("small codes", variant, 3, 2.0**-4, device),
-        *_differences("large codes", variant, int8.LARGEST_CODE, 1.0, device),
+        *_differences("small codes", variant, 3, 2.0**-4, 2, device),
+        *_differences("large codes", variant, int8.LARGEST_CODE, 1.0, 1, device),
     ]
 
 
 def _differences(
-    what: str, variant: Variant, most: int, unit: float, device: torch.device
+    what: str, variant: Variant, most: int, unit: float, pages: int, device: torch.device
 ) -> list[str]:
     """``unit``: of every term, so that all sums are whole numbers of it."""
     generator = torch.Generator().manual_seed(most)
-    count, rows = 5 if variant.few else variant.tile.block_q + 2, PAGES * LAYOUT.span
+    count, rows = 5 if variant.few else variant.tile.block_q + 2, pages * LAYOUT.span
     q, p = (integers((n, WIDTH), most, generator) for n in (count, rows))
     q[0], p[0] = most, most
     terms = _group_terms(count, rows // GROUP, unit, generator)
-    row_in_page = torch.rand(PAGES, LAYOUT.span, generator=generator).argsort(1).flatten()
+    row_in_page = torch.rand(pages, LAYOUT.span, generator=generator).argsort(1)
+    row_of = (row_in_page + torch.arange(pages)[:, None] * LAYOUT.span).flatten()
     unmatchable = some((rows,), 0.1, generator)
     unmatchable[256:384] = False  # a tile in which all may match
     mask = some((count, rows), 0.3, generator) if variant.masked else None
-    dead = unmatchable if mask is None else unmatchable | ~mask[:, row_in_page]
-    bounds = _int8_scan(variant, q, p, terms, row_in_page, unmatchable, mask, device)
+    dead = unmatchable if mask is None else unmatchable | ~mask[:, row_of]
+    bounds = _int8_scan(variant, q, p, terms, row_in_page.flatten(), unmatchable, mask, device)
     products = (q @ p.T).masked_fill(dead, int8.LOWEST)
     expected = int8.group_upper_bounds(
         terms[0], terms[1], group_maxima(products).int(), variant.metric
@@ -58,6 +58,7 @@ def _group_terms(count: int, groups: int, unit: float, generator: torch.Generato
     c, b = (integers((n,), 64, generator) * unit for n in (count, groups))
     c[1] = -torch.inf
     c[2] = torch.inf
+    size[3], s[4] = 2 * fp32.LARGEST_NORM, torch.inf  # no bound, or NaN on the way
     queries = torch.stack([a, d, x, c]).float()
     return queries, torch.stack([s, error, size, b], 1).float()
 
@@ -73,7 +74,7 @@ def _int8_scan(
     device: torch.device,
 ) -> Tensor:
     """(Q, groups) bounds, of codes and terms as they are given here."""
-    plan = codes_plan(variant, len(q), PAGES, device)
+    plan = codes_plan(variant, len(q), len(p) // LAYOUT.span, device)
     size = pad(len(q), variant.tile.block_q)
     codes = torch.zeros(size, WIDTH, dtype=torch.int8)
     codes[: len(q)] = q

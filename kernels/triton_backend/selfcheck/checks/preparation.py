@@ -95,22 +95,22 @@ def _prototypes(variant: Variant, device: torch.device) -> list[str]:
 
 
 def _rows(count: int, dtype: torch.dtype, variant: Variant) -> Tensor:
-    """Some of norm 2^j, as far as the dtype goes, one zero, one not finite; then small integers."""
+    """Some of norm 2^j, as far as the dtype goes, one zero, two not finite; then integers."""
     generator = torch.Generator().manual_seed(count)
     rows = torch.zeros(count, channels(variant), dtype=torch.float64)
     signs = 2 * some((count, NONZERO), 0.5, generator).double() - 1
     lowest, highest = (-12, 12) if dtype == torch.float16 else (-110, 62)
     exponents = torch.linspace(lowest, highest, count, dtype=torch.float64).round()
     rows[:, 3 : 3 + NONZERO] = torch.ldexp(signs, exponents[:, None])
-    rows[1], rows[2, 5] = 0, torch.nan
-    rows[5::2] = integers((len(rows[5::2]), channels(variant)), 9, generator)
+    rows[1], rows[2, 5], rows[4, 5] = 0, torch.nan, torch.inf
+    rows[6::2] = integers((len(rows[6::2]), channels(variant)), 99, generator)
     return rows.to(dtype)
 
 
 def _norms(rows: Tensor) -> tuple[Tensor, Tensor]:
     """(n,) in fp64, 0 where a row is not finite, and which rows are."""
     norms = rows.double().square().sum(1).sqrt()
-    return norms.nan_to_num(0), norms.isfinite()
+    return norms.where(norms.isfinite(), 0), norms.isfinite()
 
 
 def _measured(what: str, rows: Tensor, exact: Tensor, norm: Tensor) -> list[str]:
@@ -182,13 +182,13 @@ def _kth(variant: Variant, device: torch.device) -> list[str]:
     k, count = K[variant.block_k], QUERIES
     scores = integers((count, k), 512, generator).float()
     keys = order.pack(scores, torch.arange(k).expand(count, k))
-    keys[0, 1] = order.EMPTY
+    keys[1, 1] = order.EMPTY
     before = _earlier(count)
     best = RunningTopK.empty(torch.zeros(count, WIDTH, dtype=torch.float32, device=device), k)
     best.keys.copy_(keys)
     best.thresholds.copy_(before)
     launches.raise_thresholds(_block(variant, best, codes_plan(variant, count, 1, device)))
-    scores[0, 1] = -torch.inf
+    scores[1, 1] = -torch.inf
     return difference("thresholds", best.thresholds, torch.maximum(before, scores.amin(1)))
 
 

@@ -1,0 +1,127 @@
+"""Rescoring and repair by bounds that are made up here, beside the contract.
+
+The bounds of a screen follow the scores so closely that repair seldom changes an answer. These are
+as true, but their order is another for each query: what is kept is not what is best.
+"""
+
+import torch
+from torch import Tensor
+
+from ....contract.request import Request
+from ... import launches
+from ...int8_search import LAYOUT
+from ...plan import CodesPlan, pad
+from ...query_block import Originals, QueryBlock, RunningTopK
+from .answers import compared, contract_scores
+from .samples import (
+    QUERIES,
+    WIDTH,
+    K,
+    channels,
+    codes_plan,
+    difference,
+    float_plan,
+    group_maxima,
+    integers,
+    padded,
+    some,
+)
+from .variants import Variant
+
+FIRST_ROW = 1000  # of the rows among all prototypes
+
+
+def wrong_rescoring(variant: Variant, device: torch.device) -> list[str]:
+    """What is wrong with what is made of bounds."""
+    generator, k = torch.Generator().manual_seed(17), K[variant.block_k]
+    before = LAYOUT.span if variant.by_codes else 0  # a page of codes, of which none may match
+    count = before + 16 * k + 560
+    q, p = (integers((n, channels(variant)), 4, generator) for n in (QUERIES, count))
+    if variant.metric == "cosine" and torch.float16 not in (variant.queries, variant.prototypes):
+        q[3], p[-3] = q[3] * 2.0**-40, p[-3] * 2.0**-40  # shorter than COSINE_EPS
+    mask = some((QUERIES, count), 0.8, generator)
+    mask[:, :before] = mask[3] = False
+    mask[3, -3 * (k - 2) :: 3] = True  # fewer than k
+    hidden = some((count,), 0.1, generator) & variant.by_codes
+    row_in_page, row = _positions(variant, count, generator)
+    unmatchable = padded(hidden[None], 1, len(row), value=True)[0, row]
+    scores = contract_scores(q, p, variant.metric).masked_fill(~mask | hidden, -torch.inf)
+    least = scores.topk(k).values[:, -1]
+    bounds = _bounds(group_maxima(padded(scores, QUERIES, len(row), -torch.inf)[:, row]), generator)
+    originals = Originals(FIRST_ROW, p.to(variant.prototypes), mask.view(torch.uint8))
+    if variant.by_codes:
+        codes = row_in_page.short(), unmatchable.view(torch.uint8), LAYOUT.span
+        originals = Originals(FIRST_ROW, originals.rows, originals.mask, *codes)
+    best = _rescored(variant, q, originals, bounds, least, device)
+    thresholds = best.thresholds
+    found_scores, indices = (x.cpu() for x in best.ranked(QUERIES))
+    indices = indices.where(indices < 0, indices - FIRST_ROW)
+    return [
+        *compared("rescored rows", variant, q, p, mask & ~hidden, (found_scores, indices)),
+        *difference("thresholds of rescored rows", thresholds, least),
+    ]
+
+
+def _positions(variant: Variant, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """By position: the row in its page, and the row; those behind ``count`` are of padding."""
+    if not variant.by_codes:
+        rows = torch.arange(pad(count, variant.tile.block_p))
+        return rows, rows
+    pages = -(-count // LAYOUT.span)
+    row_in_page = torch.rand(pages, LAYOUT.span, generator=generator).argsort(1)
+    row = row_in_page + torch.arange(pages)[:, None] * LAYOUT.span
+    return row_in_page.flatten(), row.flatten()
+
+
+def _bounds(best: Tensor, generator: torch.Generator) -> Tensor:
+    """(Q, groups) from the best scores: of the first query those, of others so much above.
+
+    The last query begins with groups in which none may match: it is repaired from nothing.
+    """
+    above = torch.rand(best.shape, dtype=torch.float32, generator=generator)
+    above[0] = 0
+    bounds = best + 2 * best[best.isfinite()].std() * above
+    bounds[2, ::7] = bounds[2, ::7].where(bounds[2, ::7].isneginf(), torch.inf)
+    bounds[3, ::3] = torch.inf
+    return bounds
+
+
+def _rescored(
+    variant: Variant,
+    queries: Tensor,
+    originals: Originals,
+    bounds: Tensor,
+    least: Tensor,
+    device: torch.device,
+) -> RunningTopK:
+    """By the stages of a search, but for its scan; the first query has its threshold already."""
+    rows, k = len(originals.rows), K[variant.block_k]
+    if variant.by_codes:
+        plan = codes_plan(variant, QUERIES, rows // LAYOUT.span + 1, device)
+    else:
+        plan = float_plan(variant, QUERIES, rows, device)
+    exact = padded(queries, plan.query_rows, WIDTH).to(device)
+    norm = exact.square().sum(1).sqrt()
+    best = RunningTopK.empty(exact[:QUERIES], k)
+    best.thresholds[:1] = least[:1].to(device)
+    request = Request(k, variant.metric, exclude=True)
+    block = QueryBlock(exact, norm, best, request, plan)
+    given = _moved(originals, device)
+    whole = padded(bounds, plan.query_rows, bounds.shape[1]).contiguous().to(device)
+    groups = launches.select(block, whole)
+    first = 0
+    if isinstance(plan, CodesPlan):
+        first = plan.first
+        launches.rescore(block, given, groups, 0, first, strips=first)
+        launches.raise_thresholds(block)
+    strips = plan.strips if isinstance(plan, CodesPlan) else groups.kept
+    launches.rescore(block, given, groups, first, groups.kept, strips)
+    launches.repair(block, given, groups)
+    return best
+
+
+def _moved(originals: Originals, device: torch.device) -> Originals:
+    tensors = (originals.row_in_page, originals.unmatchable)
+    row_in_page, unmatchable = (None if x is None else x.to(device) for x in tensors)
+    rows, mask = originals.rows.to(device), originals.mask.to(device)
+    return Originals(originals.first_row, rows, mask, row_in_page, unmatchable, originals.span)
