@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -60,14 +60,15 @@ def run(
     begun = time.monotonic()
     with log.open("w") as file:
         print("$", *command, file=file, flush=True)
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with _interruptible():
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         grace = min(GRACE_SECONDS, GRACE * seconds)
         stopped = False
         try:
@@ -80,6 +81,20 @@ def run(
     if stopped:
         return _stopped(lines, (time.monotonic() - begun) / 60)
     return _ended(process.returncode, lines, fine)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """A shell lets what it begins in the background, and its children, ignore SIGINT."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end(process: subprocess.Popen, seconds: float) -> None:

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,6 +153,15 @@ def _runs(pid: int) -> bool:
         return False
 
 
+@pytest.fixture
+def _in_the_background() -> Iterator[None]:
+    """A shell has what it begins with ``&`` ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_in_the_background")
 @pytest.mark.parametrize("fails", [False, True])
 def test_tests_that_are_stopped_say_what_they_found(fails: bool, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(part_process, "GRACE", 0.75)  # pytest takes seconds to say it under a load
