@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -65,6 +66,16 @@ def _poisoning(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
         return out.fill_(True if out.dtype == torch.bool else torch.iinfo(out.dtype).min)
 
     return poisoned
+
+
+@pytest.fixture
+def unknown_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is known of any device's kernels; what will be is kept in a folder of the test's."""
+    from flashmatch.kernels.triton_backend.selfcheck import verdicts
+
+    monkeypatch.setenv("FLASHMATCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv(verdicts.OFF, raising=False)
+    monkeypatch.setattr(verdicts, "_verdicts", {})
 
 
 @pytest.fixture

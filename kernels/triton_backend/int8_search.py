@@ -172,14 +172,18 @@ def search_run(block: Int8Block, run: Run) -> None:
     no score is known to lie near its bound, since the members of a group share one |p|^2. The
     ``first`` groups are rescored to find the threshold; of the others, those that reach it.
     """
-    bounds = scan_run(block, run)
+    settle_run(block, run.originals, scan_run(block, run))
+
+
+def settle_run(block: Int8Block, originals: Originals, bounds: Tensor) -> None:
+    """The same, from the bounds (Qpad, groups) on."""
     groups = launches.select(block, bounds)
     first = min(block.plan.first, groups.kept)
-    launches.rescore(block, run.originals, groups, 0, first, strips=first)
+    launches.rescore(block, originals, groups, 0, first, strips=first)
     if first < groups.kept:
         launches.raise_thresholds(block)
-        launches.rescore(block, run.originals, groups, first, groups.kept, block.plan.strips)
-    launches.repair(block, run.originals, groups)
+        launches.rescore(block, originals, groups, first, groups.kept, block.plan.strips)
+    launches.repair(block, originals, groups)
 
 
 def scan_run(block: Int8Block, run: Run) -> Tensor:

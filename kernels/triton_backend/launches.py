@@ -24,8 +24,6 @@ from .plan import ScanPlan, pad
 from .query_block import Groups, Originals, QueryBlock
 from .tiles import TILE_P, WIDTH
 
-PREPARED_QUERIES = 16  # by one program: of every tile a part
-
 
 def prepare_queries(
     queries: Tensor,
@@ -41,10 +39,10 @@ def prepare_queries(
     size, width = pad(count, plan.tile.block_q), pad(channels, WIDTH)
     exact = queries.new_empty((size, width), dtype=torch.float64)
     norm = queries.new_empty(size, dtype=torch.float64)
-    prepare_queries_kernel[(size // PREPARED_QUERIES,)](
+    prepare_queries_kernel[(size // plan.prepare_queries,)](
         queries, exact, norm, *copies, flags,
         count, channels, *slack, unit_scale, *queries.stride(), width,
-        METRIC=metric, BLOCK_Q=PREPARED_QUERIES, **plan.row_options,
+        METRIC=metric, BLOCK_Q=plan.prepare_queries, **plan.row_options,
     )  # fmt: skip
     return exact, norm
 

@@ -38,7 +38,8 @@ class ScanPlan:
     block_k: int  # ranks held by the repair kernel
     row_registers: int | None
 
-    prepare_rows = 32  # rows per program of the prepare kernels
+    prepare_rows = 32  # rows per program of the kernels that prepare prototypes and masks
+    prepare_queries = 16  # per program of theirs: a part of every tile
     rescore_pack = 2  # groups that a rescoring program takes together
     repair_groups = 256  # bounds a repair program looks at together
 

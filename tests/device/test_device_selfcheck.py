@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ if not torch.cuda.is_available():
     pytest.skip("needs a CUDA or ROCm device", allow_module_level=True)
 pytest.importorskip("triton")
 
+from altered import Unlaunchable
 from problems import Problem, assert_exact, vectors
 
 from flashmatch import kernels, topk
@@ -22,10 +22,7 @@ HERE = torch.device("cuda", torch.cuda.current_device())
 
 
 @pytest.fixture(autouse=True)
-def _unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """A card of which nothing is known, in a folder of its own."""
-    monkeypatch.setenv("FLASHMATCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(verdicts, "_verdicts", {})
+def _unwarned(unknown_card: None) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         yield
@@ -76,11 +73,8 @@ def test_a_first_search_where_waiting_is_forbidden() -> None:
 
 
 def test_a_launch_that_fails_is_nobodys_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Unlaunchable:
-        def __getitem__(self, grid):
-            raise RuntimeError("Triton Error [CUDA]: out of resources")
-
-    monkeypatch.setattr(launches, "repair_kernel", Unlaunchable())
+    error = RuntimeError("Triton Error [CUDA]: out of resources")
+    monkeypatch.setattr(launches, "repair_kernel", Unlaunchable(error))
     with pytest.warns(RuntimeWarning, match="out of resources"):
         assert_exact(searched(a_problem()), a_problem())
     assert_exact(searched(a_problem()), a_problem())

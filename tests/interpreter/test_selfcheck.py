@@ -15,7 +15,7 @@ from flashmatch.kernels.triton_backend.selfcheck.checks import all_checks, varia
 from flashmatch.kernels.triton_backend.selfcheck.checks.variants import Variant
 from flashmatch.kernels.triton_backend.tiles import Tile, fp16_tiles, int8_tiles
 
-pytestmark = pytest.mark.usefixtures("poisoned_empty")
+pytestmark = pytest.mark.usefixtures("poisoned_empty", "unknown_card")
 CPU = torch.device("cpu")
 LAUNCHERS = float_search, int8_search, launches
 PERSISTENT = next(tile for tile in fp16_tiles(90) if tile.persistent)
@@ -25,14 +25,6 @@ ULP = "(1 - 2.0**-24)"
 NOTHING = "pass"
 CUT = "(acc.to(tl.int32, bitcast=True) & -1024).to(tl.float32, bitcast=True)"
 """As if sums had 13 bits."""
-
-
-@pytest.fixture(autouse=True)
-def _unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A card of which nothing is known, in a folder of its own."""
-    monkeypatch.setenv("FLASHMATCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv(verdicts.OFF, raising=False)
-    monkeypatch.setattr(verdicts, "_verdicts", {})
 
 
 class Sabotage(NamedTuple):

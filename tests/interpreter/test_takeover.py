@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from altered import alter
+from altered import Unlaunchable, alter
 from problems import Problem, assert_exact, vectors
 from screens import screen_small
 from torch import Tensor
@@ -18,16 +18,9 @@ from flashmatch.kernels.triton_backend import chips, float_search, int8_search, 
 from flashmatch.kernels.triton_backend.selfcheck import verdict_file, verdicts
 from flashmatch.kernels.triton_backend.selfcheck.checks import all_checks, variants
 
+pytestmark = pytest.mark.usefixtures("unknown_card")
 CPU = torch.device("cpu")
 Search = Callable[[Problem], tuple[Tensor, Tensor]]
-
-
-@pytest.fixture(autouse=True)
-def _unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A card of which nothing is known, in a folder of its own."""
-    monkeypatch.setenv("FLASHMATCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv(verdicts.OFF, raising=False)
-    monkeypatch.setattr(verdicts, "_verdicts", {})
 
 
 @pytest.fixture
@@ -72,6 +65,15 @@ def test_what_was_checked_searches(
     assert_exact(search(problem), problem)
 
 
+def raising(error: Exception) -> Callable:
+    """A function that does nothing else."""
+
+    def body(*_: object) -> None:
+        raise error
+
+    return body
+
+
 def warned_once(search: Search, problem: Problem, match: str) -> None:
     """Two searches are right; the first of them warns."""
     with warnings.catch_warnings(record=True) as seen:
@@ -106,11 +108,8 @@ def test_what_fails_its_check_never_answers(
 def test_a_launch_that_fails_is_nobodys_answer(
     search: Search, module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Unlaunchable:
-        def __getitem__(self, grid):
-            raise RuntimeError("Triton Error [CUDA]:\n out of resources")
-
-    monkeypatch.setattr(launches, "repair_kernel", Unlaunchable())
+    error = RuntimeError("Triton Error [CUDA]:\n out of resources")
+    monkeypatch.setattr(launches, "repair_kernel", Unlaunchable(error))
     warned_once(search, a_problem(), "RuntimeError: Triton Error [CUDA]: out of resources")
 
 
@@ -121,10 +120,7 @@ def test_an_exception_after_the_check_is_nobodys_answer(
 ) -> None:
     search(a_problem())
 
-    def broken(*_: object) -> None:
-        raise RuntimeError("an illegal memory access")
-
-    monkeypatch.setattr(module, name, broken)
+    monkeypatch.setattr(module, name, raising(RuntimeError("an illegal memory access")))
     warned_once(search, a_problem(), "a search raised RuntimeError: an illegal memory access")
 
 
@@ -135,11 +131,8 @@ def test_too_little_memory_is_no_verdict(
 ) -> None:
     search(a_problem())
 
-    def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
     with monkeypatch.context() as patch:
-        patch.setattr(module, name, full)
+        patch.setattr(module, name, raising(torch.OutOfMemoryError("CUDA out of memory")))
         assert_exact(search(a_problem()), a_problem())
     assert not verdicts.of_device(CPU).failed
 

@@ -1,4 +1,4 @@
-"""A kernel with one line changed, in the place of the one that searches launch."""
+"""Kernels in the place of those that searches launch: with a line changed, or unlaunchable."""
 
 import importlib.util
 import sys
@@ -8,6 +8,16 @@ from types import ModuleType
 import pytest
 
 BACKEND = "flashmatch.kernels.triton_backend"
+
+
+class Unlaunchable:
+    """A kernel whose launch fails."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getitem__(self, grid: object) -> None:
+        raise self.error
 
 
 def alter(patch: pytest.MonkeyPatch, folder: Path, name: str, old: str, new: str) -> None:

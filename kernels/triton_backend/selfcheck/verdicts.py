@@ -46,16 +46,25 @@ def why_unproven(device: torch.device, variants: Iterable[Variant]) -> str:
     if not new or is_off():
         return ""
     with _turn:
-        for variant in new:
-            if str(variant) not in verdict.kept:
-                if is_captured(device):
-                    return UNCHECKED
-                wrong = found_wrong(device, variant)
-                if wrong:
-                    withdraw(device, wrong)
-                    return wrong[0]
-                verdict_file.add(device, [str(variant)])
-            verdict.passed.add(variant)
+        reasons = (_why_unchecked(device, verdict, variant) for variant in new)
+        return next(filter(None, reasons), "")
+
+
+def _why_unchecked(device: torch.device, verdict: Verdict, variant: Variant) -> str:
+    """The same of one, to which another thread may have seen meanwhile."""
+    if verdict.failed:
+        return verdict.failed[0]
+    if variant in verdict.passed:
+        return ""
+    if str(variant) not in verdict.kept:
+        if is_captured(device):
+            return UNCHECKED
+        wrong = found_wrong(device, variant)
+        if wrong:
+            withdraw(device, wrong)
+            return wrong[0]
+        verdict_file.add(device, [str(variant)])
+    verdict.passed.add(variant)
     return ""
 
 

@@ -3,11 +3,14 @@
 import json
 import os
 import stat
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from programs import in_threads
 
 pytest.importorskip("triton")
 
@@ -128,6 +131,29 @@ def test_each_variant_is_checked_once(monkeypatch: pytest.MonkeyPatch, tmp_path:
             assert verdicts.why_unproven(CPU, [FIRST, SECOND]) == "wrong"
         assert verdicts.why_unproven(CPU, [FIRST]) == "wrong"
     assert checked == [FIRST, SECOND, SECOND]
+
+
+def test_threads_that_come_together_check_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FLASHMATCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(verdicts, "_verdicts", {})
+    checked, inside = [], threading.Barrier(2)
+
+    def slow(variant: variants.Variant, device: torch.device) -> list[str]:
+        checked.append(variant)
+        inside.wait(60)  # the other thread has asked, and waits for its turn
+        time.sleep(0.2)
+        return []
+
+    def ask(first: bool) -> str:
+        if not first:
+            inside.wait(60)
+        return verdicts.why_unproven(CPU, [FIRST])
+
+    monkeypatch.setattr(all_checks, "failures", slow)
+    assert in_threads(ask, [True, False]) == ["", ""]
+    assert checked == [FIRST]
 
 
 def test_nothing_is_checked_while_a_stream_is_captured(

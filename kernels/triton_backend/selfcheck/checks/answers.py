@@ -10,13 +10,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ....codes.frame import fitted_frame
-from ....codes.pages import Codes
-from ....contract import finite, order
+from ....contract import order
 from ....contract.chunks import Rows
-from ....contract.metrics import COSINE_EPS
 from ....contract.request import Request
-from ....storage.clean_rows import screen_norms
+from ....storage.coder import Coder
+from ....storage.collection import Collection
 from ... import float_search, int8_search
 from ...device.flags import Flag
 from .samples import (
@@ -25,8 +23,10 @@ from .samples import (
     channels,
     codes_plan,
     difference,
+    exact_scores,
     float_plan,
     integers,
+    request_of,
     some,
 )
 from .variants import Variant
@@ -50,7 +50,8 @@ def _of_mixed_rows(variant: Variant, device: torch.device) -> list[str]:
     queries[1, 4] = torch.nan
     shape = (count, len(rows)) if variant.masked else (len(rows),)
     mask = some(shape, 0.5, generator) if variant.masked or not variant.raw else None
-    found, flags = _searched(variant, queries, rows, mask, device)
+    chunk_rows = None if variant.masked else 384  # a second chunk, and ragged
+    found, flags = _searched(variant, queries, rows, mask, device, chunk_rows)
     return [
         *compared("mixed rows", variant, queries, rows, mask, found),
         *_flagged("mixed rows", variant, flags, queries=1, prototypes=1),
@@ -72,18 +73,21 @@ def _of_equal_rows(variant: Variant, device: torch.device) -> list[str]:
 
 
 def _searched(
-    variant: Variant, queries: Tensor, rows: Tensor, mask: Tensor | None, device: torch.device
+    variant: Variant,
+    queries: Tensor,
+    rows: Tensor,
+    mask: Tensor | None,
+    device: torch.device,
+    chunk_rows: int | None = None,
 ) -> tuple[tuple[Tensor, Tensor], list[int]]:
     """Scores and indices, and the flags as numbers."""
     queries = queries.to(variant.queries).to(device)
     rows = rows.to(variant.prototypes).to(device)
-    mask = None if mask is None else mask.to(device)
-    request = Request(K[variant.block_k], variant.metric, mask, exclude=True)
+    request = request_of(variant, None if mask is None else mask.to(device))
     if variant.by_codes:
         return _searched_by_codes(variant, queries, rows, request)
     plan = float_plan(variant, len(queries), len(rows), device)
-    if mask is None or mask.ndim == 1:  # a second chunk, and ragged
-        plan = replace(plan, chunk_rows=384) if rows.isnan().any() else plan
+    plan = replace(plan, chunk_rows=chunk_rows or plan.chunk_rows)
     *found, flags = float_search.search_with_flags(queries, [rows], request, plan)
     return (found[0].cpu(), found[1].cpu()), flags.tolist()
 
@@ -91,11 +95,12 @@ def _searched(
 def _searched_by_codes(
     variant: Variant, queries: Tensor, rows: Tensor, request: Request
 ) -> tuple[tuple[Tensor, Tensor], list[int]]:
-    is_finite = finite.norms(rows).isfinite()
-    clean = rows.where(is_finite[:, None], 0)
-    codes = Codes(fitted_frame(clean, variant.metric), int8_search.LAYOUT, *rows.shape)
-    codes.write(0, clean, screen_norms(clean))
-    codes.close(torch.arange(codes.pages, device=rows.device), is_finite)
+    """By codes as a bank makes them."""
+    empty = Collection(rows.shape[1], rows.dtype, rows.device)
+    collection = empty.appended([rows], torch.arange(len(rows)))
+    coder = Coder(variant.metric, "int8", int8_search.LAYOUT)
+    codes = coder.coded(collection, 0, exclude=True, progress=False)[1].codes
+    assert codes is not None
     plan = codes_plan(variant, len(queries), codes.pages, rows.device)
     found = int8_search.search_codes(queries, codes, Rows([rows]), request, plan)
     return (found.scores.cpu(), found.rows.cpu()), [0, 0, int(found.repaired)]
@@ -110,7 +115,7 @@ def compared(
     found: tuple[Tensor, Tensor],
 ) -> list[str]:
     """Indices and scores (Q, k) beside the contract's."""
-    scores = contract_scores(queries, rows, variant.metric)
+    scores = rounded_scores(queries, rows, variant.metric)
     allowed = rows.isfinite().all(1) & queries.isfinite().all(1)[:, None]
     allowed = allowed if mask is None else allowed & mask
     keys = order.pack(scores.nan_to_num(0), torch.arange(len(rows)))
@@ -122,15 +127,9 @@ def compared(
     ]
 
 
-def contract_scores(queries: Tensor, rows: Tensor, metric: str) -> Tensor:
-    """(Q, M) fp32, by the contract's definitions."""
-    if metric == "l2":
-        return -(queries[:, None] - rows).square().sum(2).float() + 0.0
-    scores = (queries[:, None] * rows).sum(2)
-    if metric == "cosine":
-        q, p = (x.square().sum(1).sqrt().clamp(min=COSINE_EPS) for x in (queries, rows))
-        scores = scores / (q[:, None] * p)
-    return scores.float() + 0.0
+def rounded_scores(queries: Tensor, rows: Tensor, metric: str) -> Tensor:
+    """(Q, M) fp32, as the contract has them."""
+    return exact_scores(queries, rows, metric).float() + 0.0
 
 
 def _flagged(

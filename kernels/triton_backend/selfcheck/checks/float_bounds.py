@@ -5,8 +5,6 @@ cores within the error that section 2 of proofs/fp16.py allows, on sums that los
 import torch
 from torch import Tensor
 
-from ....contract.metrics import COSINE_EPS
-from ....contract.request import Request
 from ....proofs import fp16
 from ... import float_search
 from ...float_search import Chunk, FloatBlock
@@ -14,15 +12,18 @@ from ...plan import TritonPlan, pad
 from ...query_block import Originals, RunningTopK, whole_mask
 from ...tiles import GROUP, TILE_P
 from .samples import (
+    LOWEST,
     WIDTH,
-    K,
     channels,
     difference,
+    exact_scores,
     float_plan,
     group_maxima,
     integers,
+    lengthened,
     padded,
     powers,
+    request_of,
     some,
     violation,
 )
@@ -30,7 +31,6 @@ from .variants import Variant
 
 ROWS = 300
 Terms = tuple[Tensor, Tensor]  # scale and bias of each row, fp32
-LOWEST = 0.0, -torch.inf  # terms of padding
 
 
 def wrong_float_bounds(variant: Variant, device: torch.device) -> list[str]:
@@ -116,9 +116,7 @@ def _of_vectors(variant: Variant, device: torch.device) -> list[str]:
     p = torch.ldexp(p, _exponents(variant.prototypes)[:, None])
     q, p = q.to(variant.queries), p.to(variant.prototypes)
     mask = some((len(q), ROWS), 0.3, generator) if variant.masked else None
-    request = Request(
-        K[variant.block_k], variant.metric, None if mask is None else mask.to(device), exclude=True
-    )
+    request = request_of(variant, None if mask is None else mask.to(device))
     plan = float_plan(variant, len(q), ROWS, device)
     given = q.to(device)
     best = RunningTopK.empty(given, request.k)
@@ -127,7 +125,7 @@ def _of_vectors(variant: Variant, device: torch.device) -> list[str]:
     chunk = float_search.prepare_chunk(p.to(device), 0, masks, request, plan, best.flags)
     bounds = float_search.scan_chunk(block, chunk)[: len(q)].cpu()
     q, p = q.double(), p.double()
-    scores, sizes = _scores(q, p, variant.metric)
+    scores, sizes = exact_scores(q, p, variant.metric), _sizes(q, p, variant.metric)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     found, highest = bounds.double(), _best(scores, bounds)
@@ -157,15 +155,12 @@ def _exponents(dtype: torch.dtype) -> Tensor:
     return of_group[rows // TILE_P * groups + rows % groups]
 
 
-def _scores(q: Tensor, p: Tensor, metric: str) -> tuple[Tensor, Tensor]:
-    """(Q, M) in fp64, and what their roundings are relative to."""
-    q_norm, p_norm = (x.square().sum(1).sqrt() for x in (q, p))
-    products, lengths = q @ p.T, q_norm[:, None] * p_norm
-    if metric == "dot":
-        return products, lengths
+def _sizes(q: Tensor, p: Tensor, metric: str) -> Tensor:
+    """(Q, M) what roundings of scores are relative to."""
+    q_square, p_square = q.square().sum(1)[:, None], p.square().sum(1)
     if metric == "l2":
-        return -(q[:, None] - p).square().sum(2), q_norm.square()[:, None] + p_norm.square()
-    return products / (q_norm[:, None] * p_norm.clamp(min=COSINE_EPS)), torch.ones_like(products)
+        return q_square + p_square
+    return (q_square * p_square).sqrt() if metric == "dot" else torch.ones_like(q_square * p_square)
 
 
 def _float_scan(
@@ -179,14 +174,12 @@ def _float_scan(
     device: torch.device,
 ) -> Tensor:
     """(Q, groups) bounds, of operands and terms as they are given here."""
-    request = Request(
-        K[variant.block_k], variant.metric, None if mask is None else mask.to(device), exclude=True
-    )
+    request = request_of(variant, None if mask is None else mask.to(device))
     size, rows = plan.query_rows, pad(len(p), variant.tile.block_p)
     kind = torch.float32 if variant.raw else torch.float16
     unit = padded(q, size, WIDTH).to(kind).to(device)
-    a, r = (_whole(x, size, 0.0).to(device) for x in queries)
-    b, c = (_whole(x, rows, low).to(device) for x, low in zip(prototypes, LOWEST, strict=True))
+    a, r = (lengthened(x, size, 0.0).to(device) for x in queries)
+    b, c = (lengthened(x, rows, low).to(device) for x, low in zip(prototypes, LOWEST, strict=True))
     best = RunningTopK.empty(unit[: len(q)], request.k)
     given = p.to(variant.prototypes if variant.raw else kind).to(device)
     originals = Originals(0, given, whole_mask(unit[: len(q)], len(p), request))
@@ -219,10 +212,6 @@ def _sums_that_lose(count: int) -> Tensor:
     x[rows % 2 == 0, 1] *= -1
     x[:, 2:] *= 1 + (torch.arange(2, WIDTH) % 7).double() / 64
     return x
-
-
-def _whole(values: Tensor, count: int, low: float) -> Tensor:
-    return padded(values[:, None], count, 1, low)[:, 0]
 
 
 def _best(values: Tensor, bounds: Tensor) -> Tensor:

@@ -6,14 +6,22 @@ Codes and terms are such that nothing is rounded before the last sum, however it
 import torch
 from torch import Tensor
 
-from ....contract.request import Request
 from ....proofs import fp32, int8
 from ... import int8_search
 from ...int8_search import LAYOUT, Int8Block, Run
 from ...plan import pad
 from ...query_block import Originals, RunningTopK, whole_mask
 from ...tiles import GROUP
-from .samples import WIDTH, K, codes_plan, difference, group_maxima, integers, some
+from .samples import (
+    WIDTH,
+    codes_plan,
+    difference,
+    group_maxima,
+    integers,
+    mixed_pages,
+    request_of,
+    some,
+)
 from .variants import Variant
 
 Terms = tuple[Tensor, Tensor]  # (4, Q) and (groups, 4) fp32
@@ -36,13 +44,12 @@ def _differences(
     q, p = (integers((n, WIDTH), most, generator) for n in (count, rows))
     q[0], p[0] = most, most
     terms = _group_terms(count, rows // GROUP, unit, generator)
-    row_in_page = torch.rand(pages, LAYOUT.span, generator=generator).argsort(1)
-    row_of = (row_in_page + torch.arange(pages)[:, None] * LAYOUT.span).flatten()
+    row_in_page, row = mixed_pages(pages, generator)
     unmatchable = some((rows,), 0.1, generator)
     unmatchable[256:384] = False  # a tile in which all may match
     mask = some((count, rows), 0.3, generator) if variant.masked else None
-    dead = unmatchable if mask is None else unmatchable | ~mask[:, row_of]
-    bounds = _int8_scan(variant, q, p, terms, row_in_page.flatten(), unmatchable, mask, device)
+    dead = unmatchable if mask is None else unmatchable | ~mask[:, row]
+    bounds = _int8_scan(variant, q, p, terms, row_in_page, unmatchable, mask, device)
     products = (q @ p.T).masked_fill(dead, int8.LOWEST)
     expected = int8.group_upper_bounds(
         terms[0], terms[1], group_maxima(products).int(), variant.metric
@@ -81,9 +88,7 @@ def _int8_scan(
     q_terms = torch.zeros(4, size, dtype=torch.float32)
     q_terms[:, : len(q)] = terms[0]
     q_terms = q_terms.to(device)
-    request = Request(
-        K[variant.block_k], variant.metric, None if mask is None else mask.to(device), exclude=True
-    )
+    request = request_of(variant, None if mask is None else mask.to(device))
     rows = p.to(torch.int8).to(device)
     best = RunningTopK.empty(rows[: len(q)], request.k)
     originals = Originals(

@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from ....contract import order
-from ....contract.request import Request
 from ....proofs import fp16
 from ... import float_search, launches
 from ...launches import prepare_queries
-from ...plan import CodesPlan
 from ...query_block import QueryBlock, RunningTopK, whole_mask
 from .samples import (
+    LOWEST,
     QUERIES,
     WIDTH,
     K,
@@ -22,8 +21,10 @@ from .samples import (
     difference,
     float_plan,
     integers,
+    lengthened,
     padded,
     powers,
+    request_of,
     some,
 )
 from .variants import Variant
@@ -45,7 +46,7 @@ def wrong_preparation(variant: Variant, device: torch.device) -> list[str]:
 
 def _queries(variant: Variant, device: torch.device) -> list[str]:
     rows = _rows(PREPARED, variant.queries, variant)
-    given, request = rows.to(device), Request(K[variant.block_k], variant.metric, exclude=True)
+    given, request = rows.to(device), request_of(variant)
     best = RunningTopK.empty(given, request.k)
     if variant.by_codes:
         exact, norm = prepare_queries(given, best.flags, codes_plan(variant, len(rows), 1, device))
@@ -62,7 +63,7 @@ def _queries(variant: Variant, device: torch.device) -> list[str]:
     return [
         *found,
         *_unit_differs("queries", rows, live, factor, block.unit, kind),
-        *_terms_differ("queries", live, (a, r), (block.scale, block.bias), 0.0),
+        *_terms_differ("queries", live, (a, r), (block.scale, block.bias)),
     ]
 
 
@@ -70,7 +71,7 @@ def _prototypes(variant: Variant, device: torch.device) -> list[str]:
     rows = _rows(ROWS, variant.prototypes, variant)
     plan = float_plan(variant, PREPARED, ROWS, device)
     mask = some((ROWS,), 0.8, torch.Generator().manual_seed(2))
-    request = Request(K[variant.block_k], variant.metric, mask.to(device), exclude=True)
+    request = request_of(variant, mask.to(device))
     given, flags = rows.to(device), torch.zeros(4, dtype=torch.int32, device=device)
     if variant.masked:  # of pairs, which the scan reads
         mask, request = torch.ones_like(mask), request.masked(None)
@@ -90,7 +91,7 @@ def _prototypes(variant: Variant, device: torch.device) -> list[str]:
         scale = torch.zeros_like(bias)
     return [
         *_unit_differs("prototypes", rows, live, factor, unit, torch.float16),
-        *_terms_differ("prototypes", live, (b, c), (scale, bias), 0.0),
+        *_terms_differ("prototypes", live, (b, c), (scale, bias)),
     ]
 
 
@@ -137,17 +138,13 @@ def _terms_differ(
     live: Tensor,
     expected: tuple[Tensor, Tensor],
     found: tuple[Tensor, Tensor],
-    dead: float,
 ) -> list[str]:
     """Rows that may not match have a bias of -inf, as has padding."""
-    lasting = []
-    for name, value, own, lowest in zip(
-        ("scales", "biases"), expected, found, (dead, -torch.inf), strict=True
-    ):
-        live_only = value.masked_fill(~live, lowest)[:, None]
-        whole = padded(live_only, len(own), 1, lowest)[:, 0]
-        lasting += difference(f"{name} of {what}", own, whole)
-    return lasting
+    wrong = []
+    for name, value, own, lowest in zip(("scales", "biases"), expected, found, LOWEST, strict=True):
+        whole = lengthened(value.masked_fill(~live, lowest), len(own), lowest)
+        wrong += difference(f"{name} of {what}", own, whole)
+    return wrong
 
 
 def _thresholds(variant: Variant, device: torch.device) -> list[str]:
@@ -187,11 +184,7 @@ def _kth(variant: Variant, device: torch.device) -> list[str]:
     best = RunningTopK.empty(torch.zeros(count, WIDTH, dtype=torch.float32, device=device), k)
     best.keys.copy_(keys)
     best.thresholds.copy_(before)
-    launches.raise_thresholds(_block(variant, best, codes_plan(variant, count, 1, device)))
+    none, plan = best.thresholds, codes_plan(variant, count, 1, device)
+    launches.raise_thresholds(QueryBlock(none, none, best, request_of(variant), plan))
     scores[1, 1] = -torch.inf
     return difference("thresholds", best.thresholds, torch.maximum(before, scores.amin(1)))
-
-
-def _block(variant: Variant, best: RunningTopK, plan: CodesPlan) -> QueryBlock:
-    request, none = Request(K[variant.block_k], variant.metric, exclude=True), best.thresholds
-    return QueryBlock(none, none, best, request, plan)

@@ -7,12 +7,11 @@ as true, but their order is another for each query: what is kept is not what is 
 import torch
 from torch import Tensor
 
-from ....contract.request import Request
-from ... import launches
-from ...int8_search import LAYOUT
+from ... import int8_search, launches
+from ...int8_search import LAYOUT, Int8Block
 from ...plan import CodesPlan, pad
 from ...query_block import Originals, QueryBlock, RunningTopK
-from .answers import compared, contract_scores
+from .answers import compared, rounded_scores
 from .samples import (
     QUERIES,
     WIDTH,
@@ -23,7 +22,10 @@ from .samples import (
     float_plan,
     group_maxima,
     integers,
+    lengthened,
+    mixed_pages,
     padded,
+    request_of,
     some,
 )
 from .variants import Variant
@@ -44,8 +46,8 @@ def wrong_rescoring(variant: Variant, device: torch.device) -> list[str]:
     mask[3, -3 * (k - 2) :: 3] = True  # fewer than k
     hidden = some((count,), 0.1, generator) & variant.by_codes
     row_in_page, row = _positions(variant, count, generator)
-    unmatchable = padded(hidden[None], 1, len(row), value=True)[0, row]
-    scores = contract_scores(q, p, variant.metric).masked_fill(~mask | hidden, -torch.inf)
+    unmatchable = lengthened(hidden, len(row), True)[row]
+    scores = rounded_scores(q, p, variant.metric).masked_fill(~mask | hidden, -torch.inf)
     least = scores.topk(k).values[:, -1]
     bounds = _bounds(group_maxima(padded(scores, QUERIES, len(row), -torch.inf)[:, row]), generator)
     originals = Originals(FIRST_ROW, p.to(variant.prototypes), mask.view(torch.uint8))
@@ -67,10 +69,7 @@ def _positions(variant: Variant, count: int, generator: torch.Generator) -> tupl
     if not variant.by_codes:
         rows = torch.arange(pad(count, variant.tile.block_p))
         return rows, rows
-    pages = -(-count // LAYOUT.span)
-    row_in_page = torch.rand(pages, LAYOUT.span, generator=generator).argsort(1)
-    row = row_in_page + torch.arange(pages)[:, None] * LAYOUT.span
-    return row_in_page.flatten(), row.flatten()
+    return mixed_pages(-(-count // LAYOUT.span), generator)
 
 
 def _bounds(best: Tensor, generator: torch.Generator) -> Tensor:
@@ -95,27 +94,24 @@ def _rescored(
     device: torch.device,
 ) -> RunningTopK:
     """By the stages of a search, but for its scan; the first query has its threshold already."""
-    rows, k = len(originals.rows), K[variant.block_k]
+    rows, request = len(originals.rows), request_of(variant)
     if variant.by_codes:
         plan = codes_plan(variant, QUERIES, rows // LAYOUT.span + 1, device)
     else:
         plan = float_plan(variant, QUERIES, rows, device)
     exact = padded(queries, plan.query_rows, WIDTH).to(device)
     norm = exact.square().sum(1).sqrt()
-    best = RunningTopK.empty(exact[:QUERIES], k)
+    best = RunningTopK.empty(exact[:QUERIES], request.k)
     best.thresholds[:1] = least[:1].to(device)
-    request = Request(k, variant.metric, exclude=True)
-    block = QueryBlock(exact, norm, best, request, plan)
     given = _moved(originals, device)
     whole = padded(bounds, plan.query_rows, bounds.shape[1]).contiguous().to(device)
-    groups = launches.select(block, whole)
-    first = 0
     if isinstance(plan, CodesPlan):
-        first = plan.first
-        launches.rescore(block, given, groups, 0, first, strips=first)
-        launches.raise_thresholds(block)
-    strips = plan.strips if isinstance(plan, CodesPlan) else groups.kept
-    launches.rescore(block, given, groups, first, groups.kept, strips)
+        coded = Int8Block(exact, norm, best, request, plan, codes=exact, terms=exact)  # not scanned
+        int8_search.settle_run(coded, given, whole)
+        return best
+    block = QueryBlock(exact, norm, best, request, plan)
+    groups = launches.select(block, whole)
+    launches.rescore(block, given, groups, 0, groups.kept, strips=groups.kept)
     launches.repair(block, given, groups)
     return best
 

@@ -5,6 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ....contract.metrics import COSINE_EPS
+from ....contract.request import Request
 from ...chips import chip
 from ...int8_search import LAYOUT
 from ...plan import CodesPlan, TritonPlan, choose_codes_plan, choose_plan, pad
@@ -14,6 +16,8 @@ from .variants import WIDTH, Variant
 WORKSPACE = 2**26
 K = {16: 5, 128: 17, 1024: 129}
 """By the ranks that a repair program holds."""
+LOWEST = 0.0, -torch.inf
+"""Scale and bias of what may not match, and of padding."""
 QUERIES = 4
 """Of the checks that do not need a second tile of them."""
 
@@ -48,6 +52,11 @@ def codes_plan(variant: Variant, queries: int, pages: int, device: torch.device)
     )  # fmt: skip
 
 
+def request_of(variant: Variant, mask: Tensor | None = None) -> Request:
+    """A search that excludes, by a mask on its device."""
+    return Request(K[variant.block_k], variant.metric, mask, exclude=True)
+
+
 def integers(shape: tuple[int, ...], most: int, generator: torch.Generator) -> Tensor:
     """From -most to most, fp64."""
     return torch.randint(-most, most + 1, shape, generator=generator).double()
@@ -63,6 +72,24 @@ def some(shape: tuple[int, ...], share: float, generator: torch.Generator) -> Te
     return torch.rand(shape, generator=generator) < share
 
 
+def exact_scores(queries: Tensor, rows: Tensor, metric: str) -> Tensor:
+    """(Q, M) fp64, by the contract's definitions."""
+    if metric == "l2":
+        return -(queries[:, None] - rows).square().sum(2)
+    products = queries @ rows.T
+    if metric == "cosine":
+        q, p = (x.square().sum(1).sqrt().clamp(min=COSINE_EPS) for x in (queries, rows))
+        return products / (q[:, None] * p)
+    return products
+
+
+def mixed_pages(pages: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(pages * span,) by position, in any order: the row in its page, and the row."""
+    row_in_page = torch.rand(pages, LAYOUT.span, generator=generator).argsort(1)
+    row = row_in_page + torch.arange(pages)[:, None] * LAYOUT.span
+    return row_in_page.flatten(), row.flatten()
+
+
 def group_maxima(values: Tensor) -> Tensor:
     """(Q, M) -> (Q, M / GROUP): group i of a tile is every so many of its prototypes."""
     return values.view(len(values), -1, GROUP, TILE_P // GROUP).amax(2).flatten(1)
@@ -72,6 +99,11 @@ def padded(rows: Tensor, count: int, width: int, value: float = 0.0) -> Tensor:
     """(n, C) -> (count, width)."""
     more = (0, width - rows.shape[1], 0, count - len(rows))
     return torch.nn.functional.pad(rows, more, value=value)
+
+
+def lengthened(values: Tensor, count: int, value: float) -> Tensor:
+    """(n,) -> (count,)."""
+    return padded(values[None], 1, count, value)[0]
 
 
 def difference(what: str, found: Tensor, expected: Tensor) -> list[str]:

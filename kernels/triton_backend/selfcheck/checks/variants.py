@@ -8,7 +8,7 @@ from torch import Tensor
 from ....contract.metrics import METRICS
 from ....contract.request import Request
 from ...chips import Chip
-from ...plan import CodesPlan, TritonPlan
+from ...plan import CodesPlan, ScanPlan, TritonPlan
 from ...tiles import RDNA, Tile, few_tile, fp16_tiles, int8_tiles, masked, raw_tile
 
 SCREENS = ("raw", "prepared", "few codes", "codes")
@@ -59,20 +59,28 @@ def of_vectors(
     """Those of a search of prototypes as given: one for each of their dtypes."""
     screen = "raw" if plan.raw else "prepared"
     masked = request.has_pairs or (plan.raw and request.mask is not None)
-    return [
-        Variant(screen, request.metric, queries.dtype, dtype, masked, plan.block_k, plan.tile)
-        for dtype in dict.fromkeys(rows.dtype for rows in prototypes)
-    ]
+    return _by_dtype(screen, masked, queries, prototypes, request, plan)
 
 
 def of_codes(
     queries: Tensor, rows: list[Tensor], request: Request, plan: CodesPlan
 ) -> list[Variant]:
     """Those of a search of codes."""
-    screen, masked = "few codes" if plan.few else "codes", request.has_pairs
+    screen = "few codes" if plan.few else "codes"
+    return _by_dtype(screen, request.has_pairs, queries, rows, request, plan)
+
+
+def _by_dtype(
+    screen: str,
+    masked: bool,
+    queries: Tensor,
+    chunks: list[Tensor],
+    request: Request,
+    plan: ScanPlan,
+) -> list[Variant]:
     return [
         Variant(screen, request.metric, queries.dtype, dtype, masked, plan.block_k, plan.tile)
-        for dtype in dict.fromkeys(chunk.dtype for chunk in rows)
+        for dtype in dict.fromkeys(chunk.dtype for chunk in chunks)
     ]
 
 
