@@ -13,13 +13,18 @@ from torch import Tensor
 
 from .codes.layout import Layout
 from .concurrency.fit_thread import in_fit_thread
+from .contract.chunks import Rows
 from .contract.finite import norms, refuse_nonfinite
 from .contract.matches import Found
 from .contract.request import Request
 from .products import integers
 from .proofs import int8
+from .storage.operands import Operands
 from .storage.prepared import Prepared
 from .torch_backend import float_search, int8_scan, int8_search
+from .torch_backend.cpu import shares
+from .torch_backend.cpu.one_pass import Answer
+from .torch_backend.cpu.plan import choose_one_pass
 from .torch_backend.plan import choose_plan
 
 _log = logging.getLogger("flashmatch")
@@ -88,7 +93,11 @@ def _search_vectors(
         if found is not None:
             return found
     _note(queries.device, why_not)
-    shape = len(queries), sum(map(len, prototypes)), queries.shape[1], request.k
+    rows = Rows(prototypes)
+    answer = _search_in_one_pass(queries, rows, request, workspace, None)
+    if answer is not None:
+        return answer.scores, answer.indices
+    shape = len(queries), len(rows), queries.shape[1], request.k
     chosen = choose_plan(*shape, workspace, request.chunk_rows)
     if chosen.coded and integers.is_fast(queries.device.type):
         return int8_search.search_while_coding(queries, prototypes, request, chosen)
@@ -96,9 +105,19 @@ def _search_vectors(
 
 
 def _search_rows(bank: Prepared, queries: Tensor, request: Request) -> Found:
+    workspace, rows = _workspace(), bank.collection.rows
+    if request.has_pairs and bank.collection.matchable() is not None:
+        answer = None
+    else:
+        own = request.masked(bank.collection.mask_by_row(request.mask))
+        answer = _search_in_one_pass(queries, rows, own, workspace, bank)
+    if answer is not None:
+        repaired = 0 if answer.unproven is None else int(answer.unproven.sum())
+        return Found(
+            answer.scores, answer.indices, repaired, answer.rescored, rows.channels * len(rows) * 4
+        )
     if bank.nonfinite == "raise":
         refuse_nonfinite("queries", ~norms(queries).isfinite())
-    workspace = _workspace()
     if not request.has_pairs or bank.collection.matchable() is None:
         return _search_block(bank, queries, request, workspace)
     # A mask by row is another (Q, M) bytes: made for as many queries as its share has room for.
@@ -130,6 +149,20 @@ def _search_block(bank: Prepared, queries: Tensor, request: Request, workspace: 
             return found
     _note(queries.device, why_not)
     return int8_search.search_codes(queries, codes, rows, request, chosen)
+
+
+def _search_in_one_pass(
+    queries: Tensor, rows: Rows, request: Request, workspace: int, bank: Prepared | None
+) -> Answer | None:
+    """None where it has to be searched in general."""
+    if queries.device.type != "cpu" or request.chunk_rows is not None:
+        return None
+    shape = len(queries), len(rows), rows.channels, request.k
+    plan = choose_one_pass(*shape, workspace, torch.get_num_threads())
+    if plan is None or any(chunk.device.type != "cpu" for chunk in rows.chunks):
+        return None
+    operands = Operands(rows, request.metric) if bank is None else bank.operands
+    return shares.search(queries, operands, request, plan, workspace)
 
 
 def _note(device: torch.device, why_not: str) -> None:

@@ -76,6 +76,12 @@ class Rows:
         return out
 
 
+def even_slices(count: int, parts: int) -> list[slice]:
+    """0..count in so many parts, or ``count`` of them, whose sizes differ by one at most."""
+    parts = min(parts, count)
+    return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
+
+
 def brought(rows: Tensor, device: torch.device) -> Tensor:
     """``rows`` on ``device``, for whatever is asked of the device next.
 

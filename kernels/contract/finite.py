@@ -10,7 +10,7 @@ EXCLUDE = ' (or pass nonfinite="exclude")'
 _NORM_ELEMENTS = 1 << 18
 """Elements widened at a time: 2 MiB."""
 
-_SHORT = 2.0**-480
+SHORT = 2.0**-480
 """Below this norm, squares may underflow by more than the roundings that fp64_slack counts."""
 
 
@@ -35,7 +35,7 @@ def measure_norms(vectors: Tensor, out: Tensor, dtype: torch.dtype) -> None:
     torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64, out=out)
     if dtype != torch.float64:
         return
-    short = (out < _SHORT).nonzero()[:, 0]
+    short = (out < SHORT).nonzero()[:, 0]
     if len(short):
         rows = vectors[short]
         largest = rows.abs().amax(1)

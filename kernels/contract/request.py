@@ -26,7 +26,7 @@ class Request:
         """The same with another mask."""
         return replace(self, mask=mask)
 
-    def of(self, queries: slice) -> "Request":
+    def of(self, queries: slice | Tensor) -> "Request":
         """The same for some of the queries."""
         return self.masked(self.mask[queries]) if self.mask is not None and self.has_pairs else self
 

@@ -21,10 +21,25 @@ def chosen_dots(queries: Tensor, prototypes: Tensor, rows: Tensor, columns: Tens
     require_rows(columns, len(prototypes))
     if queries.device.type != "cpu":
         return _gathered_dots(queries, prototypes, rows, columns)
-    _quiet_csr()
     bounds = torch.arange(len(queries) + 1, device="cpu")
+    return _sampled(queries, prototypes, torch.searchsorted(rows.contiguous(), bounds), columns)
+
+
+def listed_dots(queries: Tensor, prototypes: Tensor, columns: Tensor) -> Tensor:
+    """Products (Q, n) of each query with the prototypes that its row of ``columns`` (Q, n) lists.
+
+    On a CPU, in whatever of fp32 and fp64 both are; columns that torch found itself.
+    """
+    count, each = columns.shape
+    starts = torch.arange(0, count * each + 1, each, device="cpu")
+    return _sampled(queries, prototypes, starts, columns.flatten()).view(count, each)
+
+
+def _sampled(queries: Tensor, prototypes: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
+    """Products (n,) of query i and the prototypes ``columns`` from ``starts[i]`` to the next."""
+    _quiet_csr()
     pairs = torch.sparse_csr_tensor(
-        torch.searchsorted(rows.contiguous(), bounds),
+        starts,
         columns,
         queries.new_zeros(len(columns)),
         size=(len(queries), len(prototypes)),

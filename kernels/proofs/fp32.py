@@ -24,7 +24,9 @@ lies strictly below a value that rounds to less than the k-th best score, so tie
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,6 +48,8 @@ channels nothing below is proven of it: bounds are infinite, and exclude nothing
 MAX_CHANNELS_FP64 = 1 << 40
 """The same of fp64."""
 
+Numbers = TypeVar("Numbers", Tensor, np.ndarray, float)
+
 
 @dataclass(frozen=True)
 class Slack:
@@ -58,11 +62,11 @@ class Slack:
     linear: float
     square: float
 
-    def of(self, query_norms: Tensor, prototype_norms: Tensor) -> Tensor:
-        """(Q, 1) and (1, G) upper bounds of norms, fp32 -> (Q, G)."""
+    def of(self, query_norms: Numbers, prototype_norms: Numbers) -> Numbers:
+        """(Q, 1) and (1, G) upper bounds of norms, fp32 or fp64 -> (Q, G); or two numbers."""
         per_query = self.floor * (1 + query_norms)
         slope = self.linear * query_norms + self.floor
-        return per_query + slope * prototype_norms + self.square * prototype_norms.square()
+        return per_query + slope * prototype_norms + self.square * (prototype_norms**2)
 
 
 def fp32_slack(metric: str, channels: int, roundoff: float) -> Slack:
@@ -142,6 +146,19 @@ def threshold_ahead(
     if metric == "l2":
         t = _of_l2(t, query_norms, channels)
     return lowered_to_fp32(t).masked_fill(kth_scores == torch.inf, LARGEST)
+
+
+def upper_scores(upper: Numbers, query_norms: Numbers, channels: int, metric: str) -> Numbers:
+    """What no fp64 evaluation of a score exceeds whose screened value is at most ``upper``, fp64.
+
+    For l2, with w = 2 v - |q|^2 and f = fp64_slack: an evaluation s has s - f (|s| + |q|^2) <= w,
+    so that s <= w + 2 f (|w| + |q|^2), of which f |q|^2 (1 - 2 f) are for the roundings here.
+    """
+    if metric != "l2":
+        return upper
+    squares = query_norms**2
+    w = 2 * upper - squares
+    return w + 2 * fp64_slack(channels) * (abs(w) + squares)
 
 
 def early_threshold(

@@ -14,6 +14,7 @@ from .audit import find_mismatch
 from .coder import Coder
 from .collection import Collection
 from .counts import Counts
+from .operands import Operands
 
 ChooseLayout = Callable[[torch.device, int, str], Layout | None]
 """How codes lie on a device, of so many channels, where this screen was asked for; None: no codes.
@@ -40,8 +41,19 @@ class Prepared:
         self.collection, self.coder = collection, coder
         self.nonfinite, self.file = nonfinite, file
         self.counts = counts or Counts(collection.device)
+        self._operands: Operands | None = None  # made when first asked for
         self.handle = secrets.randbits(62)  # random: another process has no such bank
         _by_handle[self.handle] = self
+
+    @property
+    def operands(self) -> Operands:
+        """What products of the rows take, on the CPU."""
+        operands = self._operands
+        if operands is None:
+            operands = Operands(self.collection.rows, self.coder.metric)
+            operands.keep(self.collection.nonfinite)
+            self._operands = operands
+        return operands
 
     def with_added(self, chunks: Sequence[Tensor], ids: object) -> tuple["Prepared", Tensor]:
         """The next state of the same bank, which holds ``chunks``, too, and the ids they have."""

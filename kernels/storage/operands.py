@@ -1,0 +1,148 @@
+"""What products of prototypes take: made once for a bank, and for one search of raw prototypes.
+
+            fp32 product                            fp64 product
+metric      floats        then                      wide           then
+cosine      p/|p|, or p   nothing, or times factor  p/|p|, or p    nothing, or over lengths
+dot         p             nothing                   p              nothing
+l2          p             plus bias, -|p|^2 / 2     p              as the metric says
+
+Cosine's norms are clamped from below. The fp32 values are those of proofs/fp32.py, in its units.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..concurrency.workers import in_workers
+from ..contract import finite
+from ..contract.chunks import Rows, even_slices
+from ..contract.metrics import COSINE_EPS
+from ..proofs.fp32 import norm_bound
+
+KEPT_ELEMENTS = 1 << 21
+"""Up to so many coordinates a bank keeps its rows in fp32 and fp64: 8 and 16 MiB."""
+
+_TILE_ELEMENTS = 1 << 20
+"""Coordinates of rows that are cast, or measured and multiplied, at a time: 4 MiB."""
+
+
+class Operands:
+    """Of rows on a CPU, as given. What nobody has asked for yet is None; nothing is made twice."""
+
+    def __init__(self, rows: Rows, metric: str) -> None:
+        self.rows, self.metric = rows, metric
+        self.floats: list[Tensor] = [chunk.detach() for chunk in rows.chunks]
+        """(M_i, C), fp32 or as given"""
+        self.factor: Tensor | None = None
+        """(M,) fp32"""
+        self.bias: Tensor | None = None
+        """(M,) fp32"""
+        self.wide: Tensor | None = None
+        """(M, C) fp64"""
+        self.lengths: Tensor | None = None
+        """(M,) fp64"""
+        self.norms: Tensor | None = None
+        """(M,) fp64 norms of the rows as given"""
+        self.longest = math.nan
+        """At least the largest norm; NaN until the rows are measured, or where one is no number."""
+
+    @property
+    def is_measured(self) -> bool:
+        return not math.isnan(self.longest)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held beside the rows as given."""
+        lent = {chunk.data_ptr() for chunk in self.rows.chunks}
+        made = [self.factor, self.bias, self.wide, self.norms, self.lengths, *self.floats]
+        return sum(t.nbytes for t in made if t is not None and t.data_ptr() not in lent)
+
+    def keep(self, nonfinite: Tensor) -> None:
+        """Make what a bank keeps. The rows ``nonfinite`` (n,), which never match, are left out."""
+        norms = torch.cat([finite.norms(chunk) for chunk in self.floats])
+        norms[nonfinite] = 0.0
+        self._know(norms)
+        if len(norms) * self.rows.channels > KEPT_ELEMENTS:
+            return
+        wide = self._all_wide(copy=True)
+        wide[nonfinite] = 0.0
+        if self.metric == "cosine":
+            wide /= norms.clamp(min=COSINE_EPS)[:, None]
+            self.factor = None
+        self.wide = wide
+        as_given = len(self.floats) == 1 and self.floats[0].dtype == torch.float32
+        if self.metric == "cosine" or not as_given:
+            self.floats = [wide.float()]
+
+    def widen(self) -> None:
+        """Make ``wide`` of rows that are not kept, with their norms."""
+        if self.wide is not None:
+            return
+        wide = self._all_wide()
+        if self.norms is None:
+            self._know(finite.norms(wide))
+        if self.metric == "cosine":
+            self.lengths = self.norms.clamp(min=COSINE_EPS)
+        self.wide = wide
+
+    def measure(self, workers: int) -> None:
+        """Take the norms of rows, by so many threads, if nobody has."""
+        if self.is_measured:
+            return
+        norms = torch.empty(len(self.rows), dtype=torch.float32, device="cpu")
+
+        def part_of(at: slice) -> None:
+            for within, tile in self.part(at.start, at.stop).tiles():
+                torch.linalg.vector_norm(tile, dim=1, out=norms[at][within])
+
+        in_workers([partial(part_of, at) for at in even_slices(len(norms), workers)], workers)
+        self.take_norms(norms)
+
+    def take_norms(self, norms: Tensor) -> None:
+        """Take the fp32 ``norms`` (M,) for those of the rows; they are written to."""
+        self.longest = float(norm_bound(norms.max(), self.rows.channels))
+        if self.metric == "cosine":
+            self.factor = norms.clamp_(min=COSINE_EPS).reciprocal_()
+        elif self.metric == "l2":
+            self.bias = norms.square_().mul_(-0.5)
+
+    def part(self, start: int, stop: int) -> "Operands":
+        """Of rows start..stop; memory is shared."""
+        if start == 0 and stop == len(self.rows):
+            return self
+        part = copy.copy(self)
+        part.rows = Rows(list(self.rows.pieces(start, stop)))
+        part.floats = list(Rows(self.floats).pieces(start, stop))
+        for name in ("factor", "bias", "wide", "norms", "lengths"):
+            values = getattr(self, name)
+            setattr(part, name, None if values is None else values[start:stop])
+        return part
+
+    def tiles(self) -> Iterator[tuple[slice, Tensor]]:
+        """Rows (n, C) in fp32 and which they are: large where they are only read."""
+        at = 0
+        for piece in self.floats:
+            is_read = piece.dtype == torch.float32 and self.is_measured
+            step = len(piece) if is_read else max(1, _TILE_ELEMENTS // piece.shape[1])
+            for start in range(0, len(piece), max(step, 1)):
+                tile = piece[start : start + step].float()
+                yield slice(at + start, at + start + len(tile)), tile
+            at += len(piece)
+
+    def _all_wide(self, copy: bool = False) -> Tensor:
+        """The rows in fp64; not a copy where they are one piece and fp64 already, unless asked."""
+        pieces = [chunk.detach().to(torch.float64, copy=copy) for chunk in self.rows.chunks]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def _know(self, norms: Tensor) -> None:
+        """``norms`` (M,) fp64, whose own rounding is far below 2^-20."""
+        self.norms = norms
+        self.longest = float(norms.max()) * (1 + 2.0**-20) if len(norms) else 0.0
+        if self.metric == "cosine":
+            self.factor = norms.clamp(min=COSINE_EPS).reciprocal_().float()
+        elif self.metric == "l2":
+            self.bias = (norms.square() * -0.5).float()

@@ -1,0 +1,102 @@
+"""A search in one pass, shared among threads by queries, or by prototypes where queries are few."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...concurrency.workers import in_workers
+from ...contract import order
+from ...contract.chunks import even_slices
+from ...contract.request import Request
+from ...storage.operands import Operands
+from .one_pass import Answer, repaired, screened, whole
+from .plan import OnePass
+from .queries import measured
+
+
+def search(
+    queries: Tensor, operands: Operands, request: Request, plan: OnePass, workspace: int
+) -> Answer | None:
+    """The k best of each query (Q, C).
+
+    None where something is not finite, or out of range: not for this search.
+    """
+    queries = queries.detach()
+    if plan.workers == 1 and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            return search(queries, operands, request, plan, workspace)
+    if plan.widens:
+        operands.widen()
+    if plan.query_rows == len(queries) and plan.row_tasks == 1:
+        return _task(queries, operands, 0, request, plan, workspace)
+    if plan.query_rows < len(queries):
+        operands.measure(plan.workers)  # once for all blocks
+    parts = [(at.start, operands.part(at.start, at.stop)) for at in _rows(operands, plan.row_tasks)]
+    blocks = [slice(at, at + plan.query_rows) for at in range(0, len(queries), plan.query_rows)]
+    share = workspace // plan.workers
+    tasks = [
+        partial(_task, queries[block], part, first, request.of(block), plan, share)
+        for block in blocks
+        for first, part in parts
+    ]
+    answers = in_workers(tasks, plan.workers)
+    found = [answer for answer in answers if answer is not None]
+    if len(found) < len(answers):
+        return None
+    each = len(parts)
+    return _joined([_merged(found[i : i + each], request.k) for i in range(0, len(found), each)])
+
+
+def _task(
+    queries: Tensor, operands: Operands, first: int, request: Request, plan: OnePass, workspace: int
+) -> Answer | None:
+    """Of some queries and prototypes, which are numbered from ``first``: span by span."""
+    block = measured(queries, request.metric)
+    if block is None:
+        return None
+    answers: list[Answer] = []
+    for at in _rows(operands, plan.spans):
+        part, own = operands.part(at.start, at.stop), request
+        if request.mask is not None:
+            own = request.masked(request.mask_of(first + at.start, first + at.stop))
+        answer = (whole if plan.whole else screened)(block, part, own, plan.size)
+        if answer is None:
+            return None
+        repaired(answer, block, part, own, workspace)
+        if first + at.start:
+            answer.indices[answer.indices >= 0] += first + at.start
+        answers = [_merged([*answers, answer], request.k)]
+    return answers[0]
+
+
+def _rows(operands: Operands, parts: int) -> list[slice]:
+    return even_slices(len(operands.rows), parts)
+
+
+def _merged(answers: list[Answer], k: int) -> Answer:
+    """The k best of what is found among several parts of the prototypes."""
+    if len(answers) == 1:
+        return answers[0]
+    keys = [_keys(answer.scores, answer.indices) for answer in answers]
+    found = order.unpack(torch.cat(keys, 1).topk(k).values)
+    failed = [answer.unproven for answer in answers if answer.unproven is not None]
+    unproven = np.logical_or.reduce(failed) if failed else None
+    return Answer(*found, unproven, sum(answer.rescored for answer in answers))
+
+
+def _keys(scores: Tensor, indices: Tensor) -> Tensor:
+    return order.pack(scores, indices).masked_fill_(indices < 0, order.EMPTY)
+
+
+def _joined(answers: list[Answer]) -> Answer:
+    """Of blocks of queries, one behind another."""
+    if len(answers) == 1:
+        return answers[0]
+    scores, indices, marks, rescored = zip(*answers, strict=True)
+    unproven = None
+    if any(mark is not None for mark in marks):
+        each = zip(marks, scores, strict=True)
+        unproven = np.concatenate([np.zeros(len(s), bool) if m is None else m for m, s in each])
+    return Answer(torch.cat(scores), torch.cat(indices), unproven, sum(rescored))
