@@ -117,7 +117,8 @@ class PrototypeBank:
         if torch.compiler.is_exporting():  # the program outlives this bank: it keeps the vectors
             bank, mask = None, collection.mask_by_row(mask)
             mask = mask if mask is None else mask.to(device)
-        request = Request(k, state.coder.metric, mask, exclude=state.nonfinite == "exclude")
+        exclude = bank is not None or state.nonfinite == "exclude"  # a bank refuses by itself
+        request = Request(k, state.coder.metric, mask, None, exclude)
         scores, rows = transformable_topk(queries, vectors.chunks, request, bank)
         return Matches(scores, collection.positions(rows.to(collection.device)).to(device))
 

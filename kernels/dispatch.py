@@ -6,7 +6,6 @@ selfcheck alone. What it does not take, and for what reason, is logged at level 
 """
 
 import logging
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from .torch_backend import float_search, int8_scan, int8_search
 from .torch_backend.cpu import shares
 from .torch_backend.cpu.one_pass import Answer
 from .torch_backend.cpu.plan import choose_one_pass
-from .torch_backend.plan import choose_plan
+from .torch_backend.plan import choose_plan, codes_pay
 
 _log = logging.getLogger("flashmatch")
 
@@ -39,13 +38,18 @@ def search_vectors(
 
 
 def search_bank(bank: Prepared, queries: Tensor, request: Request) -> tuple[Tensor, Tensor]:
-    """Scores and rows (Q, k) of a bank, on the queries' device; the mask is by position."""
+    """Scores and rows (Q, k) of a bank, on the queries' device; the mask is by position.
+
+    The request excludes: what is refused is for the bank to say.
+    """
     asked, device = queries.device, bank.collection.device
-    queries, mask = queries.to(device), request.mask
-    request = replace(request, mask=mask if mask is None else mask.to(device), exclude=True)
+    if asked != device:
+        queries = queries.to(device)
+    if request.mask is not None:
+        request = request.masked(request.mask.to(device))
     tensors = [queries, *bank.collection.rows.chunks]
     found = in_fit_thread(tensors, _search_rows, bank, queries, request)
-    bank.counts.add(len(queries), found)
+    bank.counts.add(queries.shape[0], found)
     return found.scores.to(asked), found.rows.to(asked)
 
 
@@ -105,41 +109,43 @@ def _search_vectors(
 
 
 def _search_rows(bank: Prepared, queries: Tensor, request: Request) -> Found:
-    workspace, rows = _workspace(), bank.collection.rows
-    if request.has_pairs and bank.collection.matchable() is not None:
-        answer = None
-    else:
-        own = request.masked(bank.collection.mask_by_row(request.mask))
-        answer = _search_in_one_pass(queries, rows, own, workspace, bank)
-    if answer is not None:
-        repaired = 0 if answer.unproven is None else int(answer.unproven.sum())
-        return Found(
-            answer.scores, answer.indices, repaired, answer.rescored, rows.channels * len(rows) * 4
-        )
-    if bank.nonfinite == "raise":
-        refuse_nonfinite("queries", ~norms(queries).isfinite())
+    workspace = _workspace()
     if not request.has_pairs or bank.collection.matchable() is None:
-        return _search_block(bank, queries, request, workspace)
+        return _search_block(bank, queries, 0, request, workspace)
     # A mask by row is another (Q, M) bytes: made for as many queries as its share has room for.
     share = workspace // 8
     step = max(1, share // len(bank.collection.rows))
     found = []
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
-        found.append(_search_block(bank, queries[part], request.of(part), workspace - share))
+        own = request.of(part)
+        found.append(_search_block(bank, queries[part], start, own, workspace - share))
     scores, rows, *counts = zip(*found, strict=True)
     return Found(torch.cat(scores), torch.cat(rows), *map(sum, counts))
 
 
-def _search_block(bank: Prepared, queries: Tensor, request: Request, workspace: int) -> Found:
-    rows, codes = bank.collection.rows, bank.coder.codes
-    chosen = choose_plan(len(queries), len(rows), rows.channels, request.k, workspace, None)
-    if codes is None or not chosen.codes_pay:
-        request = request.masked(bank.collection.mask_by_row(request.mask))
-        found = _search_vectors(queries, rows.chunks, request, workspace)
+def _search_block(
+    bank: Prepared, queries: Tensor, first: int, request: Request, workspace: int
+) -> Found:
+    """Of queries that are numbered from ``first``."""
+    collection, codes = bank.collection, bank.coder.codes
+    rows = collection.rows
+    by_row = request
+    if request.mask is not None or collection.matchable() is not None:
+        by_row = request.masked(collection.mask_by_row(request.mask))
+    shape = queries.shape[0], len(rows), rows.channels, request.k
+    by_codes = codes is not None and codes_pay(*shape)
+    if not by_codes:
+        answer = _search_in_one_pass(queries, rows, by_row, workspace, bank)
+        if answer is not None:
+            return _found(answer, rows)
+    if bank.nonfinite == "raise":
+        refuse_nonfinite("queries", ~norms(queries).isfinite(), first)
+    if codes is None or not by_codes:
+        found = _search_vectors(queries, rows.chunks, by_row, workspace)
         return Found(*found, 0, 0, sum(chunk.nbytes for chunk in rows.chunks))
     if request.mask is not None:  # without one, codes know what never matches
-        request = request.masked(bank.collection.mask_by_row(request.mask))
+        request = by_row
     why_not = why_no_triton(queries.device)
     if not why_not:
         from .triton_backend.selfcheck import entrance
@@ -148,7 +154,14 @@ def _search_block(bank: Prepared, queries: Tensor, request: Request, workspace: 
         if found is not None:
             return found
     _note(queries.device, why_not)
+    chosen = choose_plan(*shape, workspace, None)
     return int8_search.search_codes(queries, codes, rows, request, chosen)
+
+
+def _found(answer: Answer, rows: Rows) -> Found:
+    repaired = 0 if answer.unproven is None else int(answer.unproven.sum())
+    screened = sum(chunk.nbytes for chunk in rows.chunks)
+    return Found(answer.scores, answer.indices, repaired, answer.rescored, screened)
 
 
 def _search_in_one_pass(

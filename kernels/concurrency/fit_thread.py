@@ -48,6 +48,8 @@ def in_fit_thread(
     """
     if tensors and tensors[0].device.type != "cpu":
         return call(*args, **kwargs)
+    if not _flushes() and _were_others_fit():
+        return call(*args, **kwargs)
     elements = _most_elements(tensors)
     if not _flushes() and _are_others_fit(elements):
         return call(*args, **kwargs)
@@ -83,6 +85,11 @@ def _flushes() -> bool:
     return _SMALLEST_NORMAL * 0.5 == 0.0
 
 
+def _were_others_fit() -> bool:
+    """Whether the threads that share this one's work have been looked at, and are still there."""
+    return getattr(_this_thread, "looked_at", 0) == torch.get_num_threads()
+
+
 def _are_others_fit(elements: int) -> bool:
     """Whether the threads that will share this one's work are there, and do not flush.
 
@@ -93,7 +100,7 @@ def _are_others_fit(elements: int) -> bool:
         return True
     if getattr(_this_thread, "forked", False):
         return False
-    if getattr(_this_thread, "looked_at", 0) != threads:
+    if not _were_others_fit():
         shared = torch.full(
             (threads * SHARED_ELEMENTS,), 2.0**-126, dtype=torch.float32, device="cpu"
         )
@@ -105,6 +112,7 @@ def _are_others_fit(elements: int) -> bool:
 
 def _note_fork() -> None:
     _this_thread.forked = True
+    _this_thread.looked_at = 0
 
 
 if hasattr(os, "register_at_fork"):

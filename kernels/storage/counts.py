@@ -1,7 +1,7 @@
 """What the searches of a bank took, counted by whichever thread searches."""
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class Counts:
 
     def __init__(self, device: torch.device, sums: BankStats | None = None) -> None:
         self._device = device
-        self._sums = {0: sums or BankStats()}  # by thread: each changes its own
+        self._sums = {0: _listed(sums or BankStats())}  # by thread: each changes its own
         # Unread until somebody asks, so that nothing waits for the device.
         self._repaired = torch.zeros(1, dtype=torch.int64, device=device)
         self._first = torch.zeros(1, dtype=torch.int64, device=device)
@@ -42,29 +42,27 @@ class Counts:
             # Atomic on CUDA, where ``+=`` of two streams could lose one of them.
             self._repaired.index_add_(0, self._first, repaired.long().reshape(1))
             repaired = 0
-        thread = threading.get_ident()
-        more = BankStats(queries, 0, repaired, found.rescored, found.screened)
-        self._sums[thread] = _sum(self._sums.get(thread, BankStats()), more)
+        own = self._sums.get(threading.get_ident())
+        if own is None:
+            own = self._sums[threading.get_ident()] = [0, 0, 0, 0]
+        own[0] += queries
+        own[1] += repaired
+        own[2] += found.rescored
+        own[3] += found.screened
 
     def read(self) -> BankStats:
         """Waits for the device."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        sums = BankStats()
-        for of_thread in list(self._sums.values()):
-            sums = _sum(sums, of_thread)
-        repaired = sums.repaired + int(self._repaired)
-        return replace(sums, repaired=repaired, certified=max(0, sums.queries - repaired))
+        sums = zip(*list(self._sums.values()), strict=True)
+        queries, repaired, rescored, screened = map(sum, sums)
+        repaired += int(self._repaired)
+        return BankStats(queries, max(0, queries - repaired), repaired, rescored, screened)
 
     def __reduce__(self) -> tuple[object, ...]:
         return Counts, (self._device, self.read())
 
 
-def _sum(a: BankStats, b: BankStats) -> BankStats:
+def _listed(sums: BankStats) -> list[int]:
     """Of what is counted."""
-    return BankStats(
-        queries=a.queries + b.queries,
-        repaired=a.repaired + b.repaired,
-        rows_rescored=a.rows_rescored + b.rows_rescored,
-        bytes_screened=a.bytes_screened + b.bytes_screened,
-    )
+    return [sums.queries, sums.repaired, sums.rows_rescored, sums.bytes_screened]

@@ -33,9 +33,8 @@ class Plan:
     evaluates every score exactly, ``whole_rows`` prototypes at a time, which is cheaper where most
     are wanted or there are few.
 
-    ``codes_pay`` says that a bank's codes should be used, ``coded`` that raw prototypes should be
-    coded, which is done once for each ``coding_queries``; ``coded_rows`` codes are multiplied by
-    ``coded_queries`` at a time.
+    ``coded`` says that raw prototypes should be coded, which is done once for each
+    ``coding_queries``; ``coded_rows`` codes are multiplied by ``coded_queries`` at a time.
     """
 
     query_rows: int
@@ -44,7 +43,6 @@ class Plan:
     tile_rows: int
     group: int
     screened: bool
-    codes_pay: bool
     coded: bool
     coding_queries: int
     coded_queries: int
@@ -88,12 +86,17 @@ def choose_plan(
         tile_rows=_clamp(TILE_ELEMENTS // channels, 256, chunk),
         group=_group(chunk, k),
         screened=screened,
-        codes_pay=codable and rows * channels >= CODES_ELEMENTS and rows >= CODES_ROWS * k,
         coded=codable and coding_pays(coding_queries, rows, channels) and fits,
         coding_queries=coding_queries,
         coded_queries=max(coded_queries, 1),
         coded_rows=coded_rows,
     )
+
+
+def codes_pay(queries: int, rows: int, channels: int, k: int) -> bool:
+    """Whether a bank's codes are searched, rather than its vectors."""
+    few = (queries + channels) * rows <= WHOLE_ELEMENTS
+    return not few and rows * channels >= CODES_ELEMENTS and rows >= max(CODES_ROWS, 4) * k
 
 
 def coding_pays(queries: int, rows: int, channels: int) -> bool:

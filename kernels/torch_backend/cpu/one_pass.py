@@ -9,7 +9,7 @@ from torch import Tensor
 from ...contract.request import Request
 from ...products.fp64 import multiplies_in_fp64
 from ...products.rounding import operand_roundoff
-from ...proofs.fp32 import LARGEST_NORM, fp32_slack, upper_scores
+from ...proofs.fp32 import LARGEST_NORM, Slack, fp32_slack, upper_scores
 from ...storage.operands import Operands
 from .. import rescore
 from ..float_search import search_vectors
@@ -47,50 +47,65 @@ def whole(queries: Queries, operands: Operands, request: Request, size: int) -> 
     left_out = None
     if size < scores.shape[1]:
         left_out = exact[:, -1:] + rescoring.error_of(queries, operands.longest, request.metric)
-    norms = rescoring.norms_at(operands, chosen)
+    norms = None if request.metric == "cosine" else rescoring.norms_at(operands, chosen)
     return _certified(queries, operands, request, exact, norms, chosen, left_out)
 
 
-def screened(queries: Queries, operands: Operands, request: Request, size: int) -> Answer | None:
-    """From shortlists by fp32 products; None where a norm is out of range, or products too coarse."""
+def screened(
+    queries: Queries, operands: Operands, request: Request, size: int, scratch: Tensor
+) -> Answer | None:
+    """From shortlists by fp32 products; None where a norm is out of range, or products too coarse.
+
+    ``scratch`` (n,) fp32 is written to.
+    """
     metric, rows, channels = request.metric, len(operands.rows), queries.wide.shape[1]
     slack = fp32_slack(metric, channels, operand_roundoff(_CPU))
     if not slack.linear < np.inf:
         return None
-    values = torch.empty(len(queries.wide), padded(rows), dtype=torch.float32, device="cpu")
+    floats = queries.floats(metric)
+    width = padded(len(floats), rows, size)
+    values = scratch[: len(floats) * width].view(-1, width)
     scores = values[:, :rows]
-    if not screen(queries.wide.float(), operands, scores):
+    if not screen(floats, operands, scores):
         return None
+    values[:, rows:] = -torch.inf
     if request.mask is not None:
         scores.masked_fill_(~request.mask, -torch.inf)
-    if metric == "cosine":
-        reach = slack.of(1.0, 1.0)
-    else:
-        reach = slack.of(torch.from_numpy(queries.norms) * (1 + 2.0**-20), operands.longest)
-    best = narrowed(*select(values, rows, size), request.k, rows, reach)
-    del values, scores
+    reach = _reach(slack, queries, operands)
+    looking_best, indices = select(values, size)
+    best = narrowed(looking_best.numpy(), indices, request.k, rows, reach)
     exact, norms = rescoring.of_listed(queries, operands, best.indices)
-    indices = best.indices.numpy()
     if request.mask is not None:
-        exact[best.values.numpy() == -np.inf] = -np.inf
-    by_score = np.argsort(-exact, 1)
-    exact, norms, indices = (np.take_along_axis(a, by_score, 1) for a in (exact, norms, indices))
+        exact[best.values == -np.inf] = -np.inf
+    by_score = np.arange(len(exact))[:, None], np.argsort(-exact, 1)
     left_out = None
     if best.left is not None:
-        upper = (best.left.double() + reach).numpy()
-        nothing = upper == -np.inf
-        upper[nothing] = 0.0
-        left_out = upper_scores(upper, queries.norms, channels, metric)
-        left_out[nothing] = -np.inf
-    return _certified(queries, operands, request, exact, norms, indices, left_out)
+        left_out = _upper_scores(best.left + reach, queries, metric)
+    if norms is not None:
+        norms = norms[by_score]
+    chosen = best.indices.numpy()[by_score]
+    return _certified(queries, operands, request, exact[by_score], norms, chosen, left_out)
 
 
-def repaired(
+def _reach(slack: Slack, queries: Queries, operands: Operands) -> np.ndarray | float:
+    """(Q, 1) fp64, or one number: how far a screened value may be from what it stands for."""
+    if operands.metric == "cosine":
+        return slack.of(1.0, 1.0)
+    return slack.of(queries.norms * (1 + 2.0**-20), operands.longest)
+
+
+def _upper_scores(upper: np.ndarray, queries: Queries, metric: str) -> np.ndarray:
+    nothing = upper == -np.inf
+    upper[nothing] = 0.0
+    scores = upper_scores(upper, queries.norms, queries.wide.shape[1], metric)
+    scores[nothing] = -np.inf
+    return scores
+
+
+def repair(
     answer: Answer, queries: Queries, operands: Operands, request: Request, workspace: int
 ) -> None:
     """Search the queries that are not proven in general, and put what is found in place."""
-    if answer.unproven is None:
-        return
     rows = torch.from_numpy(answer.unproven).nonzero()[:, 0]
     shape = len(rows), len(operands.rows), queries.wide.shape[1], request.k
     plan = choose_plan(*shape, workspace, None)
@@ -103,7 +118,7 @@ def _certified(
     operands: Operands,
     request: Request,
     exact: np.ndarray,
-    norms: np.ndarray,
+    norms: np.ndarray | None,
     indices: np.ndarray,
     left_out: np.ndarray | None,
 ) -> Answer:

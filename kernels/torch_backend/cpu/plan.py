@@ -20,7 +20,10 @@ SPAN_ROWS = 1 << 18
 BLOCK_SCORES = 1 << 20
 """Scores of a block, 4 MiB in fp32: in cache until they are selected from."""
 
-_BLOCK_QUERIES = 128
+_SPARE = 2
+"""Prototypes looked at beyond k, and a sixteenth of it: so few lie within a slack of the k-th."""
+
+_BLOCK_QUERIES = 64
 """Queries of a block, where there are as many: with fewer, products read more than they compute."""
 
 _FEW = 32
@@ -45,6 +48,8 @@ class OnePass:
     query_rows: int
     row_tasks: int
     spans: int
+    scores: int
+    """Of a task and span, at most."""
 
 
 def choose_one_pass(
@@ -57,10 +62,10 @@ def choose_one_pass(
     where all are scored in fp64.
     """
     products, half = queries * rows * channels, workspace // 2
-    size = min(k + max(3, k // 8), rows)
+    size = min(k + _SPARE + k // 16, rows)
     if products <= WHOLE_PRODUCTS:
         fits = 16 * rows * channels <= half and queries * (32 * rows + 48 * channels) <= half
-        return OnePass(True, size, True, 1, queries, 1, 1) if fits else None
+        return OnePass(True, size, True, 1, queries, 1, 1, 0) if fits else None
     if 4 * k > rows or channels > fp32.MAX_CHANNELS:
         return None
     is_shared = products + queries * rows * _COMPARING >= SHARED_WORK
@@ -73,4 +78,6 @@ def choose_one_pass(
     block = min(max(BLOCK_SCORES // span, _BLOCK_QUERIES), most)
     block = min(block, half // workers // (16 * span + 48 * channels + 96 * size))
     widens = 2 * queries * size >= rows and 16 * rows * channels <= half
-    return OnePass(False, size, widens, workers, block, tasks, spans) if block else None
+    if not block:
+        return None
+    return OnePass(False, size, widens, workers, block, tasks, spans, block * (span + 16))

@@ -1,4 +1,4 @@
-"""Queries as products take them: in fp64, with their norms."""
+"""Queries as products take them: in fp32, and in fp64 with their norms."""
 
 from typing import NamedTuple
 
@@ -17,22 +17,29 @@ class Queries(NamedTuple):
     given: Tensor
     """(Q, C)"""
     wide: Tensor
-    """(Q, C) fp64, for cosine of unit length"""
+    """(Q, C) fp64"""
     norms: np.ndarray
-    """(Q, 1) fp64, as given"""
+    """(Q, 1) fp64"""
+    lengths: np.ndarray
+    """(Q, 1) fp64: the norms, clamped as cosine does."""
 
-    def part(self, rows: slice) -> "Queries":
-        return Queries(self.given[rows], self.wide[rows], self.norms[rows])
+    def floats(self, metric: str) -> Tensor:
+        """(Q, C) fp32, for cosine of unit length."""
+        if metric != "cosine":
+            return self.given.float()
+        if self.given.dtype == torch.float64:
+            return torch.from_numpy((self.wide.numpy() / self.lengths).astype(np.float32))
+        inverse = (1.0 / self.lengths).astype(np.float32)
+        return torch.from_numpy(self.given.float().resolve_neg().numpy() * inverse)
 
 
-def measured(queries: Tensor, metric: str) -> Queries | None:
+def measured(queries: Tensor) -> Queries | None:
     """None where a norm is not finite, or out of the range of fp32 products."""
-    wide = queries.double().resolve_neg().numpy()
-    norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
+    wide = queries.double().resolve_neg()
+    array = wide.numpy()
+    norms = np.sqrt(np.einsum("ij,ij->i", array, array))[:, None]
     if not norms.max() <= LARGEST_NORM:
         return None
     if queries.dtype == torch.float64 and norms.min() < SHORT:
         return None
-    if metric == "cosine":
-        wide = wide / np.maximum(norms, COSINE_EPS)
-    return Queries(queries, torch.from_numpy(wide), norms)
+    return Queries(queries, wide, norms, np.maximum(norms, COSINE_EPS))

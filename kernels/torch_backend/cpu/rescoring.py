@@ -17,38 +17,47 @@ _GATHERED_ELEMENTS = 1 << 17
 
 def of_all(queries: Queries, operands: Operands) -> np.ndarray:
     """(Q, M) fp64"""
-    assert operands.wide is not None and operands.norms is not None
+    assert operands.wide is not None
+    assert operands.norms is not None
     products = torch.mm(queries.wide, operands.wide.T).numpy()
-    norms = _as_row(operands.norms)
     if operands.lengths is not None:
-        products /= _as_row(operands.lengths)
-    return _scores(products, queries, norms, operands.metric)
+        products /= operands.lengths.numpy()
+    return _scores(products, queries, operands.norms.numpy(), operands.metric)
 
 
-def of_listed(queries: Queries, operands: Operands, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(Q, n) fp64 scores of the prototypes ``indices`` (Q, n), and norms of these as given."""
-    if operands.wide is not None:
-        products = listed_dots(queries.wide, operands.wide, indices).numpy()
-        norms = norms_at(operands, indices.numpy())
-        if operands.lengths is not None:
-            products /= np.maximum(norms, COSINE_EPS)
-    else:
+def of_listed(
+    queries: Queries, operands: Operands, indices: Tensor
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(Q, n) fp64 scores of the prototypes ``indices`` (Q, n), and what ``error_of`` asks for."""
+    if operands.wide is None:
         products, norms = _gathered(queries, operands, indices)
-        if operands.metric == "cosine":
+    else:
+        products = listed_dots(queries.wide, operands.wide, indices).numpy()
+        is_unit = operands.metric == "cosine" and operands.lengths is None
+        norms = None if is_unit else norms_at(operands, indices.numpy())
+    if operands.metric == "cosine":
+        if norms is not None:
             products /= np.maximum(norms, COSINE_EPS)
+        norms = None
     return _scores(products, queries, norms, operands.metric), norms
 
 
-def error_of(queries: Queries, norms: np.ndarray | float, metric: str) -> np.ndarray | float:
-    """What a score may differ by from any other evaluation in fp64."""
+def error_of(queries: Queries, norms: np.ndarray | float | None, metric: str) -> np.ndarray | float:
+    """What scores may differ by from any other evaluation in fp64; cosine's norms do not matter."""
     slack = fp64_slack(queries.wide.shape[1])
     if metric == "cosine":
         return slack
+    assert norms is not None
     return slack * (queries.norms * norms if metric == "dot" else (queries.norms + norms) ** 2)
 
 
-def _scores(products: np.ndarray, queries: Queries, norms: np.ndarray, metric: str) -> np.ndarray:
-    if metric == "l2":
+def _scores(
+    products: np.ndarray, queries: Queries, norms: np.ndarray | None, metric: str
+) -> np.ndarray:
+    if metric == "cosine":
+        products /= queries.lengths
+    elif metric == "l2":
+        assert norms is not None
         products *= 2
         products -= queries.norms**2
         products -= norms**2
@@ -83,7 +92,3 @@ def norms_at(operands: Operands, indices: np.ndarray) -> np.ndarray:
     """Norms (Q, n) fp64 of the prototypes ``indices`` (Q, n), which are known."""
     assert operands.norms is not None
     return operands.norms.numpy()[indices]
-
-
-def _as_row(values: Tensor) -> np.ndarray:
-    return values.numpy()[None]

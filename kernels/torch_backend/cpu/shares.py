@@ -1,6 +1,7 @@
 """A search in one pass, shared among threads by queries, or by prototypes where queries are few."""
 
 from functools import partial
+from queue import SimpleQueue
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from ...contract import order
 from ...contract.chunks import even_slices
 from ...contract.request import Request
 from ...storage.operands import Operands
-from .one_pass import Answer, repaired, screened, whole
+from .one_pass import Answer, repair, screened, whole
 from .plan import OnePass
 from .queries import measured
 
@@ -29,15 +30,17 @@ def search(
             return search(queries, operands, request, plan, workspace)
     if plan.widens:
         operands.widen()
-    if plan.query_rows == len(queries) and plan.row_tasks == 1:
-        return _task(queries, operands, 0, request, plan, workspace)
+    if plan.query_rows == len(queries) and plan.row_tasks == plan.spans == 1:
+        return _answer(queries, operands, request, plan, workspace, _scratch(plan))
     if plan.query_rows < len(queries):
         operands.measure(plan.workers)  # once for all blocks
     parts = [(at.start, operands.part(at.start, at.stop)) for at in _rows(operands, plan.row_tasks)]
     blocks = [slice(at, at + plan.query_rows) for at in range(0, len(queries), plan.query_rows)]
-    share = workspace // plan.workers
+    share, scratches = workspace // plan.workers, SimpleQueue[Tensor]()
+    for _ in range(plan.workers):  # once: memory that nobody has touched costs more than products
+        scratches.put(_scratch(plan))
     tasks = [
-        partial(_task, queries[block], part, first, request.of(block), plan, share)
+        partial(_task, queries[block], part, first, request.of(block), plan, share, scratches)
         for block in blocks
         for first, part in parts
     ]
@@ -49,26 +52,58 @@ def search(
     return _joined([_merged(found[i : i + each], request.k) for i in range(0, len(found), each)])
 
 
+def _scratch(plan: OnePass) -> Tensor:
+    return torch.empty(0 if plan.whole else plan.scores, dtype=torch.float32, device="cpu")
+
+
 def _task(
-    queries: Tensor, operands: Operands, first: int, request: Request, plan: OnePass, workspace: int
+    queries: Tensor,
+    operands: Operands,
+    first: int,
+    request: Request,
+    plan: OnePass,
+    workspace: int,
+    scratches: "SimpleQueue[Tensor]",
 ) -> Answer | None:
     """Of some queries and prototypes, which are numbered from ``first``: span by span."""
-    block = measured(queries, request.metric)
+    scratch = scratches.get()
+    try:
+        so_far: list[Answer] = []
+        for at in _rows(operands, plan.spans):
+            start, own = first + at.start, request
+            if request.mask is not None:
+                own = request.masked(request.mask_of(start, first + at.stop))
+            part = operands.part(at.start, at.stop)
+            answer = _answer(queries, part, own, plan, workspace, scratch)
+            if answer is None:
+                return None
+            if start:
+                answer.indices[answer.indices >= 0] += start
+            so_far = [_merged([*so_far, answer], request.k)]
+        return so_far[0]
+    finally:
+        scratches.put(scratch)
+
+
+def _answer(
+    queries: Tensor,
+    operands: Operands,
+    request: Request,
+    plan: OnePass,
+    workspace: int,
+    scratch: Tensor,
+) -> Answer | None:
+    """Of some queries, from all ``operands`` at once."""
+    block = measured(queries)
     if block is None:
         return None
-    answers: list[Answer] = []
-    for at in _rows(operands, plan.spans):
-        part, own = operands.part(at.start, at.stop), request
-        if request.mask is not None:
-            own = request.masked(request.mask_of(first + at.start, first + at.stop))
-        answer = (whole if plan.whole else screened)(block, part, own, plan.size)
-        if answer is None:
-            return None
-        repaired(answer, block, part, own, workspace)
-        if first + at.start:
-            answer.indices[answer.indices >= 0] += first + at.start
-        answers = [_merged([*answers, answer], request.k)]
-    return answers[0]
+    if plan.whole:
+        answer = whole(block, operands, request, plan.size)
+    else:
+        answer = screened(block, operands, request, plan.size, scratch)
+    if answer is not None and answer.unproven is not None:
+        repair(answer, block, operands, request, workspace)
+    return answer
 
 
 def _rows(operands: Operands, parts: int) -> list[slice]:

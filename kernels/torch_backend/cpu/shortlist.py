@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,11 +17,11 @@ _PLAIN_SCORES = 1 << 16
 
 
 class Shortlist(NamedTuple):
-    values: Tensor
+    values: np.ndarray
     """(Q, n) fp32 screened values, descending; -inf where nothing may match."""
     indices: Tensor
     """(Q, n) int64"""
-    left: Tensor | None
+    left: np.ndarray | None
     """(Q, 1) fp32, at least the screened value of everything else; None where there is nothing."""
 
 
@@ -46,30 +47,37 @@ def screen(queries: Tensor, operands: Operands, values: Tensor) -> bool:
     return True
 
 
-def select(values: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
-    """The ``size`` largest of the first ``count`` columns, descending, and where they are.
+def padded(queries: int, rows: int, size: int) -> int:
+    """How many columns M values of each query should have room for: whole groups, or M.
 
-    ``values`` (Q, W), with W a multiple of the group. What is among the largest is a member of one
-    of the groups with the largest maxima. Group g: columns g, g + groups, g + 2 groups, ...
+    Groups pay if a selection of ``size`` among all costs more than their maxima.
     """
-    groups = values.shape[1] // _GROUP
-    if groups < 3 * size or len(values) * count < _PLAIN_SCORES:
-        return values[:, :count].topk(size)
-    values[:, count:] = -torch.inf  # those that fill up the last group
-    members = values.view(len(values), _GROUP, groups)
+    groups = -(-rows // _GROUP)
+    return groups * _GROUP if groups >= 3 * size and queries * rows >= _PLAIN_SCORES else rows
+
+
+def select(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The ``size`` largest of each row of ``values`` (Q, W), descending, and where they are.
+
+    Columns of the last group that stand for nothing are -inf.
+
+    What is among the largest is a member of one of the groups with the largest maxima. Group g has
+    the columns g, g + groups, g + 2 groups, ...
+    """
+    count, width = values.shape
+    groups = width // _GROUP
+    if width % _GROUP or groups < 3 * size or count * width < _PLAIN_SCORES:
+        return values.topk(size)
+    members = values.view(count, _GROUP, groups)
     best = members.amax(1).topk(size, sorted=False).indices
-    offsets = torch.arange(0, groups * _GROUP, groups, device="cpu")
+    offsets = torch.arange(0, width, groups, device="cpu")
     columns = (best[:, None] + offsets[:, None]).flatten(1)
     largest, at = values.gather(1, columns).topk(size)
     return largest, columns.gather(1, at)
 
 
-def padded(rows: int) -> int:
-    return -(-rows // _GROUP) * _GROUP
-
-
 def narrowed(
-    values: Tensor, indices: Tensor, k: int, rows: int, slack: Tensor | float
+    values: np.ndarray, indices: Tensor, k: int, rows: int, slack: np.ndarray | float
 ) -> Shortlist:
     """The largest ``values`` (Q, n) of ``rows`` without the columns that no query needs.
 
@@ -78,7 +86,7 @@ def narrowed(
     size = values.shape[1]
     if size > k + 1:
         needed = values >= values[:, k - 1 : k] - slack * 2.5
-        size = max(int(needed.sum(1).amax()), k)
+        size = max(int(needed.sum(1).max()), k)
     after = min(size, values.shape[1] - 1)
     left = None if size == rows else values[:, after : after + 1]
     return Shortlist(values[:, :size], indices[:, :size], left)
