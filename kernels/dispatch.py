@@ -24,7 +24,7 @@ from .torch_backend import float_search, int8_scan, int8_search
 from .torch_backend.cpu import shares
 from .torch_backend.cpu.one_pass import Answer
 from .torch_backend.cpu.plan import choose_one_pass
-from .torch_backend.plan import choose_plan, codes_pay
+from .torch_backend.plan import choose_plan, codes_pay, coding_pays
 
 _log = logging.getLogger("flashmatch")
 
@@ -98,12 +98,14 @@ def _search_vectors(
             return found
     _note(queries.device, why_not)
     rows = Rows(prototypes)
-    answer = _search_in_one_pass(queries, rows, request, workspace, None)
-    if answer is not None:
-        return answer.scores, answer.indices
-    shape = len(queries), len(rows), queries.shape[1], request.k
+    shape = queries.shape[0], len(rows), queries.shape[1], request.k
+    may_code = coding_pays(*shape[:3]) and integers.is_fast(queries.device.type)
+    if not may_code:
+        answer = _search_in_one_pass(queries, rows, request, workspace, None)
+        if answer is not None:
+            return answer.scores, answer.indices
     chosen = choose_plan(*shape, workspace, request.chunk_rows)
-    if chosen.coded and integers.is_fast(queries.device.type):
+    if may_code and chosen.coded:
         return int8_search.search_while_coding(queries, prototypes, request, chosen)
     return float_search.search_vectors(queries, prototypes, request, chosen)
 

@@ -17,7 +17,7 @@ from ..plan import choose_plan
 from . import rescoring
 from .certificate import certified
 from .queries import Queries
-from .shortlist import narrowed, padded, screen, select
+from .shortlist import padded, screen, select
 
 _CPU = torch.device("cpu")
 
@@ -71,20 +71,20 @@ def screened(
     values[:, rows:] = -torch.inf
     if request.mask is not None:
         scores.masked_fill_(~request.mask, -torch.inf)
-    reach = _reach(slack, queries, operands)
-    looking_best, indices = select(values, size)
-    best = narrowed(looking_best.numpy(), indices, request.k, rows, reach)
-    exact, norms = rescoring.of_listed(queries, operands, best.indices)
+    best, listed = select(values, size)
+    exact, norms = rescoring.of_listed(queries, operands, listed)
+    looking_best, indices = best.numpy(), listed.numpy()
     if request.mask is not None:
-        exact[best.values == -np.inf] = -np.inf
+        exact[looking_best == -np.inf] = -np.inf
     by_score = np.arange(len(exact))[:, None], np.argsort(-exact, 1)
     left_out = None
-    if best.left is not None:
-        left_out = _upper_scores(best.left + reach, queries, metric)
+    if size < rows:
+        upper = looking_best[:, -1:] + _reach(slack, queries, operands)
+        left_out = _upper_scores(upper, queries, metric)
     if norms is not None:
         norms = norms[by_score]
-    chosen = best.indices.numpy()[by_score]
-    return _certified(queries, operands, request, exact[by_score], norms, chosen, left_out)
+    exact, indices = exact[by_score], indices[by_score]
+    return _certified(queries, operands, request, exact, norms, indices, left_out)
 
 
 def _reach(slack: Slack, queries: Queries, operands: Operands) -> np.ndarray | float:

@@ -8,26 +8,29 @@ WHOLE_PRODUCTS = 1 << 21
 """Up to so many multiplications all scores are taken in fp64: a shortlist takes more calls, which
 cost more than they save."""
 
-SHARED_WORK = 1 << 26
+SHARED_WORK = 1 << 29
 """From so many multiplications and comparisons on, threads take blocks of their own."""
 
 _COMPARING = 64
 """What selecting from a score takes, in multiplications."""
 
-SPAN_ROWS = 1 << 18
-"""Prototypes of a pass, at most."""
+SPAN_ROWS = 1 << 14
+_SPAN_PER_SIZE = 600
+"""Prototypes of a pass, where there are as many, and for each that is looked at in fp64: with fewer,
+that costs more than a tenth of the product."""
 
-BLOCK_SCORES = 1 << 20
-"""Scores of a block, 4 MiB in fp32: in cache until they are selected from."""
+BLOCK_SCORES = 1 << 22
+"""Scores of a pass, 16 MiB in fp32: memory that is touched once, and used for every pass."""
 
 _SPARE = 2
-"""Prototypes looked at beyond k, and a sixteenth of it: so few lie within a slack of the k-th."""
+"""Prototypes looked at beyond k, and a sixteenth of it, twice as many where rows lie close: so few
+are within a slack of the k-th."""
+_CLOSE_ROWS = 1 << 15
 
-_BLOCK_QUERIES = 64
-"""Queries of a block, where there are as many: with fewer, products read more than they compute."""
-
-_FEW = 32
-"""With fewer queries for each worker, workers have prototypes of their own, not queries."""
+_LEAST_QUERIES, _MOST_QUERIES = 128, 512
+"""Queries of a pass, where there are as many. With fewer, products take longer: 64 rows at a time
+get 48 billion multiplications a second, 128 rows 57, 256 rows 66, 1,024 rows 75 (512 channels, one
+thread of a Sapphire Rapids)."""
 
 _WORKER_BYTES = 1 << 24
 """A worker has at least so much of the workspace."""
@@ -58,11 +61,11 @@ def choose_one_pass(
     """The plan for Q queries, M rows, C channels within ``workspace`` bytes; None where none fits.
 
     Half of it is for rows in fp64, where most are looked at: 8 C each, and as much again meanwhile.
-    The other half is for tasks, which hold, in bytes, 48 C + 96 size a query, and 16 a pair, or 32
+    The other half is for tasks, which hold, in bytes, 48 C + 300 size a query, and 5 a pair, or 32
     where all are scored in fp64.
     """
     products, half = queries * rows * channels, workspace // 2
-    size = min(k + _SPARE + k // 16, rows)
+    size = min(k + (_SPARE << (rows >= _CLOSE_ROWS)) + k // 16, rows)
     if products <= WHOLE_PRODUCTS:
         fits = 16 * rows * channels <= half and queries * (32 * rows + 48 * channels) <= half
         return OnePass(True, size, True, 1, queries, 1, 1, 0) if fits else None
@@ -70,14 +73,19 @@ def choose_one_pass(
         return None
     is_shared = products + queries * rows * _COMPARING >= SHARED_WORK
     workers = max(1, min(threads, workspace // _WORKER_BYTES)) if is_shared else 1
-    by_queries = queries >= _FEW * workers
-    tasks = 1 if by_queries else max(1, min(workers, rows // (4 * k)))
-    spans = -(-rows // (tasks * max(SPAN_ROWS, 4 * k)))
+    least = max(SPAN_ROWS, _SPAN_PER_SIZE * size)
+    by_queries = (
+        queries >= workers * _LEAST_QUERIES
+        or rows < workers * 4 * k
+        or (rows < 2 * least and queries >= workers)
+    )
+    tasks = 1 if by_queries else workers
+    spans = max(1, rows // (tasks * least))
     span = -(-rows // (tasks * spans))
-    most = -(-queries // workers) if by_queries else queries
-    block = min(max(BLOCK_SCORES // span, _BLOCK_QUERIES), most)
-    block = min(block, half // workers // (16 * span + 48 * channels + 96 * size))
-    widens = 2 * queries * size >= rows and 16 * rows * channels <= half
+    block = min(max(BLOCK_SCORES // span, _LEAST_QUERIES), _MOST_QUERIES)
+    block = min(block, -(-queries // workers) if by_queries else queries)
+    block = min(block, half // workers // (5 * span + 48 * channels + 300 * size))
     if not block:
         return None
+    widens = 2 * queries * size >= rows and 16 * rows * channels <= half
     return OnePass(False, size, widens, workers, block, tasks, spans, block * (span + 16))

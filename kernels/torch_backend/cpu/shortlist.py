@@ -1,8 +1,5 @@
 """The prototypes of each query that look best by an fp32 product."""
 
-from typing import NamedTuple
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,15 +11,6 @@ _GROUP = 16
 
 _PLAIN_SCORES = 1 << 16
 """Up to so many scores, a selection among all costs less than maxima."""
-
-
-class Shortlist(NamedTuple):
-    values: np.ndarray
-    """(Q, n) fp32 screened values, descending; -inf where nothing may match."""
-    indices: Tensor
-    """(Q, n) int64"""
-    left: np.ndarray | None
-    """(Q, 1) fp32, at least the screened value of everything else; None where there is nothing."""
 
 
 def screen(queries: Tensor, operands: Operands, values: Tensor) -> bool:
@@ -74,19 +62,3 @@ def select(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
     columns = (best[:, None] + offsets[:, None]).flatten(1)
     largest, at = values.gather(1, columns).topk(size)
     return largest, columns.gather(1, at)
-
-
-def narrowed(
-    values: np.ndarray, indices: Tensor, k: int, rows: int, slack: np.ndarray | float
-) -> Shortlist:
-    """The largest ``values`` (Q, n) of ``rows`` without the columns that no query needs.
-
-    Those are more than two slacks, (Q, 1) or one number, below every query's k-th value.
-    """
-    size = values.shape[1]
-    if size > k + 1:
-        needed = values >= values[:, k - 1 : k] - slack * 2.5
-        size = max(int(needed.sum(1).max()), k)
-    after = min(size, values.shape[1] - 1)
-    left = None if size == rows else values[:, after : after + 1]
-    return Shortlist(values[:, :size], indices[:, :size], left)
