@@ -33,6 +33,7 @@ PAIRS = ((BANK, BEFORE), (TOPK, RAW))  # ours, and torch's that is given the sam
 OVER = 1.5  # times what torch takes, at most
 SAMPLES, SAMPLE_SECONDS = 7, 50e-3
 THREADS = 2  # on one processor
+WAITS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")  # they decide how threads wait
 LOOP = """
 import os, sys
 while os.getppid() == int(sys.argv[1]):  # not beyond the benchmark's end, however it ends
@@ -74,7 +75,10 @@ class Beside:
 
 def run(loops: int, shapes: Sequence[Shape], minutes: float) -> int:
     """Print the table, line by line; 1 where an answer of ours is wrong."""
-    print(f"{ledger.device_name(CPU)}, torch {torch.__version__}, commit {ledger.commit()}\n")
+    waits = "".join(f", {name}={os.environ[name]}" for name in WAITS if name in os.environ)
+    print(
+        f"{ledger.device_name(CPU)}, torch {torch.__version__}, commit {ledger.commit()}{waits}\n"
+    )
     print(markdown(HEAD, ()), flush=True)
     beside = f"beside {loops} busy loop{'s' if loops != 1 else ''}"
     status = print_all(beside, loops, shapes, minutes / 2)
