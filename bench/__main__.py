@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--base", metavar="COMMIT", help="ours beside a commit's; recorded under --results only"
         )
-    run.add_argument("--quick", action="store_true", help="four shapes, not recorded")
+    run.add_argument(
+        "--quick", action="store_true", help="four shapes, not recorded, in under a minute"
+    )
     for sub in (run, bars, dropin):
         sub.add_argument("--providers", nargs="+", metavar="PART_OF_NAME", default=[])
     for sub in (run, bars, busy, growth, probe):
