@@ -30,7 +30,10 @@ BEFORE = "torch matmul+topk, normalised before"
 FAISS = "faiss IndexFlat"
 BEST = (BEFORE, FAISS, "scikit-learn brute, normalised before", "usearch exact")
 BUDGET, LEAST = 2.0, 5
-SAMPLE_SECONDS = 10e-3  # threads of one library spin on for milliseconds while the next is timed
+SAMPLE_SECONDS = 10e-3
+"""Of the small shapes. One search under three names in a run: within 1.4 to 4 % with these, 1.3 to
+12 % with 2 ms (1 and 16 x 1,000 x 128, 32 x 1,259 x 1,280; CPU time of one thread, Xeon with VNNI).
+"""
 
 
 @dataclass(frozen=True)
