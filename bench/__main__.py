@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--providers", nargs="+", metavar="PART_OF_NAME", default=[])
     for sub in (run, bars, busy, growth, probe):
         sub.add_argument("--minutes", type=float, default=11.0, help="begin no shape after this")
+    bars.set_defaults(minutes=20.0)
     for sub in (run, bars, growth, build, dropin, probe):
         sub.add_argument("--results", type=Path, help="folder of the ledger; bench/results")
     for sub in (run, bars, build, dropin):

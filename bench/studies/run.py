@@ -26,7 +26,7 @@ from providers.provider import Product, Provider, Search, Unsupported
 
 from .roofline import Roofline
 
-SLOW_SECONDS = 2.5  # above, a search is timed once
+SLOW_SECONDS = 2.5
 SHORT_SECONDS = 0.2  # below, looking at memory takes a noticeable part of the time
 
 
@@ -50,6 +50,7 @@ class Bench:
     budget: float = 1.0  # seconds of timed calls per provider and shape
     least: int = 3  # timed calls, of those that are not slow
     sample: float = SAMPLE_SECONDS  # shorter calls are repeated within a sample
+    slow: float = SLOW_SECONDS  # a search that takes more is timed once
     rooflines: Roofline = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,11 +76,11 @@ class Bench:
         try:
             search = provider.prepare(prototypes, shape)
             self._watch(entry, lambda: self._judge(entry, search(queries), right))
-            if self.device.type == "cuda" or entry.estimate <= SLOW_SECONDS:
+            if self.device.type == "cuda" or entry.estimate <= self.slow:
                 self._watch(entry, lambda: search(queries))  # warm: imported, compiled
             if entry.estimate < SHORT_SECONDS:
                 entry.estimate = self._estimate(lambda: search(queries))
-            if entry.estimate > SLOW_SECONDS:
+            if entry.estimate > self.slow:
                 entry.timing = summarise([entry.estimate])  # and that is its one sample
             entry.search = search
         except Unsupported as reason:
