@@ -36,6 +36,7 @@ THREADS = 2  # on one processor
 WAITS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")  # they decide how threads wait
 LOOP = """
 import os, sys
+print(flush=True)
 while os.getppid() == int(sys.argv[1]):  # not beyond the benchmark's end, however it ends
     for _ in range(10**6):
         pass
@@ -132,12 +133,15 @@ def compare(load: str, loops: int, shape: Shape) -> list[Beside]:
 
 @contextmanager
 def busy(loops: int) -> Iterator[None]:
-    """So many processes that never rest."""
+    """So many processes that never rest, each of which has begun."""
     command = [sys.executable, "-I", "-c", LOOP, str(os.getpid())]
-    processes = [subprocess.Popen(command) for _ in range(loops)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(loops)]
     try:
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()
         yield
     finally:
         for process in processes:
             process.kill()
-            process.wait()
+            process.communicate()
