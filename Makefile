@@ -94,6 +94,7 @@ faults: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench run
+	$(BIN)/python bench bars
 
 # The system's Python where it has torch with CUDA: on a borrowed machine nothing can be installed.
 gpu:

@@ -1,18 +1,19 @@
 """What each command does; imported once flashmatch can be."""
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from dropin import pairs
 from gpu.run_parts import no_device
 from measuring import ledger, shapes
+from measuring.ledger import Row
 from measuring.shapes import Shape
 from measuring.table import is_ours, summary, table
 from providers.registry import absent, select
-from studies import bank_build, growth, two_commits
-from studies.bars import BARS, report
+from providers.torch_peers import ORIGINAL
+from studies import bank_build, bars, busy, growth, two_commits
 from studies.run import Bench, run
 from studies.two_commits import Asked
 
@@ -26,38 +27,59 @@ def _run(arguments: Namespace) -> int:
     full, quick = (shapes.GPU, shapes.QUICK_GPU) if on_cuda else (shapes.CPU, shapes.QUICK)
     asked = [shapes.parse(text) for text in arguments.shapes]
     chosen = asked or (quick if arguments.quick else full)
-    budget = 0.3 if arguments.quick or on_cuda else 0.7
-    return _measure(arguments, device, chosen, budget, recorded=not arguments.quick)
+    budget, least = 0.3 if arguments.quick or on_cuda else 0.7, 3
+    if arguments.base:
+        return _two_commits(arguments, device, chosen, budget, least)
+    providers = select(device, arguments.providers)
+    if arguments.quick and not arguments.providers:  # the original's formula takes most of a minute
+        providers = [p for p in providers if p.name != ORIGINAL]
+    bench = Bench(device, providers, budget, least)
+    measured = run(bench, chosen, arguments.minutes)
+    return _measure(arguments, device, measured, recorded=not arguments.quick)
 
 
 def _bars(arguments: Namespace) -> int:
-    chosen = [bar.shape for bar in BARS]
-    return _measure(arguments, torch.device("cpu"), chosen, budget=2.0, least=5)
+    chosen = bars.chosen([shapes.parse(text) for text in arguments.shapes])
+    if arguments.base:
+        asked = [bar.shape for bar in chosen]
+        return _two_commits(arguments, bars.CPU, asked, bars.BUDGET, bars.LEAST)
+    measured = bars.measure(chosen, arguments.providers, arguments.minutes)
+    return _measure(arguments, bars.CPU, measured)
+
+
+def _two_commits(
+    arguments: Namespace, device: torch.device, chosen: Sequence[Shape], budget: float, least: int
+) -> int:
+    asked = Asked(chosen, arguments.providers, device, budget, least, arguments.minutes)
+    return two_commits.run(arguments.base, asked, arguments.results)
 
 
 def _measure(
     arguments: Namespace,
     device: torch.device,
-    chosen: Sequence[Shape],
-    budget: float,
-    least: int = 3,
+    measured: Iterable[tuple[Shape, list[Row]]],
     recorded: bool = True,
 ) -> int:
     """Print and record the rows of each shape; fail if an answer of ours is wrong."""
-    if arguments.base:
-        asked = Asked(chosen, arguments.providers, device, budget, least, arguments.minutes)
-        return two_commits.run(arguments.base, asked, arguments.results)
     print(f"{ledger.device_name(device)}; absent: {', '.join(absent(device)) or 'none'}")
-    bench = Bench(device, select(device, arguments.providers), budget, least)
     everything = []
-    for shape, rows in run(bench, chosen, arguments.minutes):
+    for shape, rows in measured:
         print(f"\n{shape}\n\n{table(rows)}", flush=True)
         everything += rows
         if recorded and not arguments.dry_run:
             ledger.append(rows, arguments.results or ledger.RESULTS)
-    print(f"\n{summary(everything)}\n{report(everything)}")
+    print(f"\n{summary(everything)}")
+    if device.type == "cpu":
+        print(bars.report(everything))
     ours = [row for row in everything if is_ours(row)]
     return 0 if all(row.agreement in (1.0, None) for row in ours) else 1
+
+
+def _busy(arguments: Namespace) -> int:
+    chosen = [shapes.parse(text) for text in arguments.shapes] or busy.SHAPES
+    if arguments.held:
+        return busy.run_held(chosen, arguments.minutes)
+    return busy.run(arguments.loops, chosen, arguments.minutes)
 
 
 def _growth(arguments: Namespace) -> int:
@@ -80,4 +102,11 @@ def _dropin(arguments: Namespace) -> int:
     return pairs.run(arguments.providers, results)
 
 
-COMMANDS = {"run": _run, "bars": _bars, "growth": _growth, "build": _build, "dropin": _dropin}
+COMMANDS = {
+    "run": _run,
+    "bars": _bars,
+    "busy": _busy,
+    "growth": _growth,
+    "build": _build,
+    "dropin": _dropin,
+}

@@ -1,4 +1,4 @@
-"""The instruments: data, the right answer, clocks, memory, rooflines, the ledger and its tables.
+"""The instruments: data, the right answer, clocks, memory, instructions, the ledger, its tables.
 
 This room imports no other of bench.
 """

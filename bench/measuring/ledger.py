@@ -20,6 +20,7 @@ import torch
 
 from flashmatch.kernels.machine import cpu_name
 
+from .instructions import limited_to
 from .links import ROOT
 from .shapes import Shape
 
@@ -149,7 +150,9 @@ def exact_share(share: float) -> str:
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{cpu_name()} ({torch.get_num_threads()} threads)"
+    limit = limited_to()
+    kept = f", limited to {limit.upper()}" if limit else ""
+    return f"{cpu_name()} ({torch.get_num_threads()} threads){kept}"
 
 
 def version_of(*distributions: str) -> str:

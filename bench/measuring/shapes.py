@@ -23,6 +23,13 @@ class Shape:
         return f"{self.Q}x{self.M}x{self.C}/{self.k}/{self.metric}/{self.dtype}"
 
     @property
+    def title(self) -> str:
+        """As tables have it that are read by people: what is usual is left out."""
+        unusual = [x for x in (self.metric, self.dtype) if x not in ("cosine", "float32")]
+        sizes = f"{self.Q:,} x {self.M:,} x {self.C:,}"
+        return ", ".join([sizes, f"{self.k:,}", *unusual])
+
+    @property
     def torch_dtype(self) -> torch.dtype:
         return getattr(torch, self.dtype)
 
@@ -58,7 +65,12 @@ def make(shape: Shape, device: torch.device) -> tuple[Tensor, Tensor]:
     return rows(shape.Q), prototypes
 
 
-QUICK = (Shape(1, 100, 64), Shape(16, 1000, 128), Shape(64, 16384, 128))
+QUICK = (
+    Shape(1, 100, 64),
+    Shape(16, 1000, 128),
+    Shape(64, 16384, 128),
+    Shape(16, 131072, 256),
+)
 
 SMALL = (
     Shape(1, 100, 64),
@@ -68,7 +80,7 @@ SMALL = (
     Shape(32, 12612, 2048),
 )
 
-# The first six have bars; see bars.py.
+# Some have bars; bars.py has more.
 CPU = (
     Shape(256, 262144, 128),
     Shape(1, 262144, 512),

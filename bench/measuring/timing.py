@@ -43,16 +43,17 @@ def interleave(
     budget: float,
     least: int = 3,
     most: int = 30,
+    sample: float = SAMPLE_SECONDS,
 ) -> tuple[dict[str, Timing], dict[str, Exception]]:
     """Time already warm searches in turns, so that what slows the machine slows them all.
 
     A clock makes as many calls in a row as it is told and gives their mean seconds. Each search
     gets ``budget`` seconds by its own estimate, at least ``least`` samples and at most ``most``;
-    those with few are spread over the turns of those with many.
+    those with few are spread over the turns of those with many. Calls shorter than ``sample``
+    seconds are repeated within one.
     """
     rounds = {
-        name: max(least, min(most, int(budget / max(t, SAMPLE_SECONDS))))
-        for name, t in estimates.items()
+        name: max(least, min(most, int(budget / max(t, sample)))) for name, t in estimates.items()
     }
     samples: dict[str, list[float]] = {name: [] for name in clocks}
     failures: dict[str, Exception] = {}
@@ -66,15 +67,19 @@ def interleave(
                 due = (turn + 1) * rounds[name] // turns > turn * rounds[name] // turns
                 if not due or name in failures:
                     continue
-                calls = max(1, round(SAMPLE_SECONDS / max(estimates[name], 1e-6)))
                 try:
-                    samples[name].append(clocks[name](calls))
+                    samples[name].append(clocks[name](calls_within(sample, estimates[name])))
                 except Exception as error:
                     failures[name] = error
     finally:
         gc.enable()
     timings = {name: summarise(samples[name]) for name in clocks if name not in failures}
     return timings, failures
+
+
+def calls_within(sample: float, estimate: float) -> int:
+    """How many calls of ``estimate`` seconds make a sample."""
+    return max(1, round(sample / max(estimate, 1e-6)))
 
 
 def quartiles_of(side: str, timing: Timing | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from measuring.shapes import Shape
 
 from .provider import Provider, Search, Unsupported, require_room
 
+ORIGINAL = "torch cosine_similarity+sort"
 CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}  # of scores: what serves each best
 
 
@@ -102,5 +103,5 @@ TORCH_PEERS = (
         "torch matmul+topk, chunked, normalised before",
         partial(normalised_before, matmul_topk_chunked),
     ),
-    Provider("torch cosine_similarity+sort", _broadcast_sort),
+    Provider(ORIGINAL, _broadcast_sort),
 )

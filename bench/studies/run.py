@@ -4,7 +4,6 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,12 +12,21 @@ from measuring import ledger
 from measuring.gate import Truth, agreement, truth
 from measuring.ledger import LIMIT, Row, described, version_of
 from measuring.memory import peak_mib
-from measuring.roofline import Roofline
 from measuring.shapes import Shape, make
-from measuring.timing import Timing, interleave, seconds_of, summarise, within
+from measuring.timing import (
+    SAMPLE_SECONDS,
+    Timing,
+    calls_within,
+    interleave,
+    seconds_of,
+    summarise,
+    within,
+)
 from providers.provider import Product, Provider, Search, Unsupported
 
-SLOW_SECONDS = 2.5  # above, a search is timed once
+from .roofline import Roofline
+
+SLOW_SECONDS = 2.5
 SHORT_SECONDS = 0.2  # below, looking at memory takes a noticeable part of the time
 
 
@@ -41,6 +49,8 @@ class Bench:
     providers: Sequence[Provider]
     budget: float = 1.0  # seconds of timed calls per provider and shape
     least: int = 3  # timed calls, of those that are not slow
+    sample: float = SAMPLE_SECONDS  # shorter calls are repeated within a sample
+    slow: float = SLOW_SECONDS  # a search that takes more is timed once
     rooflines: Roofline = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,11 +76,11 @@ class Bench:
         try:
             search = provider.prepare(prototypes, shape)
             self._watch(entry, lambda: self._judge(entry, search(queries), right))
-            if self.device.type == "cuda" or entry.estimate <= SLOW_SECONDS:
+            if self.device.type == "cuda" or entry.estimate <= self.slow:
                 self._watch(entry, lambda: search(queries))  # warm: imported, compiled
             if entry.estimate < SHORT_SECONDS:
-                entry.estimate = seconds_of(lambda: search(queries), self.device)
-            if entry.estimate > SLOW_SECONDS:
+                entry.estimate = self._estimate(lambda: search(queries))
+            if entry.estimate > self.slow:
                 entry.timing = summarise([entry.estimate])  # and that is its one sample
             entry.search = search
         except Unsupported as reason:
@@ -78,6 +88,12 @@ class Bench:
         except Exception as error:  # one provider's trouble is a row, not the end of the run
             entry.status = described(error)
         return entry
+
+    def _estimate(self, call: Callable[[], object]) -> float:
+        """Of a short call more than one tells: the first are slower than those that are timed."""
+        seconds = seconds_of(call, self.device)
+        calls = calls_within(self.sample, seconds)
+        return seconds if calls == 1 else seconds_of(call, self.device, calls)
 
     def _watch(self, entry: Entry, call: Callable[[], object]) -> None:
         """Peak memory and a first idea of the time, from one call."""
@@ -95,13 +111,19 @@ class Bench:
 
     def _time(self, entries: list[Entry], queries: Tensor) -> None:
         def clock(search: Search | Product) -> Callable[[int], float]:
-            return partial(seconds_of, lambda: search(queries), self.device)
+            def seconds(calls: int) -> float:
+                if calls > 1:  # short ones: the caches, and the threads, were another's
+                    search(queries)
+                return seconds_of(lambda: search(queries), self.device, calls)
+
+            return seconds
 
         timings, failures = interleave(
             {e.provider.name: clock(e.search) for e in entries if e.search},
             {e.provider.name: e.estimate for e in entries},
             self.budget,
             self.least,
+            sample=self.sample,
         )
         for entry in entries:
             entry.timing = timings.get(entry.provider.name)

@@ -3,12 +3,14 @@
 import csv
 import os
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 from programs import output_of
 
+import commands
 from measuring import ledger, timing
 from measuring.shapes import Shape
 from measuring.table import summary, table
@@ -32,7 +34,7 @@ NOT_THERE = (
 )
 
 
-@pytest.mark.parametrize("seconds", [0.0, 3.0])
+@pytest.mark.parametrize("seconds", [0.1, 3.0])
 def test_a_slow_search_is_called_once(monkeypatch, seconds: float) -> None:
     calls: list[float] = []
 
@@ -47,8 +49,8 @@ def test_a_slow_search_is_called_once(monkeypatch, seconds: float) -> None:
     bench = Bench(CPU, [_provider("slow", search)])
     monkeypatch.setattr(bench.rooflines, "limit_ms", lambda *_: 1.0)
     [row] = bench.rows(SHAPE)
-    assert (len(calls), row.repeats) == ((1, 1) if seconds else (3, 0))
-    assert row.median_ms == (3000 if seconds else None)
+    assert (len(calls), row.repeats) == ((1, 1) if seconds == 3 else (3, 0))
+    assert row.median_ms == (3000 if seconds == 3 else None)
 
 
 def _provider(name: str, search) -> Provider:
@@ -94,6 +96,23 @@ def test_every_provider_gets_a_row_whatever_happens(tmp_path: Path) -> None:
 def test_no_shape_is_begun_after_the_time_is_over(capsys) -> None:
     assert list(run(Bench(CPU, []), [SHAPE], minutes=-1)) == []
     assert str(SHAPE) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("providers", [[], ["cosine_similarity"]])
+def test_a_quick_run_has_the_slowest_only_if_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys, providers: list[str]
+) -> None:
+    monkeypatch.setattr(commands.shapes, "QUICK", (SHAPE,))
+    monkeypatch.setattr(commands.ledger, "append", None)  # nothing is recorded
+    options = {"device": "cpu", "shapes": [], "quick": True, "base": None, "minutes": 1}
+    assert commands.COMMANDS["run"](Namespace(**options, providers=providers)) == 0
+    printed = capsys.readouterr().out
+    assert ("| torch cosine_similarity+sort |" in printed) == bool(providers)
+    assert ("| flashmatch.topk |" in printed) == (not providers)
+
+
+def test_a_quick_run_has_a_large_shape() -> None:
+    assert max(shape.M for shape in commands.shapes.QUICK) > 100_000
 
 
 def test_runs_from_a_bare_checkout(tmp_path: Path) -> None:

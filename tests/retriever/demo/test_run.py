@@ -2,6 +2,7 @@
 
 import re
 import sys
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from flashmatch import __version__
 from flashmatch.__main__ import main
+from flashmatch.retriever.demo import compare as timing
 from flashmatch.retriever.demo import run as demo
 from flashmatch.retriever.demo.compare import compare, enlarge, fp64_indices
 from flashmatch.retriever.demo.options import DemoError, Options
@@ -70,7 +72,10 @@ def test_the_whole_run(folder: Path) -> None:
     assert "broken.jpg" in text
     assert "gallery  20 images: 4 photographs, 16 tiles" in text
     assert re.search(r"very image it was made from +100\.0 % +100\.0 % +5\.0 %", text)
-    assert text.count("flashmatch.topk") == 2
+    assert text.count("flashmatch.PrototypeBank") == text.count("flashmatch.topk") == 2
+    assert "The first two have prepared the gallery before, which is not timed" in " ".join(
+        text.split()
+    )
     assert "4 queries x 300 prototypes x 48, k = 3" in text
     page = (folder.parent / "out" / "index.html").read_text()
     assert str(folder.parent / "out" / "index.html") in text
@@ -167,10 +172,30 @@ def test_the_comparison_judges_by_fp64() -> None:
     prototypes = torch.randn(50, 8, generator=generator)
     queries = prototypes[[3, 17]] + 0.01
     comparison = compare("title", queries, prototypes, 2)
-    assert [row.agreement for row in comparison.rows] == [1.0] * 4
+    assert [row.name for row in comparison.rows] == [
+        "flashmatch.PrototypeBank",
+        "torch matmul + topk, normalised before",
+        "flashmatch.topk",
+        "torch matmul + topk",
+        "torch.cosine_similarity + sort",
+    ]
+    assert [row.agreement for row in comparison.rows] == [1.0] * 5
     assert fp64_indices(queries, prototypes, 1).flatten().tolist() == [3, 17]
     duplicates = prototypes[[5, 5, 5]]
     assert fp64_indices(duplicates[:1], duplicates, 3).tolist() == [[0, 1, 2]]
+
+
+def test_searches_take_turns_and_are_timed_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    def search(name: str) -> None:
+        asked.append(name)
+        clock[0] += 1 if asked[-2:] == [name] * 2 else 100  # the first after another is slow
+
+    asked: list[str] = [""]
+    clock = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    samples = timing.interleave({name: partial(search, name) for name in "ab"})
+    assert samples == {"a": [1.0] * timing.ROUNDS[0], "b": [1.0] * timing.ROUNDS[0]}
+    assert "".join(asked) == "aabb" * timing.ROUNDS[0]
 
 
 def test_the_original_is_left_out_where_it_would_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:

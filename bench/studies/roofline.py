@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .shapes import Shape
-from .timing import seconds_of
+from measuring.shapes import Shape
+from measuring.timing import seconds_of
 
 SLAB_BYTES = 64 * 2**20  # of scores: as many prototypes as that allows stand for all of them
 ENOUGH_SECONDS = 1.0
