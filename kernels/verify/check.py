@@ -14,7 +14,7 @@ evaluations can lie. The only tolerance is that proof.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import islice
 from math import inf
 
 import torch
@@ -22,15 +22,11 @@ from torch import Tensor
 
 from ..concurrency.fit_thread import in_fit_thread
 from ..contract import arguments, metrics
-from .intervals import score_interval
 from .report import LISTED, Disagreement, Verification
+from .scores import Chunk, Problem, rounded
 
-_COSINE_EPS = 1e-8
-_AT_MOST = 1 - 2.0**-50
-"""A root and its square change a sum by less than 2^-51 of it: times this, never to more."""
 _NEVER = 2**63 - 1  # the index of an empty rank: after every prototype
-_CHUNK_ELEMENTS = 1 << 19  # of prototypes at a time: 4 MiB in fp64
-_TABLE_ELEMENTS = 1 << 20  # pairs at a time, at most about 50 bytes each
+_PAIRS = 1 << 17  # looked at a second time at a time, at most about 60 bytes each
 
 
 def verify(
@@ -78,21 +74,24 @@ def verify(
     if sample is not None:
         sample = arguments.require_int("sample", sample, least=1)
     scores, indices = _require_matches(matches, len(queries))
-    problem, chosen = _Problem(queries, chunks, metric, mask), _chosen(len(queries), sample)
+    problem, chosen = Problem(queries, chunks, metric, mask), _chosen(len(queries), sample)
     return in_fit_thread([queries, *chunks], _verified, problem, chosen, scores, indices)
 
 
 @torch.no_grad()
-def _verified(problem: "_Problem", chosen: Tensor, scores: Tensor, indices: Tensor) -> Verification:
+def _verified(problem: Problem, chosen: Tensor, scores: Tensor, indices: Tensor) -> Verification:
     queries, wrong, listed, error = problem.queries, 0, [], 0.0
     for rows in chosen.split(problem.query_rows(scores.shape[1])):
         got = [x[rows.to(x.device)].to(queries.device) for x in (scores, indices)]
-        bad, block_error = _examine(problem, rows.to(queries.device), *got)
+        rows = rows.to(queries.device)
+        bad, block_error = _examine(problem, rows, *got)
         error = max(error, block_error)
         wrong += int(bad.sum())
-        for i in bad.nonzero()[: max(0, LISTED - len(listed)), 0].tolist():
-            listed += _disagreements(problem, int(rows[i]), got[0][i], got[1][i])
-    return Verification(len(chosen), wrong, tuple(listed[:LISTED]), error)
+        shown = bad.nonzero()[: max(0, LISTED - len(listed)), 0]
+        if len(shown):
+            found = _disagreements(problem, rows[shown], got[0][shown], got[1][shown])
+            listed += islice(found, LISTED - len(listed))
+    return Verification(len(chosen), wrong, tuple(listed), error)
 
 
 def _require_matches(matches: object, queries: int) -> tuple[Tensor, Tensor]:
@@ -122,100 +121,27 @@ def _chosen(queries: int, sample: int | None) -> Tensor:
     return torch.randperm(queries, generator=generator)[:sample].sort().values
 
 
-@dataclass(frozen=True)
-class _Problem:
-    queries: Tensor
-    chunks: list[Tensor]
-    metric: str
-    mask: Tensor | None
-
-    @property
-    def chunk_rows(self) -> int:
-        """Prototypes at a time."""
-        return max(1, _CHUNK_ELEMENTS // self.queries.shape[1])
-
-    def query_rows(self, k: int) -> int:
-        """Queries at a time; a rank takes about as much as two pairs."""
-        widest = min(self.chunk_rows, max(map(len, self.chunks)))
-        return max(1, _TABLE_ELEMENTS // max(widest, self.queries.shape[1], 2 * k))
-
-    def tables(self, rows: Tensor) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-        """Chunk by chunk: its first index, scores (R, P) fp32, which pairs (R, P) may match, and
-        the prototypes (P, C) fp64."""
-        queries, first = self.queries[rows].double(), 0
-        for part in (part for chunk in self.chunks for part in chunk.split(self.chunk_rows)):
-            prototypes = part.to(queries.device).double()
-            allowed = _finite(queries)[:, None] & _finite(prototypes)
-            if self.mask is not None:
-                columns = self.mask[..., first : first + len(part)]
-                allowed &= columns[rows] if columns.ndim == 2 else columns
-            scores = _scores(queries, prototypes, self.metric).float() + 0.0
-            yield first, scores, allowed, prototypes
-            first += len(part)
-
-    def interval(self, row: int, index: int) -> tuple[float, float]:
-        """Least and greatest fp32 score that an fp64 evaluation of one pair can give."""
-        for chunk in self.chunks:
-            if index < len(chunk):
-                query, prototype = self.queries[row].double(), chunk[index].double()
-                return score_interval(query.tolist(), prototype.tolist(), self.metric)
-            index -= len(chunk)
-        raise IndexError(index)
-
-
-def _finite(vectors: Tensor) -> Tensor:
-    return vectors.square().sum(-1).isfinite()
-
-
-def _scores(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
-    """(R, C), (P, C) -> (R, P), all fp64, by the metric's definition; for l2, up to 2^-49 of the
-    score above what the sum of squares gives: never below the least score that can be had, and not
-    always one of them."""
-    if metric == "l2":  # of differences: nothing cancels; in one pass: threads wait but once
-        apart = torch.cdist(queries, prototypes, compute_mode="donot_use_mm_for_euclid_dist")
-        return apart.square_().mul_(-_AT_MOST)
-    products = queries @ prototypes.T
-    if metric == "dot":
-        return products
-    q_norms, p_norms = (x.square().sum(-1).sqrt() for x in (queries, prototypes))
-    return products / (q_norms.clamp(min=_COSINE_EPS)[:, None] * p_norms.clamp(min=_COSINE_EPS))
-
-
-def _own_scores(
-    queries: Tensor, prototypes: Tensor, pairs: tuple[Tensor, Tensor], table: Tensor, metric: str
-) -> Tensor:
-    """(n,) fp32 scores of pairs of rows and columns of ``table``, each one that can be had."""
-    rows, columns = pairs
-    if metric != "l2":
-        return table[rows, columns]
-    step = max(1, _TABLE_ELEMENTS // queries.shape[1])
-    parts = [
-        (queries[r].double() - prototypes[c]).square_().sum(1).neg_().float() + 0.0
-        for r, c in zip(rows.split(step), columns.split(step), strict=True)
-    ]
-    return torch.cat(parts)
-
-
 def _examine(
-    problem: _Problem, rows: Tensor, scores: Tensor, indices: Tensor
+    problem: Problem, rows: Tensor, scores: Tensor, indices: Tensor
 ) -> tuple[Tensor, float]:
     """Which of the queries ``rows`` (R,) are wrong, and the largest score error among them."""
     if indices.numel() == 0:
         return torch.zeros_like(rows, dtype=torch.bool), 0.0
+    k = indices.shape[1]
     empty = (indices == -1) & (scores == -inf)
     order_indices = indices.masked_fill(empty, _NEVER)
     last = scores[:, -1], order_indices[:, -1]
     wrong = _out_of_order(scores, order_indices) | _repeated(order_indices)
     listed, own = torch.zeros_like(empty), torch.full_like(scores, torch.nan)
-    queries = problem.queries[rows]
-    for first, table, allowed, prototypes in problem.tables(rows):
-        here = (indices >= first) & (indices < first + table.shape[1])
-        r, rank = here.nonzero(as_tuple=True)
-        column = indices[r, rank] - first
-        own[r, rank] = _own_scores(queries, prototypes, (r, column), table, problem.metric)
-        listed[r, rank] = allowed[r, column]
-        allowed[r, column] = False  # from here on: left out
-        _mark_left_out(wrong, problem, rows, first, table, allowed, last)
+    ascending = indices.flatten().sort()  # so that those of a chunk are found without a search
+    for chunk in problem.chunks_for(rows):
+        ends = torch.searchsorted(ascending.values, ascending.values.new_tensor(chunk.span))
+        here = slice(*ends.tolist())
+        place, columns = ascending.indices[here], ascending.values[here] - chunk.first
+        own.view(-1)[place] = chunk.of_pairs(place // k, columns)
+        listed.view(-1)[place] = chunk.may_match(place // k, columns)
+        _mark_left_out(wrong, problem, rows, chunk, (place // k, columns), last)
+        del chunk
     wrong |= ~(listed | empty).all(1)
     differs = listed & (scores != own)
     for i in (differs.any(1) & ~wrong).nonzero()[:, 0].tolist():
@@ -229,25 +155,50 @@ def _examine(
 
 def _mark_left_out(
     wrong: Tensor,
-    problem: _Problem,
+    problem: Problem,
     rows: Tensor,
-    first: int,
-    table: Tensor,
-    left_out: Tensor,
+    chunk: Chunk,
+    listed: tuple[Tensor, Tensor],
     last: tuple[Tensor, Tensor],
 ) -> None:
-    """Mark queries where a prototype of ``left_out`` (R, P) is certain to precede the last match.
+    """Mark queries where a prototype of ``chunk`` is certain to precede the last match, and is not
+    among the pairs (R, P) ``listed``.
 
-    Our own score of a pair, in ``table``, is never below the least attainable. So a prototype that
-    does not precede the last match by our own score is not certain to, and needs no second look.
+    Our own score of a pair is never below the least attainable. So a prototype that does not
+    precede the last match by our own score is not certain to, and needs no second look.
     """
-    indices = torch.arange(first, first + table.shape[1], device=table.device)
-    ahead = left_out & _precedes(table, indices, last[0][:, None], last[1][:, None])
-    for i in (ahead.any(1) & ~wrong).nonzero()[:, 0].tolist():
-        rivals = ahead[i].nonzero()[:, 0]
-        best_first = indices[rivals[table[i, rivals].argsort(descending=True)]].tolist()
-        least = ((problem.interval(int(rows[i]), index)[0], index) for index in best_first)
-        wrong[i] = any(_precedes(*match, last[0][i], last[1][i]) for match in least)
+    limits = _least_to_precede(*last, chunk.first)
+    found = chunk.reaching(limits.masked_fill(wrong | ~chunk.queries.norms.isfinite(), inf))
+    found[listed] = False
+    step = max(1, _PAIRS // found.shape[1])
+    for start in range(0, len(rows), step):
+        r, columns = found[start : start + step].nonzero(as_tuple=True)
+        if len(r) == 0:  # as nearly always
+            continue
+        fit = chunk.may_match(r + start, columns) & ~wrong[r + start]
+        r, columns = r[fit] + start, columns[fit]
+        own, indices = chunk.never_below(r, columns), columns + chunk.first
+        ahead = _precedes(own, indices, last[0][r], last[1][r])
+        r, own, indices = r[ahead], own[ahead], indices[ahead]
+        queries, counts = r.unique_consecutive(return_counts=True)
+        sizes = counts.tolist()
+        for i, scores, rivals in zip(
+            queries.tolist(), own.split(sizes), indices.split(sizes), strict=True
+        ):
+            best_first = rivals[scores.argsort(descending=True)].tolist()
+            least = ((problem.interval(int(rows[i]), index)[0], index) for index in best_first)
+            wrong[i] = any(_precedes(*match, last[0][i], last[1][i]) for match in least)
+
+
+def _least_to_precede(last: Tensor, last_index: Tensor, first: int) -> Tensor:
+    """(R,) fp64: below it, no score of an index from ``first`` on precedes the last match.
+
+    It rounds to less than the score of the last match, or, of an index behind that, to no more:
+    both end half way to the next fp32 number.
+    """
+    below = last.where(first > last_index, last.nextafter(last.new_tensor(-inf)))
+    above = below.nextafter(below.new_tensor(inf)).double()
+    return (below.double() + above.clamp(max=2.0**128)) / 2  # where fp32 ends, inf is 2^128
 
 
 def _precedes(
@@ -271,21 +222,30 @@ def _repeated(order_indices: Tensor) -> Tensor:
 
 
 def _disagreements(
-    problem: _Problem, row: int, scores: Tensor, indices: Tensor
-) -> list[Disagreement]:
-    """The ranks at which the matches (k,) of one query differ from our own search."""
-    own, own_indices = scores.new_empty(0), indices.new_empty(0)
-    for first, table, allowed, _ in problem.tables(torch.tensor([row], device=scores.device)):
-        columns = allowed[0].nonzero()[:, 0]
-        # Indices ascend and the sort is stable, so equal scores keep the order of indices.
-        best = torch.cat([own, table[0, columns]]).sort(descending=True, stable=True)
-        own = best.values[: len(scores)]
-        own_indices = torch.cat([own_indices, columns + first])[best.indices[: len(scores)]]
-    none = len(scores) - len(own)
-    expected = zip(own_indices.tolist() + [-1] * none, own.tolist() + [-inf] * none, strict=True)
-    got = zip(indices.tolist(), scores.tolist(), strict=True)
-    return [
-        Disagreement(row, rank, *wanted, *given)
-        for rank, (wanted, given) in enumerate(zip(expected, got, strict=True))
-        if wanted != given
-    ]
+    problem: Problem, rows: Tensor, scores: Tensor, indices: Tensor
+) -> Iterator[Disagreement]:
+    """The ranks at which the matches (R, k) of the queries ``rows`` (R,) differ from our search."""
+    k = scores.shape[1]
+    own = [(scores.new_empty(0), indices.new_empty(0))] * len(rows)
+    for chunk in problem.chunks_for(rows):
+        every = torch.arange(len(chunk.prototypes.rows), device=rows.device)
+        for i in range(len(rows)):
+            columns = every[chunk.may_match(every.new_tensor(i), every)]
+            values = torch.cat([own[i][0], rounded(chunk.scores[i, columns])])
+            # Indices ascend and the sort is stable, so equal scores keep the order of indices.
+            best = values.sort(descending=True, stable=True)
+            ordered = torch.cat([own[i][1], columns + chunk.first])[best.indices[:k]]
+            own[i] = best.values[:k], ordered
+        del chunk
+    for i, found in enumerate(own):
+        pairs = zip(_filled(found, k), _filled((scores[i], indices[i]), k), strict=True)
+        for rank, (wanted, given) in enumerate(pairs):
+            if wanted != given:
+                yield Disagreement(int(rows[i]), rank, *wanted, *given)
+
+
+def _filled(matches: tuple[Tensor, Tensor], k: int) -> list[tuple[int, float]]:
+    """Index and score of k ranks, with -1 and -inf behind the last match."""
+    scores, indices = (x.tolist() for x in matches)
+    none = k - len(scores)
+    return list(zip(indices + [-1] * none, scores + [-inf] * none, strict=True))

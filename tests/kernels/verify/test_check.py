@@ -8,7 +8,7 @@ from math import inf, nan
 
 import pytest
 import torch
-from allocations import LargestResult
+from allocations import LargestResult, peak_bytes
 from drawn import problems
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -20,7 +20,9 @@ from flashmatch.kernels.verify.intervals import score_interval
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
-MODULE = importlib.import_module("flashmatch.kernels.verify.check")
+MODULE, CHECK = (
+    importlib.import_module(f"flashmatch.kernels.verify.{name}") for name in ("scores", "check")
+)
 Pair = tuple[Tensor, Tensor]
 QUERIES = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [-1.0, 2.0]])
 PROTOTYPES = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 2.0], [3.0, 1.0]])
@@ -111,6 +113,7 @@ def test_scores_beyond_fp32_are_infinite_in_index_order() -> None:
         assert not result
         assert [d.apart for d in result.disagreements] == [0] * 4
         assert not verify(queries, p, (scores, indices - (indices == 3) * 4), metric=metric)
+        assert not verify(queries, p, (scores[:, :1], indices[:, 1:2]), metric=metric)
 
 
 # What is wrong is found
@@ -328,6 +331,12 @@ def test_vectors_that_are_not_finite_never_match(metric: str, bad: float) -> Non
     )
 
 
+def test_a_square_beyond_fp64_is_not_finite_in_one_channel_either() -> None:
+    long = torch.tensor([[1e200]], dtype=torch.float64)
+    matches = torch.ones(1, 1), torch.tensor([[0]])
+    assert verify(torch.ones(1, 1), long, matches).disagreements[0].expected_index == -1
+
+
 # Where fp64 evaluations may differ
 
 ABOVE_HALF = [1.0, 2.0**-24, 2.0**-80]
@@ -489,10 +498,32 @@ def test_distances_are_never_below_the_least_attainable() -> None:
     """Squares of whole numbers, exact in every order, half way between two floats."""
     odd = torch.arange(1, 4096, 2, dtype=torch.float64)
     prototypes = torch.stack([torch.full_like(odd, 4096), odd], 1)
-    scores = MODULE._scores(torch.zeros(1, 2, dtype=torch.float64), prototypes, "l2")[0]
+    q, p = (MODULE.Vectors.of(x, x.device) for x in (torch.zeros(1, 2), prototypes))
+    scores = MODULE.Chunk(q, p, "l2", None, 0).scores[0]
     exact = -(2.0**24 + odd**2)
     assert (scores.float() >= exact.float()).all()
     assert ((scores - exact).abs() <= exact.abs() * 2.0**-49).all()
+
+
+@pytest.mark.parametrize("length", [1e-3, 1.0, 1e4, 1e9, 1e153])
+@pytest.mark.parametrize("crowded", [0, 6, 10**9])
+def test_what_is_left_out_is_found_however_far_from_the_origin(
+    length: float, crowded: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of distances that a product of matrices loses in the squares of lengths, none is missed."""
+    monkeypatch.setattr(MODULE, "_CROWDED", crowded)
+    monkeypatch.setattr(CHECK, "_PAIRS", 1000)
+    problem = plain("gaussian", "l2", 6, 200)
+    far, apart = length / 4, max(length * 1e-8, 1e-3)
+    prototypes = far + apart * problem.prototypes[0].double()
+    queries = apart * problem.queries.double()
+    queries[0] += 9 * apart  # its distances are not those of the others
+    problem = Problem(far + queries, [prototypes], 7, "l2")
+    scores, indices = problem.oracle()
+    assert checked(problem, (scores, indices))
+    for missing in range(6):
+        kept = [rank for rank in range(7) if rank != missing]
+        assert checked(problem, (scores[:, kept], indices[:, kept])).wrong == 6
 
 
 # Memory
@@ -513,3 +544,14 @@ def test_memory_is_bounded(queries: int, rows: int, channels: int, k: int, metri
     with LargestResult() as results:
         assert verify(q, p, matches, metric=metric, mask=mask).wrong == queries
     assert 0 < results.largest <= 8 * 2**20
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("k", [10, 4500])
+def test_memory_is_what_the_docstring_says(k: int, metric: str) -> None:
+    """Of full chunks and full tables, where nothing listed is right, and everything left out is."""
+    queries, prototypes = torch.ones(260, 512).bfloat16(), torch.ones(4500, 512).bfloat16()
+    nothing = torch.full((1, k), -inf), torch.full((1, k), -1)
+    matches = tuple(x.expand(260, k).contiguous() for x in nothing)
+    peak = peak_bytes(lambda: verify(queries, prototypes, matches, metric=metric))
+    assert peak <= 64 * 2**20
