@@ -5,7 +5,9 @@ selfcheck alone. What it does not take, and for what reason, is logged at level 
 "flashmatch".
 """
 
+import functools
 import logging
+import warnings
 from dataclasses import replace
 
 import torch
@@ -16,7 +18,7 @@ from .concurrency.fit_thread import in_fit_thread
 from .contract.finite import norms, refuse_nonfinite
 from .contract.matches import Found
 from .contract.request import Request
-from .products import integers
+from .products import choice
 from .proofs import int8
 from .storage.prepared import Prepared
 from .torch_backend import float_search, int8_scan, int8_search
@@ -56,14 +58,27 @@ def layout_for(device: torch.device, channels: int, screen: str) -> Layout | Non
         from .triton_backend.selfcheck.entrance import LAYOUT
 
         return LAYOUT
-    if screen == "auto" and not (fits and integers.is_fast(device.type)):
+    if screen == "auto" and not (fits and choice.is_fast(device.type)):
         return None
-    if not (fits and integers.is_exact(device.type)):
+    if not (fits and choice.product_of_codes(device.type)):
         raise ValueError(
             f"screen must not be 'int8' where integer products are not exact, nor beyond "
             f"{int8.MAX_CHANNELS} channels; got {channels} channels on {device}"
         )
+    if device.type == "cpu":
+        _warn_if_slow()
     return int8_scan.LAYOUT if device.type == "cpu" else int8_scan.LAYOUT_CUDA
+
+
+@functools.cache
+def _warn_if_slow() -> None:
+    """Once, where codes were demanded and a screen in float would be faster."""
+    if not choice.is_fast("cpu"):
+        warnings.warn(
+            f"screen='int8' is slow here, since {choice.why_not_fast('cpu')}: screen='auto' takes "
+            "float",
+            stacklevel=2,
+        )
 
 
 def why_no_triton(device: torch.device) -> str:
@@ -90,7 +105,7 @@ def _search_vectors(
     _note(queries.device, why_not)
     shape = len(queries), sum(map(len, prototypes)), queries.shape[1], request.k
     chosen = choose_plan(*shape, workspace, request.chunk_rows)
-    if chosen.coded and integers.is_fast(queries.device.type):
+    if chosen.coded and choice.codes_in_passing(queries.device.type):
         return int8_search.search_while_coding(queries, prototypes, request, chosen)
     return float_search.search_vectors(queries, prototypes, request, chosen)
 
@@ -115,7 +130,7 @@ def _search_rows(bank: Prepared, queries: Tensor, request: Request) -> Found:
 def _search_block(bank: Prepared, queries: Tensor, request: Request, workspace: int) -> Found:
     rows, codes = bank.collection.rows, bank.coder.codes
     chosen = choose_plan(len(queries), len(rows), rows.channels, request.k, workspace, None)
-    if codes is None or not chosen.codes_pay:
+    if codes is None or not (chosen.codes_pay and choice.product_of_codes(queries.device.type)):
         request = request.masked(bank.collection.mask_by_row(request.mask))
         found = _search_vectors(queries, rows.chunks, request, workspace)
         return Found(*found, 0, 0, sum(chunk.nbytes for chunk in rows.chunks))
