@@ -296,4 +296,4 @@ class PrototypeBank:
     @property
     def stats(self) -> BankStats:
         """What searches took since the bank was made. Reading it waits for the device."""
-        return self._state.counts.read()
+        return self._state.counts.read(self._state.coder.product)

@@ -58,7 +58,7 @@ def layout_for(device: torch.device, channels: int, screen: str) -> Layout | Non
         from .triton_backend.selfcheck.entrance import LAYOUT
 
         return LAYOUT
-    if screen == "auto" and not (fits and choice.is_fast(device.type)):
+    if screen == "auto" and not (fits and choice.are_codes_fast(device.type, channels)):
         return None
     if not (fits and choice.product_of_codes(device.type)):
         raise ValueError(
@@ -73,10 +73,10 @@ def layout_for(device: torch.device, channels: int, screen: str) -> Layout | Non
 @functools.cache
 def _warn_if_slow() -> None:
     """Once, where codes were demanded and a screen in float would be faster."""
-    if not choice.is_fast("cpu"):
+    reason = choice.why_codes_are_slow("cpu")
+    if reason:
         warnings.warn(
-            f"screen='int8' is slow here, since {choice.why_not_fast('cpu')}: screen='auto' takes "
-            "float",
+            f"screen='int8' is slower here than 'float', which 'auto' takes, since {reason}",
             stacklevel=2,
         )
 
@@ -130,7 +130,7 @@ def _search_rows(bank: Prepared, queries: Tensor, request: Request) -> Found:
 def _search_block(bank: Prepared, queries: Tensor, request: Request, workspace: int) -> Found:
     rows, codes = bank.collection.rows, bank.coder.codes
     chosen = choose_plan(len(queries), len(rows), rows.channels, request.k, workspace, None)
-    if codes is None or not (chosen.codes_pay and choice.product_of_codes(queries.device.type)):
+    if codes is None or not (chosen.codes_pay and codes.held.product):
         request = request.masked(bank.collection.mask_by_row(request.mask))
         found = _search_vectors(queries, rows.chunks, request, workspace)
         return Found(*found, 0, 0, sum(chunk.nbytes for chunk in rows.chunks))

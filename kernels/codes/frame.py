@@ -35,7 +35,7 @@ class Frame:
     def queries(
         self, queries: Tensor, norms: Tensor, largest: int = int8.LARGEST_CODE
     ) -> int8.CodedQueries:
-        """From finite queries (Q, C) as given and their norms (Q,) fp64; codes up to ``largest``."""
+        """From finite queries (Q, C) as given and norms (Q,) fp64; codes up to ``largest``."""
         vectors, origin = queries.double(), self.origin.double()
         if self.metric == "cosine":
             vectors = vectors / norms.clamp(min=COSINE_EPS)[:, None]

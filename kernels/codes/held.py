@@ -17,12 +17,15 @@ cache, and each pack is a parallel pass of its own."""
 class PlainCodes:
     """Codes (rows, width) int8, any of which can be written over."""
 
-    product = choice.INT_MM
     largest_query_code = int8.LARGEST_CODE
     dtype, lowest = torch.int32, int8.LOWEST
     pack_rows = 1
 
-    def __init__(self, rows: int, width: int, device: torch.device) -> None:
+    def __init__(
+        self, rows: int, width: int, device: torch.device, product: str = choice.INT_MM
+    ) -> None:
+        """``product``: that will serve, or "" where none is exact, and nobody may search them."""
+        self.product = product
         self.codes = torch.zeros(rows, width, dtype=torch.int8, device=device)
 
     @property
@@ -41,10 +44,10 @@ class PlainCodes:
         return self.codes[first:stop]
 
     def kept(self, rows: int, capacity: int = 0) -> "PlainCodes":
-        """The first ``rows``, to be written behind: these, or a copy with room for more."""
+        """The first ``rows``, to be written behind: these, or with room for more, a copy."""
         if not capacity:
             return self
-        new = PlainCodes(capacity, self.codes.shape[1], self.codes.device)
+        new = PlainCodes(capacity, self.codes.shape[1], self.codes.device, self.product)
         new.write(0, self.codes[:rows])
         return new
 
@@ -130,6 +133,7 @@ HeldCodes = PlainCodes | PackedCodes
 
 def held_for(rows: int, width: int, span: int, device: torch.device) -> HeldCodes:
     """Room for codes of ``rows`` that are searched on ``device``."""
-    if choice.product_of_codes(device.type) == choice.FBGEMM:
+    if choice.are_codes_packed(device.type):
         return PackedCodes(width, span)
-    return PlainCodes(rows, width, device)
+    product = choice.product_of_codes("cpu") if device.type == "cpu" else choice.INT_MM
+    return PlainCodes(rows, width, device, product)

@@ -7,6 +7,7 @@ scores. ``row_in_page`` leads back from a position to the row.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from ..concurrency.room import Room
 from ..proofs import int8
 from .frame import Frame
-from .held import held_for
+from .held import HeldCodes, held_for
 from .layout import Layout
 
 _TILE_ELEMENTS = 1 << 19
@@ -38,7 +39,7 @@ class Codes:
         self.first_row, self.count = first_row, 0
         self.tail: Codes | None = None
         self._allocate(-(-capacity // layout.span))
-        self.held = held_for(len(self.unmatchable), self.width, layout.span, self.device)
+        self.held = self._empty()
         self._room = Room(len(self.bounds) // layout.groups)
 
     @property
@@ -96,7 +97,9 @@ class Codes:
         new, total, rows = self._alike(), pages + more, pages * self.layout.span
         new.count, new.tail = pages * self.layout.span, None
         new.held = self.held.kept(rows)
-        if more and (total > len(self.bounds) // self.layout.groups or not self._room.claim(pages, total)):
+        if more and (
+            total > len(self.bounds) // self.layout.groups or not self._room.claim(pages, total)
+        ):
             new._allocate(max(total, pages + pages // 2))
             new._room = Room(total)
             for mine, theirs in zip(
@@ -221,6 +224,10 @@ class Codes:
             "norms": of.norms[: self.count],
         }
 
+    def _empty(self) -> HeldCodes:
+        """Room for codes of all positions."""
+        return held_for(len(self.unmatchable), self.width, self.layout.span, self.device)
+
     def _alike(self) -> "Codes":
         new = Codes.__new__(Codes)
         new.__dict__.update(self.__dict__)
@@ -230,11 +237,10 @@ class Codes:
         """Codes as they are, whatever holds them: another machine may hold them otherwise."""
         return self.__dict__ | {"held": self.codes}
 
-    def __setstate__(self, state: dict[str, object]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        codes, span = state["held"], self.layout.span
-        self.held = held_for(len(self.unmatchable), self.width, span, self.device)
-        self.held.write(0, codes)
+        self.held = self._empty()
+        self.held.write(0, state["held"])
         self.held.seal()
 
     def _tensors(self) -> tuple[Tensor, ...]:

@@ -10,14 +10,24 @@ def product_of_codes(device_type: str) -> str:
 
     Without VNNI, ``torch._int_mm`` is either wrong or some 50 times slower than fbgemm.
     """
-    if device_type == "cpu" and not integers.is_fast("cpu") and packed.is_exact():
+    if device_type == "cpu" and not integers.is_fast("cpu") and packed.is_packed_exact():
         return FBGEMM
     return INT_MM if integers.is_exact(device_type) else ""
 
 
-def is_fast(device_type: str) -> bool:
-    """Whether the screen of codes is worth having on this CPU."""
-    return not why_not_fast(device_type)
+def are_codes_fast(device_type: str, channels: int) -> bool:
+    """Whether the screen of codes is worth having on this CPU for vectors of so many channels."""
+    return not why_codes_are_slow(device_type) and channels >= least_channels(device_type)
+
+
+def least_channels(device_type: str) -> int:
+    """From so many on, codes are faster than floats."""
+    return packed.LEAST_CHANNELS if are_codes_packed(device_type) else 1
+
+
+def are_codes_packed(device_type: str) -> bool:
+    """Whether codes are multiplied by fbgemm there."""
+    return device_type == "cpu" and product_of_codes("cpu") == FBGEMM
 
 
 def codes_in_passing(device_type: str) -> bool:
@@ -25,10 +35,9 @@ def codes_in_passing(device_type: str) -> bool:
     return integers.is_fast(device_type)
 
 
-def why_not_fast(device_type: str) -> str:
+def why_codes_are_slow(device_type: str) -> str:
     """The reason, or nothing."""
     reason = integers.why_not_fast(device_type)
-    if not reason or device_type != "cpu" or packed.is_fast():
-        return "" if device_type == "cpu" else reason
-    other = "no faster than fp32" if packed.is_exact() else "missing, or not exact"
-    return f"{reason}, and fbgemm is {other}"
+    if reason and are_codes_packed(device_type):
+        return "" if packed.is_packed_fast() else f"{reason}, and fbgemm is no faster than fp32"
+    return reason

@@ -23,6 +23,9 @@ class BankStats:
     """Pairs evaluated in fp64 after an int8 screen; not counted on CUDA."""
     bytes_screened: int = 0
     """Bytes of codes read, or of vectors where the screen is ``"float"``."""
+    product: str = ""
+    """What multiplies codes where torch does: ``"int_mm"`` (on a CPU by VNNI) or ``"fbgemm"``;
+    nothing where there are none."""
 
 
 class Counts:
@@ -46,15 +49,16 @@ class Counts:
         more = BankStats(queries, 0, repaired, found.rescored, found.screened)
         self._sums[thread] = _sum(self._sums.get(thread, BankStats()), more)
 
-    def read(self) -> BankStats:
-        """Waits for the device."""
+    def read(self, product: str = "") -> BankStats:
+        """Waits for the device. ``product``: of the codes that were searched."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         sums = BankStats()
         for of_thread in list(self._sums.values()):
             sums = _sum(sums, of_thread)
         repaired = sums.repaired + int(self._repaired)
-        return replace(sums, repaired=repaired, certified=max(0, sums.queries - repaired))
+        certified = max(0, sums.queries - repaired)
+        return replace(sums, repaired=repaired, certified=certified, product=product)
 
     def __reduce__(self) -> tuple[object, ...]:
         return Counts, (self._device, self.read())
