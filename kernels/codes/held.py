@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -42,6 +43,10 @@ class PlainCodes:
     def read(self, first: int, stop: int) -> Tensor:
         """(stop - first, width) int8, not to be changed."""
         return self.codes[first:stop]
+
+    def portable(self, rows: int) -> Tensor | np.ndarray:
+        """The first ``rows``, to be pickled."""
+        return self.codes[:rows]
 
     def kept(self, rows: int, capacity: int = 0) -> "PlainCodes":
         """The first ``rows``, to be written behind: these, or with room for more, a copy."""
@@ -103,6 +108,10 @@ class PackedCodes:
             low = at * self.pack_rows
             parts.append(packed.unpack(self.packs[at])[max(first - low, 0) : stop - low])
         return torch.cat(parts)
+
+    def portable(self, rows: int) -> np.ndarray:
+        """No tensor: another process would find it in shared memory that is gone by then."""
+        return self.read(0, rows).numpy()
 
     def kept(self, rows: int, capacity: int = 0) -> "PackedCodes":
         new = copy.copy(self)

@@ -235,12 +235,12 @@ class Codes:
 
     def __getstate__(self) -> dict[str, object]:
         """Codes as they are, whatever holds them: another machine may hold them otherwise."""
-        return self.__dict__ | {"held": self.codes}
+        return self.__dict__ | {"held": self.held.portable(self.pages * self.layout.span)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.held = self._empty()
-        self.held.write(0, state["held"])
+        self.held.write(0, torch.as_tensor(state["held"]))
         self.held.seal()
 
     def _tensors(self) -> tuple[Tensor, ...]:
