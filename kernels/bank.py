@@ -31,7 +31,7 @@ class PrototypeBank:
     """Prototypes prepared for exact search at int8 speed.
 
     Results are those of ``flashmatch.topk`` on the same rows, bit for bit. Preparing takes one byte
-    per coordinate and about 16 per row; the vectors are referred to, not copied, and must not be
+    per coordinate (without VNNI as for a width of whole 512s) and about 16 per row; the vectors are referred to, not copied, and must not be
     changed meanwhile. They may lie elsewhere than the codes, in host memory or in a memory-mapped
     file: a search reads few more than k of them per query.
 

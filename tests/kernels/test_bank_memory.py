@@ -21,9 +21,9 @@ ROWS, CHANNELS, QUERIES, K = 400_000, 128, 2000, 100
 ROOT = Path(__file__).parents[2]
 MIB = 2**20
 SMALL = "small workspace"
-pytestmark = [
-    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="nobody counts memory here"),
-]
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="nobody counts memory here"
+)
 needs_codes = pytest.mark.skipif(
     not choice.are_codes_fast("cpu", CHANNELS), reason="no codes of so few channels here"
 )
