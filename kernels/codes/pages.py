@@ -233,7 +233,7 @@ class Codes:
         new.__dict__.update(self.__dict__)
         return new
 
-    def __getstate__(self) -> dict[str, object]:
+    def __getstate__(self) -> dict[str, Any]:
         """Codes as they are, whatever holds them: another machine may hold them otherwise."""
         return self.__dict__ | {"held": self.held.portable(self.pages * self.layout.span)}
 
