@@ -31,9 +31,9 @@ class PrototypeBank:
     """Prototypes prepared for exact search at int8 speed.
 
     Results are those of ``flashmatch.topk`` on the same rows, bit for bit. Preparing takes one byte
-    per coordinate and about 16 per row; the vectors are referred to, not copied, and must not be
-    changed meanwhile. They may lie elsewhere than the codes, in host memory or in a memory-mapped
-    file: a search reads few more than k of them per query.
+    per coordinate (without VNNI widths are padded, to whole 512s) and about 16 per row; the vectors
+    are referred to, not copied, and must not be changed meanwhile. They may lie elsewhere than the
+    codes, in host memory or a memory-mapped file: a search reads few more than k of them per query.
 
     Threads may search while others add and remove: every search is that of one state of the bank,
     between its start and its end, and waits for nobody; changes exclude one another, and what fails
@@ -297,4 +297,4 @@ class PrototypeBank:
     @property
     def stats(self) -> BankStats:
         """What searches took since the bank was made. Reading it waits for the device."""
-        return self._state.counts.read()
+        return self._state.counts.read(self._state.coder.product)

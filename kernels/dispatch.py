@@ -5,7 +5,9 @@ selfcheck alone. What it does not take, and for what reason, is logged at level 
 "flashmatch".
 """
 
+import functools
 import logging
+import warnings
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from .contract.chunks import Rows
 from .contract.finite import norms, refuse_nonfinite
 from .contract.matches import Found
 from .contract.request import Request
-from .products import integers
+from .products import choice
 from .proofs import int8
 from .storage.operands import Operands
 from .storage.prepared import Prepared
@@ -65,14 +67,27 @@ def layout_for(device: torch.device, channels: int, screen: str) -> Layout | Non
         from .triton_backend.selfcheck.entrance import LAYOUT
 
         return LAYOUT
-    if screen == "auto" and not (fits and integers.is_fast(device.type)):
+    if screen == "auto" and not (fits and choice.are_codes_fast(device.type, channels)):
         return None
-    if not (fits and integers.is_exact(device.type)):
+    if not (fits and choice.product_of_codes(device.type)):
         raise ValueError(
             f"screen must not be 'int8' where integer products are not exact, nor beyond "
             f"{int8.MAX_CHANNELS} channels; got {channels} channels on {device}"
         )
+    if device.type == "cpu":
+        _warn_if_slow()
     return int8_scan.LAYOUT if device.type == "cpu" else int8_scan.LAYOUT_CUDA
+
+
+@functools.cache
+def _warn_if_slow() -> None:
+    """Once, where codes were demanded and a screen in float would be faster."""
+    reason = choice.why_codes_are_slow("cpu")
+    if reason:
+        warnings.warn(
+            f"screen='int8' is slower here than 'float', which 'auto' takes, since {reason}",
+            stacklevel=2,
+        )
 
 
 def why_no_triton(device: torch.device) -> str:
@@ -99,7 +114,7 @@ def _search_vectors(
     _note(queries.device, why_not)
     rows = Rows(prototypes)
     shape = queries.shape[0], len(rows), queries.shape[1], request.k
-    may_code = coding_pays(*shape[:3]) and integers.is_fast(queries.device.type)
+    may_code = coding_pays(*shape[:3]) and choice.codes_in_passing(queries.device.type)
     if not may_code:
         answer = _search_in_one_pass(queries, rows, request, workspace, None)
         if answer is not None:
@@ -136,7 +151,7 @@ def _search_block(
     if request.mask is not None or collection.matchable() is not None:
         by_row = request.masked(collection.mask_by_row(request.mask))
     shape = queries.shape[0], len(rows), rows.channels, request.k
-    by_codes = codes is not None and codes_pay(*shape)
+    by_codes = codes is not None and bool(codes.held.product) and codes_pay(*shape)
     if not by_codes:
         answer = _search_in_one_pass(queries, rows, by_row, workspace, bank)
         if answer is not None:

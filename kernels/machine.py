@@ -10,7 +10,7 @@ import torch
 
 from .concurrency.fit_thread import are_denormals_kept
 from .dispatch import layout_for, why_no_triton
-from .products import fp64, integers, rounding
+from .products import choice, fp64, rounding
 from .torch_backend import plan
 
 _LIMITS = (
@@ -21,6 +21,7 @@ _LIMITS = (
     "DNNL_DEFAULT_FPMATH_MODE",
     "MKL_ENABLE_INSTRUCTIONS",
     "MKL_CBWR",
+    "FBGEMM_ENABLE_INSTRUCTIONS",
     "NVIDIA_TF32_OVERRIDE",
     "CUBLAS_EMULATE_SINGLE_PRECISION",
     "CUBLAS_EMULATE_DOUBLE_PRECISION",
@@ -30,6 +31,11 @@ _LIMITS = (
     "FLASHMATCH_SELFCHECK",
 )
 _UNITS = ("avx2", "avx512", "avx512_bf16", "vnni", "amx_tile")
+_CODES = {
+    choice.INT_MM: "exact, by torch._int_mm",
+    choice.FBGEMM: "exact, by fbgemm with queries of 7 bits",
+    "": "not exact, so that int8 is refused",
+}
 _FORMATS = {0.0: "IEEE", rounding.TF32: "TF32 or better", rounding.BF16: "bf16 or better"}
 
 
@@ -66,11 +72,12 @@ def cpu_name() -> str:
 
 def _searches(device: torch.device) -> list[tuple[str, str]]:
     """Backend, screens and precision there, and why another was refused."""
-    layout = layout_for(device, 64, "auto")
-    if layout:
-        banks = f"int8 codes from {plan.CODES_ELEMENTS:,} coordinates on, float with fewer"
+    least = choice.least_channels(device.type)
+    if layout_for(device, max(least, 64), "auto"):
+        wide = f"{least} channels and " if least > 1 else ""
+        banks = f"int8 codes from {wide}{plan.CODES_ELEMENTS:,} coordinates on, float with fewer"
     else:
-        banks = f"float, since {integers.why_not_fast(device.type)}"
+        banks = f"float, since {choice.why_codes_are_slow(device.type)}"
     rounded = _FORMATS.get(rounding.operand_roundoff(device), "nothing known: fp64 scores all")
     emulated = "" if fp64.multiplies_in_fp64(device) else "; fp64's are emulated, and not used"
     rows = [
@@ -81,8 +88,7 @@ def _searches(device: torch.device) -> list[tuple[str, str]]:
     if not why_no_triton(device):
         rows.append(("  kernels", _checked(device)))
     if device.type == "cpu":
-        exact = "exact" if integers.is_exact("cpu") else "not exact, so that int8 is refused"
-        rows.append(("", f"of int8 are {exact}"))
+        rows.append(("", f"of int8 are {_CODES[choice.product_of_codes('cpu')]}"))
         if not are_denormals_kept():
             rows.append(("", "denormals are flushed in this thread: another one searches"))
     return rows

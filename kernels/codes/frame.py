@@ -32,8 +32,10 @@ class Frame:
         vectors = vectors - self.origin
         return self.rotation(vectors) if self.rotation else vectors
 
-    def queries(self, queries: Tensor, norms: Tensor) -> int8.CodedQueries:
-        """From finite queries (Q, C) as given and their norms (Q,) fp64."""
+    def queries(
+        self, queries: Tensor, norms: Tensor, largest: int = int8.LARGEST_CODE
+    ) -> int8.CodedQueries:
+        """From finite queries (Q, C) as given and norms (Q,) fp64; codes up to ``largest``."""
         vectors, origin = queries.double(), self.origin.double()
         if self.metric == "cosine":
             vectors = vectors / norms.clamp(min=COSINE_EPS)[:, None]
@@ -43,7 +45,7 @@ class Frame:
             vectors = vectors - origin
         if self.rotation:
             vectors = self.rotation(vectors)
-        return int8.code_queries(vectors, self.origin_norm, shift)
+        return int8.code_queries(vectors, self.origin_norm, shift, largest)
 
 
 def fitted_frame(sample: Tensor, metric: str, seed: int = 0) -> Frame:

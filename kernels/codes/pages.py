@@ -6,8 +6,8 @@ positions g, g + groups, g + 2 groups, ... of its tile: its maximum is taken acr
 scores. ``row_in_page`` leads back from a position to the row.
 """
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from ..concurrency.room import Room
 from ..proofs import int8
 from .frame import Frame
+from .held import HeldCodes, held_for
 from .layout import Layout
 
 _TILE_ELEMENTS = 1 << 19
@@ -23,7 +24,8 @@ _TILE_ELEMENTS = 1 << 19
 class Codes:
     """Codes of ``count`` rows from ``first_row`` on, in pages, on one device.
 
-    By position: ``codes`` (n, width) int8, ``row_in_page`` (n,) int16, ``unmatchable`` (n,) bool.
+    By position: ``held``, codes (n, width) int8 as this machine's product wants them,
+    ``row_in_page`` (n,) int16, ``unmatchable`` (n,) bool.
     By group: ``bounds`` (groups, 4) fp32, of ``group_bounds``. By row: ``norms`` (count,) fp32.
 
     Those of a bank never change once others can see them. ``parts`` are all of a bank's: whole
@@ -37,6 +39,7 @@ class Codes:
         self.first_row, self.count = first_row, 0
         self.tail: Codes | None = None
         self._allocate(-(-capacity // layout.span))
+        self.held = self._empty()
         self._room = Room(len(self.bounds) // layout.groups)
 
     @property
@@ -55,7 +58,21 @@ class Codes:
     @property
     def nbytes(self) -> int:
         """Bytes held, spare capacity included, by all parts."""
-        return sum(tensor.nbytes for part in self.parts for tensor in part._tensors())
+        held = sum(part.held.nbytes for part in self.parts)
+        return held + sum(tensor.nbytes for part in self.parts for tensor in part._tensors())
+
+    @property
+    def codes(self) -> Tensor:
+        """(n, width) int8: a copy where codes are held otherwise."""
+        return self.held.read(0, self.pages * self.layout.span)
+
+    @property
+    def width(self) -> int:
+        return self.layout.width(self.channels)
+
+    def coded_queries(self, queries: Tensor, norms: Tensor) -> int8.CodedQueries:
+        """Of finite queries (Q, C) and their norms (Q,) fp64, in the codes that products take."""
+        return self.frame.queries(queries, norms, self.held.largest_query_code)
 
     def write(self, first_page: int, rows: Tensor, norms: Tensor) -> None:
         """Code finite ``rows`` (n, C) with ``norms`` (n,) fp32 into pages from ``first_page`` on.
@@ -70,28 +87,31 @@ class Codes:
         for start in range(0, len(rows), step):
             part = slice(start, start + step)
             self._write(first_page + start // span, rows[part], norms[part])
+        self.held.seal()
 
     def extended(self, pages: int, more: int) -> "Codes":
         """The first ``pages`` pages, which are whole, with room for ``more`` to be written.
 
         They are copied where somebody else has written behind them, or where there is no room.
         """
-        new, total = copy.copy(self), pages + more
+        new, total, rows = self._alike(), pages + more, pages * self.layout.span
         new.count, new.tail = pages * self.layout.span, None
-        if more == 0:
-            return new
-        if total > len(self.bounds) // self.layout.groups or not self._room.claim(pages, total):
+        new.held = self.held.kept(rows)
+        if more and (
+            total > len(self.bounds) // self.layout.groups or not self._room.claim(pages, total)
+        ):
             new._allocate(max(total, pages + pages // 2))
             new._room = Room(total)
             for mine, theirs in zip(
                 new._in_use().values(), new._in_use(self).values(), strict=True
             ):
                 mine.copy_(theirs)
+            new.held = self.held.kept(rows, len(new.unmatchable))
         return new
 
     def closed(self, rows: Tensor, matchable: Tensor) -> "Codes":
         """With pages that hold ``rows`` as ``matchable`` (all rows,) bool decides."""
-        span, new = self.layout.span, copy.copy(self)
+        span, new = self.layout.span, self._alike()
         new.unmatchable = self.unmatchable.clone()
         here = rows[(rows >= self.first_row) & (rows < self.first_row + self.count)]
         pages = torch.div(here - self.first_row, span, rounding_mode="floor").unique()
@@ -150,7 +170,7 @@ class Codes:
             slice(page * span, (page + count) * span),
             slice(page * self.layout.groups, None),
         )
-        self.codes[at, : self.channels] = coded.codes
+        self.held.write(at.start, coded.codes)
         self.row_in_page[at], self.unmatchable[at] = order.flatten().short(), is_padding
         error, size, bias = (
             values.masked_fill(is_padding, lowest).view(-1, group, groups).amax(1).flatten()
@@ -163,24 +183,33 @@ class Codes:
 
     def _allocate(self, pages: int) -> None:
         rows, device = pages * self.layout.span, self.device
-        width = self.layout.width(self.channels)
-        self.codes = torch.zeros(rows, width, dtype=torch.int8, device=device)
         self.row_in_page = torch.zeros(rows, dtype=torch.int16, device=device)
         self.unmatchable = torch.ones(rows, dtype=torch.bool, device=device)
         self.bounds = torch.zeros(pages * self.layout.groups, 4, dtype=torch.float32, device=device)
         self.norms = torch.zeros(rows, dtype=torch.float32, device=device)
 
     def in_use(self) -> dict[str, list[Tensor]]:
-        """What ``restore`` needs, by name, part by part, beside frame and layout."""
+        """What ``restore`` needs, by name, part by part, beside codes, frame and layout."""
         parts = [part._in_use() for part in self.parts]
         pieces = {name: [part[name] for part in parts] for name in parts[0]}
         return pieces | {"origin": [self.frame.origin]}
+
+    def code_pieces(self) -> Iterator[Tensor]:
+        """The codes themselves, in order, piece by piece."""
+        for part in self.parts:
+            rows = part.pages * self.layout.span
+            step = max(part.held.pack_rows, _TILE_ELEMENTS // self.width)
+            for first in range(0, rows, step):
+                yield part.held.read(first, min(first + step, rows))
 
     def restore(
         self, count: int, read: Callable[[str, torch.dtype, tuple[int, ...]], Tensor]
     ) -> None:
         """Become what ``in_use`` told of, with ``count`` rows; ``read`` gives tensors by name."""
         self.count = count
+        rows = self.pages * self.layout.span
+        self.held.write(0, read("codes", torch.int8, (rows, self.width)))
+        self.held.seal()
         for name, own in self._in_use().items():
             own.copy_(read(name, own.dtype, tuple(own.shape)))
 
@@ -189,12 +218,30 @@ class Codes:
         of, pages = of or self, self.pages
         rows = pages * self.layout.span
         return {
-            "codes": of.codes[:rows],
             "place": of.row_in_page[:rows],
             "dead": of.unmatchable[:rows],
             "bounds": of.bounds[: pages * self.layout.groups],
             "norms": of.norms[: self.count],
         }
 
+    def _empty(self) -> HeldCodes:
+        """Room for codes of all positions."""
+        return held_for(len(self.unmatchable), self.width, self.layout.span, self.device)
+
+    def _alike(self) -> "Codes":
+        new = Codes.__new__(Codes)
+        new.__dict__.update(self.__dict__)
+        return new
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Codes as they are, whatever holds them: another machine may hold them otherwise."""
+        return self.__dict__ | {"held": self.held.portable(self.pages * self.layout.span)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.held = self._empty()
+        self.held.write(0, torch.as_tensor(state["held"]))
+        self.held.seal()
+
     def _tensors(self) -> tuple[Tensor, ...]:
-        return self.codes, self.row_in_page, self.unmatchable, self.bounds, self.norms
+        return self.row_in_page, self.unmatchable, self.bounds, self.norms

@@ -10,7 +10,8 @@ Both sides are moved into a frame: an origin o, then a rotation R, which changes
     v = x.y + b(p) + c(q)   in every case, with v the screened value of proofs/fp32.py.
 
 A vector is coded by integers in [-127, 127] and one scale: x = a X + d, y = s Y + e. Prototypes of
-a group share s. The product of codes X.Y is exact in int32, and by Cauchy-Schwarz
+a group share s. Fewer steps for a query (below) make |d| larger, which is measured, and change
+nothing else. The product of codes X.Y is exact in int32, and by Cauchy-Schwarz
 
     x.y = a s X.Y + d.(s Y) + x.e  <=  a s X.Y + |d| |s Y| + |x| |e|.
 
@@ -20,6 +21,13 @@ So a prototype can reach a threshold t only if, with the largest |s Y|, |e| and 
 
 whose right side is one integer for a query and a group, and whose left side is what the integer
 units give: a group is excluded by comparing one integer maximum.
+
+Units without VNNI multiply unsigned by signed numbers and add pairs of products in int16, which
+saturates. With X in [-63, 63] they are given X + 64, in [1, 127]: two products are at most 2 * 127
+* 127 < 2^15 in size, nothing saturates, and 64 times the sum of Y is subtracted in int32, where up
+to MAX_CHANNELS terms of 127 * 127 fit. What comes out is X.Y rounded to fp32. Rounding to nearest
+keeps order: where X.Y >= t, its rounding is not below that of t. So thresholds rounded alike, to
+nearest, exclude nothing that thresholds of real numbers would not.
 
 Rounding. u = 2^-24. y is computed in fp32: |p|, off by C/2 + 1 roundings, two for p/|p|, one for
 casting p, each relative to |p| or 1 <= |o| + |y|; one for subtracting o, and those of the rotation,
@@ -39,6 +47,8 @@ from torch import Tensor
 from .fp32 import LARGEST, LARGEST_NORM, U32, U64, fp64_slack
 
 LARGEST_CODE = 127
+LARGEST_PACKED_QUERY_CODE = 63
+"""Of queries, where unsigned units add pairs of products in int16."""
 MAX_CHANNELS = 1 << 15
 """Up to here even products of 255 x 127, as unsigned units form them, sum up within int32."""
 
@@ -109,14 +119,17 @@ def code_prototypes(
     return CodedRows(codes, residual * summed + computed, size, bias)
 
 
-def code_queries(vectors: Tensor, origin_norm: float, shift: Tensor) -> CodedQueries:
-    """Code ``vectors`` (Q, C) fp64, in the frame; ``shift`` (Q,) is c as computed in fp64.
+def code_queries(
+    vectors: Tensor, origin_norm: float, shift: Tensor, largest: int = LARGEST_CODE
+) -> CodedQueries:
+    """Code ``vectors`` (Q, C) fp64, in the frame, by integers up to ``largest``; ``shift`` (Q,) is
+    c as computed in fp64.
 
     What underflows in a norm is far below _TINY. Raises ValueError beyond MAX_CHANNELS.
     """
     _require_channels(vectors.shape[1])
-    scale = (vectors.abs().amax(1) / LARGEST_CODE).clamp_(min=_TINY)[:, None]
-    rounded = (vectors / scale).round_().clamp_(-LARGEST_CODE, LARGEST_CODE)
+    scale = (vectors.abs().amax(1) / largest).clamp_(min=_TINY)[:, None]
+    rounded = (vectors / scale).round_().clamp_(-largest, largest)
     norm = torch.linalg.vector_norm(vectors, dim=1)
     residual = torch.linalg.vector_norm(vectors - rounded * scale, dim=1)
     reach = origin_norm + norm
@@ -144,11 +157,14 @@ def group_bounds(scale: Tensor, error: Tensor, size: Tensor, bias: Tensor) -> Te
     return torch.stack([scale.double(), *raised, bias + bias.abs() * 2.0**-20], 1).float()
 
 
-def integer_thresholds(queries: CodedQueries, bounds: Tensor, threshold: Tensor) -> Tensor:
-    """(Q, G) int32: below it, no product of codes belongs to a score that reaches ``threshold``.
+def integer_thresholds(
+    queries: CodedQueries, bounds: Tensor, threshold: Tensor, dtype: torch.dtype = torch.int32
+) -> Tensor:
+    """(Q, G): below it, no product of codes belongs to a score that reaches ``threshold``.
 
-    ``bounds`` (G, 4) from ``group_bounds``; ``threshold`` (Q,) fp32 screened values. Always above
-    LOWEST; where nothing can be said, the least such number.
+    ``bounds`` (G, 4) from ``group_bounds``; ``threshold`` (Q,) fp32 screened values. ``dtype`` is
+    that of the products: int32, or fp32, both rounded to nearest. Always above LOWEST in int32, and
+    finite in fp32; where nothing can be said, the least such number.
     """
     scale, error, size, bias = bounds.double().unbind(1)
     # Every other number here is finite, and small enough that no product overflows.
@@ -158,7 +174,7 @@ def integer_thresholds(queries: CodedQueries, bounds: Tensor, threshold: Tensor)
     right = torch.stack([torch.ones_like(scale), size, error, bias])
     products = _products(left / queries.scale[:, None], right / scale)
     # Casting rounds towards zero: up, by less than one, where negative.
-    return products.sub_(1).clamp_(LOWEST + 1, -LOWEST - 1).int()
+    return products.sub_(1).clamp_(LOWEST + 1, -LOWEST - 1).to(dtype)
 
 
 def _products(left: Tensor, right: Tensor) -> Tensor:

@@ -56,7 +56,8 @@ def _wrong(part: Codes, first: int, vectors: Tensor, norms: Tensor) -> str | Non
     matchable = ~part.unmatchable[first:stop] & (row < len(norms))
     positions, row = positions[matchable], row[matchable]
     scale, error, size, bias = part.bounds[part.layout.group_of(positions)].double().unbind(1)
-    coded = part.codes[positions, : part.channels].double() * scale[:, None]
+    codes = part.held.read(first, stop)[positions - first, : part.channels]
+    coded = codes.double() * scale[:, None]
     vectors = part.frame.prototypes(vectors, norms)[row].double()
     length = torch.linalg.vector_norm(vectors, dim=1)
     slack = roundings * (length + part.frame.origin_norm) + _FLOOR

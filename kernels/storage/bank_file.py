@@ -65,6 +65,8 @@ def save(
     if coder.codes is not None and len(collection) == collection.ids.count:
         for name, pieces in coder.codes.in_use().items():
             parts[name] = _part(*pieces)
+        rows = parts["place"][1][0]
+        parts["codes"] = torch.int8, (rows, coder.codes.width), coder.codes.code_pieces()
         rotation = coder.codes.frame.rotation
         about["seed"] = None if rotation is None else rotation.seed
         about["layout"] = astuple(coder.codes.layout)

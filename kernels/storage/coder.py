@@ -43,6 +43,11 @@ class Coder:
         return "float" if self.layout is None else "int8"
 
     @property
+    def product(self) -> str:
+        """That of codes by torch, or nothing where there are none."""
+        return "" if self.codes is None else self.codes.held.product
+
+    @property
     def nbytes(self) -> int:
         return 0 if self.codes is None else self.codes.nbytes
 
@@ -115,6 +120,8 @@ def steps(
     """Rows first..stop in pieces that fit in memory, each with the codes that it belongs to."""
     span = 1 if codes is None else codes.layout.span
     step = span * max(1, _STEP_ELEMENTS // (span * channels))
+    if codes is not None:  # in whole packs, or they are unpacked to be continued
+        step = max(step // codes.held.pack_rows, 1) * codes.held.pack_rows
     for part in (None,) if codes is None else codes.parts:
         end = stop if part is None or part.tail is None else part.tail.first_row
         for at in range(first, end, step):

@@ -23,6 +23,9 @@ class BankStats:
     """Pairs evaluated in fp64 after an int8 screen; not counted on CUDA."""
     bytes_screened: int = 0
     """Bytes of codes read, or of vectors where the screen is ``"float"``."""
+    product: str = ""
+    """What multiplies codes where torch does: ``"int_mm"`` (on a CPU by VNNI) or ``"fbgemm"``;
+    nothing where there are none."""
 
 
 class Counts:
@@ -50,14 +53,15 @@ class Counts:
         own[2] += found.rescored
         own[3] += found.screened
 
-    def read(self) -> BankStats:
-        """Waits for the device."""
+    def read(self, product: str = "") -> BankStats:
+        """Waits for the device. ``product``: of the codes that were searched."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        sums = zip(*list(self._sums.values()), strict=True)
-        queries, repaired, rescored, screened = map(sum, sums)
+        of_threads = zip(*list(self._sums.values()), strict=True)
+        queries, repaired, rescored, screened = map(sum, of_threads)
         repaired += int(self._repaired)
-        return BankStats(queries, max(0, queries - repaired), repaired, rescored, screened)
+        certified = max(0, queries - repaired)
+        return BankStats(queries, certified, repaired, rescored, screened, product)
 
     def __reduce__(self) -> tuple[object, ...]:
         return Counts, (self._device, self.read())

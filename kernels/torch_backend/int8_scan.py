@@ -11,11 +11,9 @@ Where too many members reach the threshold for this to pay, the float scan takes
 import torch
 from torch import Tensor
 
-from ..codes.frame import Frame
 from ..codes.layout import Layout
 from ..codes.pages import Codes
 from ..contract.metrics import COSINE_EPS
-from ..products.integers import multiply_codes
 from ..products.pairs import chosen_dots
 from ..proofs import int8
 from .float_scan import FloatScan
@@ -44,8 +42,9 @@ _GATHER_ELEMENTS = 1 << 22
 class Int8Scan:
     """Pages of codes on their way past a block of queries."""
 
-    def __init__(self, block: QueryBlock, frame: Frame, products: Tensor) -> None:
-        """``products`` (n,) int32 is to be written to: at least queries times rows of a scan."""
+    def __init__(self, block: QueryBlock, codes: Codes, products: Tensor) -> None:
+        """``codes``: those to come, or alike. ``products`` (n,), of the dtype of their products, is
+        to be written to: at least queries times rows of a scan."""
         self.block, self.candidates = block, block.candidates
         self.float_scan = FloatScan(block)  # where pages go that this scan cannot thin
         self.products = products
@@ -55,7 +54,8 @@ class Int8Scan:
         # Underflow in the sieve is counted for no larger units than these.
         if screen is not None and not screen.normalises and screen.scale <= 1.0:
             self.sieve = _Sieve(block, screen)
-            self.coded = frame.queries(block.queries, block.norms)
+            self.coded = codes.coded_queries(block.queries, block.norms)
+            self.operand = codes.held.operand(self.coded.codes)
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Scores and indices (Q, k)."""
@@ -76,7 +76,8 @@ class Int8Scan:
         if not self.candidates.full:
             self._raise_early(sieve, pages, products, maxima)
         threshold = self.candidates.least().double() * self.candidates.units
-        thresholds = int8.integer_thresholds(self.coded, pages.bounds, threshold)
+        about = self.coded, pages.bounds, threshold
+        thresholds = int8.integer_thresholds(*about, dtype=products.dtype)
         queries, groups = (maxima >= thresholds).nonzero(as_tuple=True)
         if len(queries) > _CROWDED_GROUPS * maxima.numel():
             return self._give_up(queries, _CROWDED_GROUPS * maxima.shape[1])
@@ -89,7 +90,7 @@ class Int8Scan:
         rows = pages.rows(positions[pair, member])
         values, slack = sieve(pages, queries, rows)
         self.candidates.add(queries, rows + pages.first_row, values - slack, values + slack)
-        self.rows_seen += len(pages.codes)
+        self.rows_seen += products.shape[1]
         if self.candidates.crowded():
             self.candidates.tighten(self.block.prototypes)
         elif self.rows_seen >= self.next_raise:
@@ -119,15 +120,13 @@ class Int8Scan:
             self.float_scan.scan(rows, at, may)
 
     def _multiply(self, pages: "_Pages") -> Tensor:
-        """(Q, P) int32 products of codes, LOWEST where a prototype may not match."""
-        count = len(pages.codes) * len(self.coded.codes)
-        products = self.products[:count].view(len(self.coded.codes), -1)
-        products = multiply_codes(self.coded.codes, pages.codes, out=products)
+        """(Q, P) products of codes, int32 or fp32, lowest where a prototype may not match."""
+        products = pages.multiply(self.operand, self.products)
         closed = pages.unmatchable if bool(pages.unmatchable.any()) else None
         mask = self.block.request.mask
         if mask is not None:
             closed = pages.unmatchable | ~mask[..., pages.rows_of_all()]
-        return products if closed is None else products.masked_fill_(closed, int8.LOWEST)
+        return products if closed is None else products.masked_fill_(closed, pages.lowest)
 
     def _raise_early(
         self, sieve: "_Sieve", pages: "_Pages", products: Tensor, maxima: Tensor
@@ -144,7 +143,7 @@ class Int8Scan:
         members = products.gather(1, positions).view(len(products), best, -1)
         guess = members * (scale[groups] * self.coded.scale.float()[:, None])[..., None]
         guess += bias[groups][..., None]
-        guess.masked_fill_(members == int8.LOWEST, -torch.inf)
+        guess.masked_fill_(members == pages.lowest, -torch.inf)
         value, chosen = guess.flatten(1).topk(k, 1)
         rows = pages.rows(positions.gather(1, chosen))
         may = value > -torch.inf  # the others may be padding, which has no row
@@ -164,10 +163,15 @@ class _Pages:
         self._rows_at = codes.rows_at
         self.first = first_page * codes.layout.span
         self.last = min(last_page * codes.layout.span, codes.count)
-        at = slice(self.first, last_page * codes.layout.span)
-        self.codes, self.unmatchable = codes.codes[at], codes.unmatchable[at]
+        self.held, self.lowest = codes.held, codes.held.lowest
+        self.unmatchable = codes.unmatchable[self.first : last_page * codes.layout.span]
         groups = slice(first_page * codes.layout.groups, last_page * codes.layout.groups)
         self.bounds, self.norms = codes.bounds[groups], codes.norms
+
+    def multiply(self, operand: Tensor, products: Tensor) -> Tensor:
+        """Products of all codes with queries, maybe in ``products``."""
+        stop = self.first + len(self.unmatchable)
+        return self.held.multiply(operand, self.first, stop, products)
 
     def positions(self, groups: Tensor) -> Tensor:
         """(..., group) int64: where among these codes the members of ``groups`` (...) lie."""
@@ -181,7 +185,7 @@ class _Pages:
 
     def rows_of_all(self) -> Tensor:
         """The row among all prototypes of each position; any row where there is none."""
-        rows = self.rows(torch.arange(len(self.codes), device=self.codes.device))
+        rows = self.rows(torch.arange(len(self.unmatchable), device=self.unmatchable.device))
         return rows.clamp_(max=self.last - 1) + self.first_row
 
 

@@ -22,18 +22,18 @@ def search_codes(queries: Tensor, codes: Codes, rows: Rows, request: Request, pl
 
     Vectors that are not finite are excluded; for prototypes, ``codes`` say so.
     """
-    result = _Result(queries, request.k)
+    result, plan = _Result(queries, request.k), plan.for_packs_of(codes.held.pack_rows)
     pages = plan.coded_rows // codes.layout.span
     with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
-        products = _products(queries, plan)
+        products = _products(queries, plan, codes)
         for start in range(0, len(queries), plan.coded_queries):
             part = slice(start, start + plan.coded_queries)
             block = QueryBlock(queries[part], start, rows, request.of(part), plan)
-            scan = Int8Scan(block, codes.frame, products)
+            scan = Int8Scan(block, codes, products)
             for some in codes.parts:
                 for first in range(0, some.pages, pages):
                     scan.scan(some, first, min(first + pages, some.pages))
-                result.screened += some.pages * codes.layout.span * codes.codes.shape[1]
+                result.screened += some.pages * codes.layout.span * codes.width
             result.take(part, scan)
     return Found(result.scores, result.rows, result.repaired, result.rescored, result.screened)
 
@@ -44,16 +44,16 @@ def search_while_coding(
     """As ``search_vectors``. A chunk is coded once for ``coding_queries``, then forgotten."""
     rows, result = Rows(prototypes), _Result(queries, request.k)
     with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
-        products = _products(queries, plan)
         frame = fitted_frame(rows.sample(_SAMPLE, queries.device), request.metric)
         codes = Codes(frame, LAYOUT, min(plan.coded_rows, len(rows)), rows.channels)
+        products = _products(queries, plan, codes)
         for start in range(0, len(queries), plan.coding_queries):
             stop = min(start + plan.coding_queries, len(queries))
             scans: list[tuple[slice, Int8Scan]] = []
             for first in range(start, stop, plan.coded_queries):
                 part = slice(first, min(first + plan.coded_queries, stop))
                 block = QueryBlock(queries[part], first, rows, request.of(part), plan)
-                scans.append((part, Int8Scan(block, frame, products)))
+                scans.append((part, Int8Scan(block, codes, products)))
             _scan_all([scan for _, scan in scans], codes, rows, request.exclude)
             for part, scan in scans:
                 result.take(part, scan)
@@ -87,10 +87,10 @@ class _Result:
         self.rescored += scan.candidates.rescored
 
 
-def _products(queries: Tensor, plan: Plan) -> Tensor:
+def _products(queries: Tensor, plan: Plan, codes: Codes) -> Tensor:
     """Room for the products of a block: cache stays warm if all blocks use the same."""
     count = min(plan.coded_queries, len(queries)) * plan.coded_rows
-    return queries.new_empty(count, dtype=torch.int32)
+    return queries.new_empty(count, dtype=codes.held.dtype)
 
 
 def _code(codes: Codes, rows: Rows, start: int, stop: int, exclude: bool) -> bool:

@@ -1,6 +1,6 @@
 """How a search is cut up: a pure function of its shape. Tuning lives here and nowhere else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..proofs import fp32, int8
 
@@ -47,6 +47,12 @@ class Plan:
     coding_queries: int
     coded_queries: int
     coded_rows: int
+
+    def for_packs_of(self, rows: int) -> "Plan":
+        """With ``coded_rows`` in whole packs of so many rows, and about as many products."""
+        whole = -(-self.coded_rows // rows) * rows
+        queries = self.coded_queries * self.coded_rows // whole
+        return replace(self, coded_rows=whole, coded_queries=_clamp(queries, 1, 256))
 
 
 def choose_plan(

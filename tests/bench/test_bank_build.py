@@ -11,7 +11,7 @@ from programs import output_of
 from safetensors.torch import load_file
 
 from flashmatch.kernels.contract import reference
-from flashmatch.kernels.products import integers
+from flashmatch.kernels.products import choice
 from measuring.memory import MIB, reset_resident_peak
 from studies import bank_build
 
@@ -79,7 +79,7 @@ def test_a_small_build_holds_and_finds_what_was_planted(tmp_path: Path) -> None:
     assert ledger.name.endswith("-build.csv")
     assert (line["rows"], line["channels"], line["agreement"]) == ("20000", "64", "1")
     assert line["held"] == "held"
-    least = 64 if integers.is_fast("cpu") else 0  # else there are ids alone
+    least = 64 if choice.are_codes_fast("cpu", 64) else 0  # else there are ids alone
     assert 20_000 * least <= float(line["codes_mib"]) * MIB < 4 * 20_000 * 64
     assert float(line["build_s"]) > 0
     assert list(tmp_path.iterdir()) == [results]  # the file is gone

@@ -22,11 +22,12 @@ from screens import screen_small
 from flashmatch import PrototypeBank, kernels, topk
 from flashmatch.kernels import bank as bank_door
 from flashmatch.kernels import dispatch, gradient, machine
+from flashmatch.kernels.codes import held
 from flashmatch.kernels.codes.layout import Layout
 from flashmatch.kernels.contract.arguments import require_device
 from flashmatch.kernels.contract.finite import norms
 from flashmatch.kernels.contract.matches import Found
-from flashmatch.kernels.products import fp64, integers, rounding
+from flashmatch.kernels.products import choice, fp64, integers, rounding
 from flashmatch.kernels.proofs import fp32, int8
 from flashmatch.kernels.storage.counts import Counts
 from flashmatch.kernels.torch_backend import int8_scan, int8_search, rescore
@@ -149,11 +150,18 @@ def test_shapes_that_integer_products_refuse(queries: int, channels: int, screen
 @reaches("products/integers.py", 'if device_type == "cuda":  # multiples, as cuBLAS wants them')
 @reaches("products/integers.py", "rows = pad(rows, (0, -width % 16)).repeat(8, 1)")
 @reaches("products/integers.py", 'if device_type != "cpu":')
+@reaches("products/choice.py", 'return device_type == "cpu" and product_of_codes("cpu") == FBGEMM')
+@reaches(
+    "products/choice.py",
+    'if device_type == "cpu" and not integers.is_fast("cpu") and packed.is_packed_exact():',
+)
 def test_integer_products_are_exact_and_said_to_be_slow() -> None:
     assert integers.is_exact.__wrapped__("cuda")  # asked anew, whoever asked before
-    assert integers.why_not_fast("cuda") == "it is no CPU"
+    assert integers.why_not_fast("cuda") == choice.why_codes_are_slow("cuda") == "it is no CPU"
+    assert choice.product_of_codes("cuda") == choice.INT_MM
 
 
+@reaches("dispatch.py", 'if device.type == "cpu":')
 @reaches(
     "dispatch.py",
     'return int8_scan.LAYOUT if device.type == "cpu" else int8_scan.LAYOUT_CUDA',
@@ -162,7 +170,12 @@ def test_integer_products_are_exact_and_said_to_be_slow() -> None:
     "torch_backend/int8_scan.py",
     "LAYOUT_CUDA = Layout(CODED_SPAN, group=16, width_multiple=16)",
 )
+@reaches(
+    "codes/held.py",
+    'product = choice.product_of_codes("cpu") if device.type == "cpu" else choice.INT_MM',
+)
 def test_codes_lie_as_cublas_wants_them() -> None:
+    assert held.held_for(8, 16, 8, CUDA).product == choice.INT_MM
     assert dispatch.layout_for(CUDA, 33, "int8") is int8_scan.LAYOUT_CUDA
     assert dispatch.layout_for(CUDA, 33, "auto") is None
     assert dispatch.layout_for(CUDA, int8.MAX_CHANNELS + 1, "auto") is None

@@ -9,21 +9,24 @@ import torch
 from allocations import peak_bytes
 from features import features
 from programs import output_of
+from screens import CODED
 
 from flashmatch import kernels
 from flashmatch.kernels import PrototypeBank
 from flashmatch.kernels.files import tensor_file
-from flashmatch.kernels.products import integers
+from flashmatch.kernels.products import choice
 from flashmatch.kernels.torch_backend import plan
 
 ROWS, CHANNELS, QUERIES, K = 400_000, 128, 2000, 100
 ROOT = Path(__file__).parents[2]
 MIB = 2**20
 SMALL = "small workspace"
-pytestmark = [
-    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="nobody counts memory here"),
-    pytest.mark.skipif(not integers.is_fast("cpu"), reason="no codes here"),
-]
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="nobody counts memory here"
+)
+needs_codes = pytest.mark.skipif(
+    not choice.are_codes_fast("cpu", CHANNELS), reason="no codes of so few channels here"
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +44,19 @@ def peaks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     return json.loads(printed)
 
 
+@needs_codes
 def test_codes_were_searched(peaks: dict[str, float]) -> None:
     assert peaks["int8"]
     assert peaks["codes"] == pytest.approx(ROWS * (CHANNELS + 17) / MIB, rel=0.02)
 
 
+@needs_codes
 def test_building_holds_the_codes_and_little_more(peaks: dict[str, float]) -> None:
     """The vectors are 195 MiB."""
     assert peaks["build"] < peaks["codes"] + 160
 
 
+@needs_codes
 @pytest.mark.parametrize(
     "search", ["search, masks", f"search, masks, {SMALL}", f"search, masks, a row removed, {SMALL}"]
 )
@@ -80,7 +86,7 @@ def test_what_torch_holds_stays_within_the_workspace(
     monkeypatch.setattr(plan, "CODES_ELEMENTS", 0)
     generator = torch.Generator().manual_seed(1)
     q, p = (features(kind, n, channels, generator).float() for n in (queries, rows))
-    bank = PrototypeBank(p)
+    bank = PrototypeBank(p, screen=CODED)
     bank.remove(range(gone))
     shape = {"none": None, "rows": (len(bank),), "pairs": (queries, len(bank))}[mask]
     allowed = None if shape is None else torch.rand(shape, generator=generator) < 0.9

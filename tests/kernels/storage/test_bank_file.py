@@ -73,6 +73,7 @@ def test_codes_come_back_and_are_not_made_again(
     assert (codes.frame.rotation is not None) == (kind == "heavy")
     for name, (tensor,) in saved.in_use().items():
         assert torch.equal(codes.in_use()[name][0], tensor)
+    assert torch.equal(codes.codes, saved.codes)
     assert_equal_banks(loaded, bank)
     for each in (loaded, bank):  # and both go on alike
         each.add(rows_of(3000, kind, 64))

@@ -19,7 +19,7 @@ from torch import Tensor
 from flashmatch import topk
 from flashmatch.kernels import PrototypeBank, dispatch
 from flashmatch.kernels.files import tensor_file
-from flashmatch.kernels.products import integers
+from flashmatch.kernels.products import choice
 from flashmatch.kernels.storage import bank_file
 
 CHANNELS = 12
@@ -323,17 +323,22 @@ def test_two_saves_to_one_path(path: Path) -> None:
     assert os.listdir(path.parent) == [path.name]
 
 
+def suppose(patch: pytest.MonkeyPatch, are_fast: bool) -> None:
+    """That codes are faster than floats, or not."""
+    patch.setattr(choice, "are_codes_fast", lambda device, channels: are_fast)
+
+
 def test_a_file_keeps_what_was_asked_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what "auto" stands for is found out anew."""
     for asked in ("auto", "float", *{CODED}):
         for is_fast in (True, False):
-            monkeypatch.setattr(integers, "is_fast", lambda device, fast=is_fast: fast)
+            suppose(monkeypatch, is_fast)
             if not INT8 and is_fast:
                 continue
             bank = PrototypeBank(rows_of(1100), metric="dot", screen=asked)
             bank.save(path)
             for there in (True, False):
-                monkeypatch.setattr(integers, "is_fast", lambda device, fast=there: fast)
+                suppose(monkeypatch, there)
                 if not INT8 and there:
                     continue
                 loaded = PrototypeBank.load(path)
@@ -349,7 +354,7 @@ def test_codes_serve_whatever_the_processor(
 ) -> None:
     saved(path, 2100)
     del coded_rows[:]
-    monkeypatch.setattr(integers, "is_fast", lambda device: False)
+    suppose(monkeypatch, False)
     assert PrototypeBank.load(path).screen == "int8"
     assert coded_rows == []
 
@@ -359,8 +364,8 @@ def test_what_was_asked_for_and_cannot_be_had(path: Path, monkeypatch: pytest.Mo
     """The answers are the same in float; asked for it stays."""
     bank = saved(path, 2100, "int8")
     with monkeypatch.context() as patch:
-        patch.setattr(integers, "is_exact", lambda device: False)
-        patch.setattr(integers, "is_fast", lambda device: False)
+        patch.setattr(choice, "product_of_codes", lambda device: "")
+        suppose(patch, False)
         loaded = PrototypeBank.load(path)
         assert loaded.screen == "float"
         assert all(map(torch.equal, loaded.topk(rows_of(3), 5), bank.topk(rows_of(3), 5)))
