@@ -23,7 +23,7 @@ from .proofs import int8
 from .storage.operands import Operands
 from .storage.prepared import Prepared
 from .torch_backend import float_search, int8_scan, int8_search
-from .torch_backend.cpu import coded, shares
+from .torch_backend.cpu import shares
 from .torch_backend.cpu.one_pass import Answer
 from .torch_backend.cpu.plan import choose_one_pass
 from .torch_backend.plan import choose_plan, codes_pay, coding_pays
@@ -171,7 +171,8 @@ def _search_block(
         if found is not None:
             return found
     _note(queries.device, why_not)
-    return coded.search(queries, codes, rows, request, workspace)
+    chosen = choose_plan(*shape, workspace, None)
+    return int8_search.search_codes(queries, codes, rows, request, chosen)
 
 
 def _found(answer: Answer, rows: Rows) -> Found:

@@ -1,4 +1,4 @@
-"""What only CPUs do: searches in one pass, and threads that take blocks of their own.
+"""The search of prototypes whose scores fit in memory, block of queries by block: no pool, no merging.
 
 whole       few scores: all of them in fp64
             -or-

@@ -16,8 +16,8 @@ _COMPARING = 64
 
 SPAN_ROWS = 1 << 14
 _SPAN_PER_SIZE = 600
-"""Prototypes of a pass, where there are as many, and for each that is looked at in fp64: with
-fewer, that costs more than a tenth of the product."""
+"""Prototypes of a pass, where there are as many, and for each that is looked at in fp64: with fewer,
+that costs more than a tenth of the product."""
 
 BLOCK_SCORES = 1 << 22
 """Scores of a pass, 16 MiB in fp32: memory that is touched once, and used for every pass."""
@@ -27,12 +27,12 @@ _SPARE = 2
 are within a slack of the k-th."""
 _CLOSE_ROWS = 1 << 15
 
-FEW_QUERIES, _MOST_QUERIES = 128, 512
+_LEAST_QUERIES, _MOST_QUERIES = 128, 512
 """Queries of a pass, where there are as many. With fewer, products take longer: 64 rows at a time
 get 48 billion multiplications a second, 128 rows 57, 256 rows 66, 1,024 rows 75 (512 channels, one
 thread of a Sapphire Rapids)."""
 
-WORKER_BYTES = 1 << 24
+_WORKER_BYTES = 1 << 24
 """A worker has at least so much of the workspace."""
 
 
@@ -72,17 +72,17 @@ def choose_one_pass(
     if 4 * k > rows or channels > fp32.MAX_CHANNELS:
         return None
     is_shared = products + queries * rows * _COMPARING >= SHARED_WORK
-    workers = max(1, min(threads, workspace // WORKER_BYTES)) if is_shared else 1
+    workers = max(1, min(threads, workspace // _WORKER_BYTES)) if is_shared else 1
     least = max(SPAN_ROWS, _SPAN_PER_SIZE * size)
     by_queries = (
-        queries >= workers * FEW_QUERIES
+        queries >= workers * _LEAST_QUERIES
         or rows < workers * 4 * k
         or (rows < 2 * least and queries >= workers)
     )
     tasks = 1 if by_queries else workers
     spans = max(1, rows // (tasks * least))
     span = -(-rows // (tasks * spans))
-    block = min(max(BLOCK_SCORES // span, FEW_QUERIES), _MOST_QUERIES)
+    block = min(max(BLOCK_SCORES // span, _LEAST_QUERIES), _MOST_QUERIES)
     block = min(block, -(-queries // workers) if by_queries else queries)
     block = min(block, half // workers // (5 * span + 48 * channels + 300 * size))
     if not block:
