@@ -25,7 +25,7 @@ from .storage.prepared import Prepared
 from .torch_backend import float_search, int8_scan, int8_search
 from .torch_backend.cpu import shares
 from .torch_backend.cpu.one_pass import Answer
-from .torch_backend.cpu.plan import choose_one_pass
+from .torch_backend.cpu.plan import beats_codes, choose_one_pass
 from .torch_backend.plan import choose_plan, codes_pay, coding_pays
 
 _log = logging.getLogger("flashmatch")
@@ -152,6 +152,8 @@ def _search_block(
         by_row = request.masked(collection.mask_by_row(request.mask))
     shape = queries.shape[0], len(rows), rows.channels, request.k
     by_codes = codes is not None and bool(codes.held.product) and codes_pay(*shape)
+    if queries.device.type == "cpu" and beats_codes(*shape[:3]):
+        by_codes = False
     if not by_codes:
         answer = _search_in_one_pass(queries, rows, by_row, workspace, bank)
         if answer is not None:

@@ -78,16 +78,17 @@ class Operands:
         if self.metric == "cosine" or not as_given:
             self.floats = [wide.float()]
 
-    def widen(self) -> None:
-        """Make ``wide`` of rows that are not kept, with their norms."""
+    def widened(self) -> "Operands":
+        """With ``wide`` and its norms, for one search: what is kept stays as it is."""
         if self.wide is not None:
-            return
-        wide = self._all_wide()
-        if self.norms is None:
-            self._know(finite.norms(wide))
+            return self
+        new = copy.copy(self)
+        new.wide = self._all_wide()
+        if new.norms is None:
+            new._know(finite.norms(new.wide))
         if self.metric == "cosine":
-            self.lengths = self.norms.clamp(min=COSINE_EPS)
-        self.wide = wide
+            new.lengths = new.norms.clamp(min=COSINE_EPS)
+        return new
 
     def measure(self, workers: int) -> None:
         """Take the norms of rows, by so many threads, if nobody has."""

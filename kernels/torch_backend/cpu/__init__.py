@@ -1,4 +1,4 @@
-"""The search of prototypes whose scores fit in memory, block of queries by block: no pool, no merging.
+"""What only CPUs do: searches in one pass, by threads that take blocks of their own.
 
 whole       few scores: all of them in fp64
             -or-

@@ -8,16 +8,17 @@ WHOLE_PRODUCTS = 1 << 21
 """Up to so many multiplications all scores are taken in fp64: a shortlist takes more calls, which
 cost more than they save."""
 
-SHARED_WORK = 1 << 29
-"""From so many multiplications and comparisons on, threads take blocks of their own."""
+SHARED_WORK = 1 << 31
+"""From so many multiplications and comparisons on, threads take blocks of their own: operations are
+long enough by then that threads seldom wait for Python's lock."""
 
 _COMPARING = 64
 """What selecting from a score takes, in multiplications."""
 
 SPAN_ROWS = 1 << 14
 _SPAN_PER_SIZE = 600
-"""Prototypes of a pass, where there are as many, and for each that is looked at in fp64: with fewer,
-that costs more than a tenth of the product."""
+"""Prototypes of a pass, where there are as many, and for each that is looked at in fp64: with
+fewer, that costs more than a tenth of the product."""
 
 BLOCK_SCORES = 1 << 22
 """Scores of a pass, 16 MiB in fp32: memory that is touched once, and used for every pass."""
@@ -32,8 +33,23 @@ _LEAST_QUERIES, _MOST_QUERIES = 128, 512
 get 48 billion multiplications a second, 128 rows 57, 256 rows 66, 1,024 rows 75 (512 channels, one
 thread of a Sapphire Rapids)."""
 
+_WIDE_ELEMENTS = 1 << 22
+"""Rows of so many coordinates are made fp64 as a whole, 32 MiB, where most are looked at: touching
+more memory for the first time takes longer than gathering does."""
+
 _WORKER_BYTES = 1 << 24
 """A worker has at least so much of the workspace."""
+
+
+CODES_ELEMENTS = 1 << 25
+"""From so many coordinates on, a bank's codes are searched faster than its vectors by one query, by
+more queries from half as many on (Sapphire Rapids, two threads: 2.0 ms in one pass against 3.4 by
+codes at 1 x 32,768 x 512; 4.8 against 4.7 at 1 x 65,536 x 512; 6.2 against 4.7 at 16 x 32,768)."""
+
+
+def beats_codes(queries: int, rows: int, channels: int) -> bool:
+    """Whether a bank with codes is searched in one pass nevertheless."""
+    return min(queries, 2) * rows * channels < CODES_ELEMENTS
 
 
 @dataclass(frozen=True)
@@ -60,20 +76,20 @@ def choose_one_pass(
 ) -> OnePass | None:
     """The plan for Q queries, M rows, C channels within ``workspace`` bytes; None where none fits.
 
-    Half of it is for rows in fp64, where most are looked at: 8 C each, and as much again meanwhile.
+    Half of it is for rows in fp64, 8 C bytes each, where most are looked at.
     The other half is for tasks, which hold, in bytes, 48 C + 300 size a query, and 5 a pair, or 32
     where all are scored in fp64.
     """
     products, half = queries * rows * channels, workspace // 2
     size = min(k + (_SPARE << (rows >= _CLOSE_ROWS)) + k // 16, rows)
     if products <= WHOLE_PRODUCTS:
-        fits = 16 * rows * channels <= half and queries * (32 * rows + 48 * channels) <= half
+        fits = 8 * rows * channels <= half and queries * (32 * rows + 48 * channels) <= half
         return OnePass(True, size, True, 1, queries, 1, 1, 0) if fits else None
     if 4 * k > rows or channels > fp32.MAX_CHANNELS:
         return None
     is_shared = products + queries * rows * _COMPARING >= SHARED_WORK
     workers = max(1, min(threads, workspace // _WORKER_BYTES)) if is_shared else 1
-    least = max(SPAN_ROWS, _SPAN_PER_SIZE * size)
+    least = max(SPAN_ROWS, _SPAN_PER_SIZE * size, BLOCK_SCORES // queries)
     by_queries = (
         queries >= workers * _LEAST_QUERIES
         or rows < workers * 4 * k
@@ -87,5 +103,6 @@ def choose_one_pass(
     block = min(block, half // workers // (5 * span + 48 * channels + 300 * size))
     if not block:
         return None
-    widens = 2 * queries * size >= rows and 16 * rows * channels <= half
+    widens = 2 * queries * size >= rows and rows * channels <= _WIDE_ELEMENTS
+    widens = widens and 8 * rows * channels <= half
     return OnePass(False, size, widens, workers, block, tasks, spans, block * (span + 16))

@@ -29,7 +29,7 @@ def search(
         with torch.autocast("cpu", enabled=False):
             return search(queries, operands, request, plan, workspace)
     if plan.widens:
-        operands.widen()
+        operands = operands.widened()
     if plan.query_rows == len(queries) and plan.row_tasks == plan.spans == 1:
         return _answer(queries, operands, request, plan, workspace, _scratch(plan))
     if plan.query_rows < len(queries):
