@@ -7,6 +7,7 @@ selfcheck alone. What it does not take, and for what reason, is logged at level 
 
 import functools
 import logging
+import sys
 import warnings
 
 import torch
@@ -28,6 +29,7 @@ from .torch_backend.cpu.one_pass import Answer
 from .torch_backend.cpu.plan import beats_codes, choose_one_pass
 from .torch_backend.plan import choose_plan, codes_pay, coding_pays
 
+_KERNELS = __name__.rpartition(".")[0]
 _log = logging.getLogger("flashmatch")
 
 
@@ -152,7 +154,7 @@ def _search_block(
         by_row = request.masked(collection.mask_by_row(request.mask))
     shape = queries.shape[0], len(rows), rows.channels, request.k
     by_codes = codes is not None and bool(codes.held.product) and codes_pay(*shape)
-    if queries.device.type == "cpu" and beats_codes(*shape[:3]):
+    if queries.is_cpu and beats_codes(*shape[:3]):
         by_codes = False
     if not by_codes:
         answer = _search_in_one_pass(queries, rows, by_row, workspace, bank)
@@ -162,7 +164,7 @@ def _search_block(
         refuse_nonfinite("queries", ~norms(queries).isfinite(), first)
     if codes is None or not by_codes:
         found = _search_vectors(queries, rows.chunks, by_row, workspace)
-        return Found(*found, 0, 0, sum(chunk.nbytes for chunk in rows.chunks))
+        return Found(*found, 0, 0, rows.nbytes)
     if request.mask is not None:  # without one, codes know what never matches
         request = by_row
     why_not = why_no_triton(queries.device)
@@ -179,19 +181,18 @@ def _search_block(
 
 def _found(answer: Answer, rows: Rows) -> Found:
     repaired = 0 if answer.unproven is None else int(answer.unproven.sum())
-    screened = sum(chunk.nbytes for chunk in rows.chunks)
-    return Found(answer.scores, answer.indices, repaired, answer.rescored, screened)
+    return Found(answer.scores, answer.indices, repaired, answer.rescored, rows.nbytes)
 
 
 def _search_in_one_pass(
     queries: Tensor, rows: Rows, request: Request, workspace: int, bank: Prepared | None
 ) -> Answer | None:
     """None where it has to be searched in general."""
-    if queries.device.type != "cpu" or request.chunk_rows is not None:
+    if not (queries.is_cpu and rows.are_on_cpu) or request.chunk_rows is not None:
         return None
-    shape = len(queries), len(rows), rows.channels, request.k
+    shape = queries.shape[0], len(rows), rows.channels, request.k
     plan = choose_one_pass(*shape, workspace, torch.get_num_threads())
-    if plan is None or any(chunk.device.type != "cpu" for chunk in rows.chunks):
+    if plan is None:
         return None
     operands = Operands(rows, request.metric) if bank is None else bank.operands
     return shares.search(queries, operands, request, plan, workspace)
@@ -203,6 +204,4 @@ def _note(device: torch.device, why_not: str) -> None:
 
 
 def _workspace() -> int:
-    from . import WORKSPACE_BYTES  # at call time: it can be set
-
-    return WORKSPACE_BYTES
+    return sys.modules[_KERNELS].WORKSPACE_BYTES  # at call time: it can be set

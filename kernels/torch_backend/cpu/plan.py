@@ -1,5 +1,6 @@
 """Whether a search goes in one pass, and how it is shared: a pure function of its shape."""
 
+import functools
 from dataclasses import dataclass
 
 from ...proofs import fp32
@@ -71,6 +72,7 @@ class OnePass:
     """Of a task and span, at most."""
 
 
+@functools.lru_cache(256)
 def choose_one_pass(
     queries: int, rows: int, channels: int, k: int, workspace: int, threads: int
 ) -> OnePass | None:
