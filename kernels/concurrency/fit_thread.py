@@ -96,6 +96,8 @@ def _are_others_fit(elements: int) -> bool:
     They are looked at once, and again where there are more of them.
     """
     threads = torch.get_num_threads()
+    if threads == 1:
+        _this_thread.looked_at = 1
     if threads == 1 or elements < SHARED_ELEMENTS:
         return True
     if getattr(_this_thread, "forked", False):
