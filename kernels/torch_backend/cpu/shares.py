@@ -104,7 +104,7 @@ def _answer(
     else:
         answer = screened(block, operands, request, plan.size, scratch)
     if answer is not None and answer.unproven is not None:
-        repair(answer, block, operands, request, workspace)
+        repair(answer, block, operands, request, workspace // 4)
     return answer
 
 
