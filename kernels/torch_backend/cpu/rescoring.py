@@ -21,7 +21,10 @@ def of_all(queries: Queries, operands: Operands) -> np.ndarray:
     products = torch.mm(queries.wide, operands.wide.T).numpy()
     if operands.lengths is not None:
         products /= operands.lengths.numpy()
-    norms = None if operands.metric != "l2" else operands.norms.numpy()
+    norms = None
+    if operands.metric == "l2":
+        assert operands.norms is not None
+        norms = operands.norms.numpy()
     return _scores(products, queries, norms, operands.metric)
 
 
