@@ -1,5 +1,6 @@
 """What torch and NumPy hold while something runs, threads of workers included."""
 
+import bisect
 import tracemalloc
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -34,7 +35,7 @@ def peak_bytes(call: Callable[[], object]) -> int:
             in_tasks.append(workers)
         return results
 
-    with pytest.MonkeyPatch.context() as patch, _traced():
+    with pytest.MonkeyPatch.context() as patch, _Traced():
         patch.setattr(shares, "in_workers", one_by_one)
         patch.setattr(operands, "in_workers", one_by_one)
         start = tracemalloc.get_traced_memory()[0]
@@ -46,23 +47,18 @@ def peak_bytes(call: Callable[[], object]) -> int:
     events = sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns())
     memory = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
     assert memory
-    held = list(accumulate(nbytes for _, nbytes in memory))
+    times = [at for at, _ in memory]
+    held = [0, *accumulate(nbytes for _, nbytes in memory)]
     peaks = [max(held)]
     tasks = [event for event in events if event.name() == _TASK]
-    assert len(tasks) == len(in_tasks)
     for task, workers in zip(tasks, in_tasks, strict=True):
-        before = [h for (at, _), h in zip(memory, held, strict=True) if at < task.start_ns()]
-        within = [
-            h
-            for (at, _), h in zip(memory, held, strict=True)
-            if task.start_ns() <= at <= task.end_ns()
-        ]
-        base = before[-1] if before else 0
-        peaks.append(base + workers * (max(within, default=base) - base))
+        first = bisect.bisect_left(times, task.start_ns())
+        last = bisect.bisect_right(times, task.end_ns())
+        peaks.append(held[first] + workers * (max(held[first : last + 1]) - held[first]))
     return max(peaks) + by_numpy
 
 
-class _traced:
+class _Traced:
     """tracemalloc, which NumPy tells of its arrays, while this lasts."""
 
     def __enter__(self) -> None:
