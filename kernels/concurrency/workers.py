@@ -42,7 +42,7 @@ def in_workers(tasks: Sequence[Callable[[], _Result]], workers: int) -> list[_Re
         return [task() for task in tasks]
 
     def begin() -> None:
-        torch.set_num_threads(threads // workers)
+        torch.set_num_threads(max(1, threads // workers))
         torch.set_grad_enabled(False)
         torch.set_flush_denormal(False)
 

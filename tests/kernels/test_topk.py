@@ -6,6 +6,7 @@ from drawn import problems
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
+from screens import ONE_PASS, search_in_general, search_in_one_pass
 
 from flashmatch import topk
 from flashmatch.kernels.codes.layout import Layout
@@ -14,10 +15,18 @@ from flashmatch.kernels.torch_backend import int8_search, plan
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
 
-@pytest.fixture(params=["screened", "coded", "whole"], scope="module", autouse=True)
+IN_GENERAL = ["screened", "coded", "whole"]
+IN_ONE_PASS = [f"one pass, {way}" for way in ONE_PASS]
+
+
+@pytest.fixture(params=[*IN_GENERAL, *IN_ONE_PASS], scope="module", autouse=True)
 def _every_route(request: pytest.FixtureRequest) -> None:
     """Small problems are scored as a whole unless told otherwise; every route must be exact."""
     patch = pytest.MonkeyPatch()
+    if request.param in IN_GENERAL:
+        search_in_general(patch)
+    else:
+        search_in_one_pass(patch, request.param.removeprefix("one pass, "))
     patch.setattr(plan, "WHOLE_ELEMENTS", 1 << 40 if request.param == "whole" else 0)
     if request.param == "coded":
         patch.setattr(plan, "coding_pays", lambda queries, rows, channels: True)

@@ -9,6 +9,7 @@ from flashmatch.kernels import dispatch
 from flashmatch.kernels.codes import held
 from flashmatch.kernels.products import choice, packed
 from flashmatch.kernels.torch_backend import plan
+from flashmatch.kernels.torch_backend.cpu import plan as cpu_plan
 
 INT8 = bool(choice.product_of_codes("cpu"))
 """Whether an int8 screen may be asked for here: fast or not."""
@@ -28,8 +29,42 @@ SMALL = {"CODES_ELEMENTS": 0, "CODES_ROWS": 1, "WHOLE_ELEMENTS": 0}
 """What a plan has to hold for small banks to be screened, and through their codes."""
 
 
+WHOLE = {"WHOLE_PRODUCTS": 1 << 60}
+SCREENED = {"WHOLE_PRODUCTS": 0, "SHARED_WORK": 1 << 60}
+SHARED = {
+    "WHOLE_PRODUCTS": 0,
+    "SHARED_WORK": 0,
+    "SPAN_ROWS": 40,
+    "_SPAN_PER_SIZE": 1,
+    "_LEAST_QUERIES": 3,
+    "_MOST_QUERIES": 7,
+    "BLOCK_SCORES": 1,
+}
+ONE_PASS = {"whole": WHOLE, "screened": SCREENED, "shared": SHARED}
+"""What the plan of one pass has to hold for each way it goes; shared: tiny spans and blocks."""
+
+
+def search_in_general(patch: pytest.MonkeyPatch) -> None:
+    """Nothing is searched in one pass."""
+    patch.setattr(dispatch, "choose_one_pass", lambda *shape: None)
+    patch.setattr(dispatch, "beats_codes", lambda *shape: False)
+
+
+def search_in_one_pass(patch: pytest.MonkeyPatch, way: str, workers: int = 3) -> None:
+    """Everything that can be is searched in one pass, by this way of ONE_PASS, codes or not.
+
+    Where it is shared, among so many workers, whatever threads torch has.
+    """
+    for name, value in ONE_PASS[way].items():
+        patch.setattr(cpu_plan, name, value)
+    choose = cpu_plan.choose_one_pass
+    patch.setattr(dispatch, "choose_one_pass", lambda *shape: choose(*shape[:-1], workers))
+    patch.setattr(dispatch, "beats_codes", lambda *shape: True)
+
+
 def screen_small(patch: pytest.MonkeyPatch) -> None:
     """Every search is screened, whatever there is to search, a bank's through its codes."""
+    search_in_general(patch)
     for name, value in SMALL.items():
         patch.setattr(plan, name, value)
 
@@ -50,11 +85,12 @@ def screen_in_pieces(patch: pytest.MonkeyPatch, rows: int = 2048, queries: int =
         return dataclasses.replace(
             chosen,
             screened=True,
-            codes_pay=True,
             chunk_rows=min(chosen.chunk_rows, rows),
             coded_rows=rows,
             coded_queries=queries,
         )
 
+    search_in_general(patch)
     patch.setattr(dispatch, "choose_plan", choose_plan)
+    patch.setattr(dispatch, "codes_pay", lambda *shape: True)
     patch.setattr(held, "PACK_ROWS", rows)

@@ -72,6 +72,8 @@ def screened(
     if request.mask is not None:
         scores.masked_fill_(~request.mask, -torch.inf)
     best, listed = select(values, size)
+    if request.mask is not None:
+        listed.clamp_(max=rows - 1)  # where too few may match, columns of padding are listed
     exact, norms = rescoring.of_listed(queries, operands, listed)
     looking_best, indices = best.numpy(), listed.numpy()
     if request.mask is not None:

@@ -17,6 +17,7 @@ from flashmatch.kernels.contract.request import Request
 from flashmatch.kernels.products import pairs
 from flashmatch.kernels.proofs import fp16, fp32, int8
 from flashmatch.kernels.torch_backend import int8_scan, int8_search, rescore
+from flashmatch.kernels.torch_backend.cpu.plan import choose_one_pass
 from flashmatch.kernels.torch_backend.plan import choose_plan
 
 EXTREMES = [
@@ -170,13 +171,14 @@ def test_no_bound_beyond_its_domain(channels: int) -> None:
         plan = choose_plan(256, 1 << 20, channels, 1, workspace, None)
         assert plan.screened == within
         assert not plan.coded
-        assert not plan.codes_pay
+        one_pass = choose_one_pass(256, 1 << 20, channels, 1, workspace, 2)
+        assert (one_pass is not None and not one_pass.whole) == (within and workspace > 1 << 30)
 
 
 def test_codes_are_never_too_wide() -> None:
     for channels, fits in ((int8.MAX_CHANNELS, True), (133_200, False)):
         plan = choose_plan(256, 1 << 20, channels, 1, 1 << 40, None)
-        assert plan.coded == plan.codes_pay == fits
+        assert plan.coded == fits
         wide = torch.ones(1, channels)
         for code in (
             lambda x: int8.code_prototypes(x, torch.ones(1), 0.0, 0, "dot"),
