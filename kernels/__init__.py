@@ -4,7 +4,8 @@
 
 1. topk.py and bank.py check the arguments and make a ``Request``.
 2. transforms.py and operators.py are seen by torch.func, autograd and compilers; nobody else pays.
-3. dispatch.py chooses a backend: Triton on GPUs where it can, torch elsewhere.
+3. dispatch.py chooses a backend: Triton on GPUs where it can, torch elsewhere, on CPUs in one pass
+   (torch_backend/cpu/) where scores fit.
 4. The backend screens in low precision, selects what a bound of proofs/ cannot exclude, and
    rescores that in fp64, rounded once to fp32. Where the bounds do not settle it, it looks further.
 5. contract/order.py puts the matches in the one order: score descending, then index ascending.

@@ -290,9 +290,9 @@ class PrototypeBank:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of codes, bounds and ids; without the vectors, which are the caller's."""
-        state = self._state
-        return state.coder.nbytes + 9 * state.collection.ids.count
+        """Bytes of codes, bounds and ids; and, once vectors were searched on a CPU, of their norms
+        and, up to 2^21 coordinates, of the rows in fp32 and fp64. The caller's are not counted."""
+        return self._state.nbytes
 
     @property
     def stats(self) -> BankStats:

@@ -7,6 +7,7 @@ selfcheck alone. What it does not take, and for what reason, is logged at level 
 
 import functools
 import logging
+import sys
 import warnings
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from .codes.layout import Layout
 from .concurrency.fit_thread import in_fit_thread
+from .concurrency.workers import workers_for
 from .contract.chunks import Rows
 from .contract.finite import norms, refuse_nonfinite
 from .contract.matches import Found
@@ -23,11 +25,18 @@ from .proofs import int8
 from .storage.operands import Operands
 from .storage.prepared import Prepared
 from .torch_backend import float_search, int8_scan, int8_search
-from .torch_backend.cpu import shares
+from .torch_backend.cpu import coded, shares
 from .torch_backend.cpu.one_pass import Answer
-from .torch_backend.cpu.plan import beats_codes, choose_one_pass
-from .torch_backend.plan import choose_plan, codes_pay, coding_pays
+from .torch_backend.cpu.plan import (
+    SHARED_WORK,
+    WORKER_BYTES,
+    beats_codes,
+    choose_one_pass,
+    work_of,
+)
+from .torch_backend.plan import Plan, choose_plan, codes_pay, coding_pays
 
+_KERNELS = __name__.rpartition(".")[0]
 _log = logging.getLogger("flashmatch")
 
 
@@ -36,7 +45,8 @@ def search_vectors(
 ) -> tuple[Tensor, Tensor]:
     """Scores (Q, k) fp32 and indices (Q, k) int64 of prototypes (M_i, C) as given."""
     tensors = [queries, *prototypes]
-    return in_fit_thread(tensors, _search_vectors, queries, prototypes, request, _workspace())
+    rows = Rows(prototypes)
+    return in_fit_thread(tensors, _search_vectors, queries, rows, request, _workspace())
 
 
 def search_bank(bank: Prepared, queries: Tensor, request: Request) -> tuple[Tensor, Tensor]:
@@ -102,27 +112,43 @@ def why_no_triton(device: torch.device) -> str:
 
 
 def _search_vectors(
-    queries: Tensor, prototypes: list[Tensor], request: Request, workspace: int
+    queries: Tensor, rows: Rows, request: Request, workspace: int
 ) -> tuple[Tensor, Tensor]:
     why_not = why_no_triton(queries.device)
     if not why_not:
         from .triton_backend.selfcheck import entrance
 
-        found, why_not = entrance.search_vectors(queries, prototypes, request, workspace)
+        found, why_not = entrance.search_vectors(queries, rows.chunks, request, workspace)
         if found is not None:
             return found
     _note(queries.device, why_not)
-    rows = Rows(prototypes)
-    shape = queries.shape[0], len(rows), queries.shape[1], request.k
-    may_code = coding_pays(*shape[:3]) and choice.codes_in_passing(queries.device.type)
-    if not may_code:
-        answer = _search_in_one_pass(queries, rows, request, workspace, None)
-        if answer is not None:
-            return answer.scores, answer.indices
-    chosen = choose_plan(*shape, workspace, request.chunk_rows)
-    if may_code and chosen.coded:
-        return int8_search.search_while_coding(queries, prototypes, request, chosen)
-    return float_search.search_vectors(queries, prototypes, request, chosen)
+    workers = 1
+    if queries.is_cpu and rows.are_on_cpu and request.chunk_rows is None:
+        workers = _workers(queries, rows, workspace)
+    plan = _plan_that_codes(queries, rows, request, workspace) if workers == 1 else None
+    if plan is not None:
+        return int8_search.search_while_coding(queries, rows.chunks, request, plan)
+    answer = _search_in_one_pass(queries, rows, request, workspace, workers, None)
+    if answer is not None:
+        return answer.scores, answer.indices
+    return _search_in_general(queries, rows, request, workspace)
+
+
+def _plan_that_codes(queries: Tensor, rows: Rows, request: Request, workspace: int) -> Plan | None:
+    """The plan of a search that codes the prototypes in passing, if that pays."""
+    shape = queries.shape[0], len(rows), rows.channels
+    if not (coding_pays(*shape) and choice.codes_in_passing(queries.device.type)):
+        return None
+    plan = choose_plan(*shape, request.k, workspace, request.chunk_rows)
+    return plan if plan.coded else None
+
+
+def _search_in_general(
+    queries: Tensor, rows: Rows, request: Request, workspace: int
+) -> tuple[Tensor, Tensor]:
+    shape = queries.shape[0], len(rows), rows.channels, request.k
+    plan = choose_plan(*shape, workspace, request.chunk_rows)
+    return float_search.search_vectors(queries, rows.chunks, request, plan)
 
 
 def _search_rows(bank: Prepared, queries: Tensor, request: Request) -> Found:
@@ -150,19 +176,22 @@ def _search_block(
     by_row = request
     if request.mask is not None or collection.matchable() is not None:
         by_row = request.masked(collection.mask_by_row(request.mask))
-    shape = queries.shape[0], len(rows), rows.channels, request.k
-    by_codes = codes is not None and bool(codes.held.product) and codes_pay(*shape)
-    if queries.device.type == "cpu" and beats_codes(*shape[:3]):
-        by_codes = False
+    shape = queries.shape[0], len(rows), rows.channels
+    by_codes = codes is not None and bool(codes.held.product) and codes_pay(*shape, request.k)
+    workers = 1
+    if queries.is_cpu:
+        workers = _workers(queries, rows, workspace)
+        by_codes = by_codes and not beats_codes(*shape)
     if not by_codes:
-        answer = _search_in_one_pass(queries, rows, by_row, workspace, bank)
+        answer = _search_in_one_pass(queries, rows, by_row, workspace, workers, bank)
         if answer is not None:
             return _found(answer, rows)
     if bank.nonfinite == "raise":
         refuse_nonfinite("queries", ~norms(queries).isfinite(), first)
     if codes is None or not by_codes:
-        found = _search_vectors(queries, rows.chunks, by_row, workspace)
-        return Found(*found, 0, 0, sum(chunk.nbytes for chunk in rows.chunks))
+        search = _search_in_general if queries.is_cpu else _search_vectors
+        found = search(queries, rows, by_row, workspace)
+        return Found(*found, 0, 0, rows.nbytes)
     if request.mask is not None:  # without one, codes know what never matches
         request = by_row
     why_not = why_no_triton(queries.device)
@@ -173,25 +202,34 @@ def _search_block(
         if found is not None:
             return found
     _note(queries.device, why_not)
-    chosen = choose_plan(*shape, workspace, None)
-    return int8_search.search_codes(queries, codes, rows, request, chosen)
+    return coded.search(queries, codes, rows, request, workspace, workers)
+
+
+def _workers(queries: Tensor, rows: Rows, workspace: int) -> int:
+    """How many threads should take blocks of their own of a search on a CPU."""
+    work = work_of(queries.shape[0], len(rows), rows.channels)
+    return workers_for(workspace // WORKER_BYTES) if work >= SHARED_WORK else 1
 
 
 def _found(answer: Answer, rows: Rows) -> Found:
     repaired = 0 if answer.unproven is None else int(answer.unproven.sum())
-    screened = sum(chunk.nbytes for chunk in rows.chunks)
-    return Found(answer.scores, answer.indices, repaired, answer.rescored, screened)
+    return Found(answer.scores, answer.indices, repaired, answer.rescored, rows.nbytes)
 
 
 def _search_in_one_pass(
-    queries: Tensor, rows: Rows, request: Request, workspace: int, bank: Prepared | None
+    queries: Tensor,
+    rows: Rows,
+    request: Request,
+    workspace: int,
+    workers: int,
+    bank: Prepared | None,
 ) -> Answer | None:
     """None where it has to be searched in general."""
-    if queries.device.type != "cpu" or request.chunk_rows is not None:
+    if not (queries.is_cpu and rows.are_on_cpu) or request.chunk_rows is not None:
         return None
-    shape = len(queries), len(rows), rows.channels, request.k
-    plan = choose_one_pass(*shape, workspace, torch.get_num_threads())
-    if plan is None or any(chunk.device.type != "cpu" for chunk in rows.chunks):
+    shape = queries.shape[0], len(rows), rows.channels, request.k
+    plan = choose_one_pass(*shape, workspace, workers)
+    if plan is None:
         return None
     operands = Operands(rows, request.metric) if bank is None else bank.operands
     return shares.search(queries, operands, request, plan, workspace)
@@ -203,6 +241,4 @@ def _note(device: torch.device, why_not: str) -> None:
 
 
 def _workspace() -> int:
-    from . import WORKSPACE_BYTES  # at call time: it can be set
-
-    return WORKSPACE_BYTES
+    return sys.modules[_KERNELS].WORKSPACE_BYTES  # at call time: it can be set

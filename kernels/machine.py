@@ -12,6 +12,7 @@ from .concurrency.fit_thread import are_denormals_kept
 from .dispatch import layout_for, why_no_triton
 from .products import choice, fp64, rounding
 from .torch_backend import plan
+from .torch_backend.cpu import plan as cpu_plan
 
 _LIMITS = (
     "ATEN_CPU_CAPABILITY",
@@ -75,7 +76,8 @@ def _searches(device: torch.device) -> list[tuple[str, str]]:
     least = choice.least_channels(device.type)
     if layout_for(device, max(least, 64), "auto"):
         wide = f"{least} channels and " if least > 1 else ""
-        banks = f"int8 codes from {wide}{plan.CODES_ELEMENTS:,} coordinates on, float with fewer"
+        least = cpu_plan.CODES_ELEMENTS // 2 if device.type == "cpu" else plan.CODES_ELEMENTS
+        banks = f"int8 codes from {wide}{least:,} coordinates on, float with fewer"
     else:
         banks = f"float, since {choice.why_codes_are_slow(device.type)}"
     rounded = _FORMATS.get(rounding.operand_roundoff(device), "nothing known: fp64 scores all")

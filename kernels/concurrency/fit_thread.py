@@ -46,7 +46,7 @@ def in_fit_thread(
 
     Raises RuntimeError where numbers below 2^-126 cannot be had at all.
     """
-    if tensors and tensors[0].device.type != "cpu":
+    if tensors and not tensors[0].is_cpu:
         return call(*args, **kwargs)
     if not _flushes() and _were_others_fit():
         return call(*args, **kwargs)
@@ -96,6 +96,8 @@ def _are_others_fit(elements: int) -> bool:
     They are looked at once, and again where there are more of them.
     """
     threads = torch.get_num_threads()
+    if threads == 1:
+        _this_thread.looked_at = 1
     if threads == 1 or elements < SHARED_ELEMENTS:
         return True
     if getattr(_this_thread, "forked", False):

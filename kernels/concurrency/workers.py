@@ -2,8 +2,10 @@
 
 Threads that share every operation meet after each, and wait for the slowest: beside other programs
 that is a time slice of the system's, hundreds of times a search, spent spinning. These meet once.
+Where nothing else runs they are the slower way: they wait for Python's lock instead.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -11,6 +13,20 @@ from typing import TypeVar
 import torch
 
 _Result = TypeVar("_Result")
+
+_BUSY = 1.25
+"""Threads that want to run, for each processor: this many, if a search alone is at work, is 1."""
+
+
+def workers_for(most: int) -> int:
+    """How many workers a search should have, at most ``most``: 1 unless other programs run, too.
+
+    Told by the system's load average of a minute; where there is none, 1.
+    """
+    if most <= 1 or not hasattr(os, "getloadavg"):
+        return 1
+    is_busy = os.getloadavg()[0] > _BUSY * (os.cpu_count() or 1)
+    return min(most, torch.get_num_threads()) if is_busy else 1
 
 
 def in_workers(tasks: Sequence[Callable[[], _Result]], workers: int) -> list[_Result]:
@@ -21,7 +37,7 @@ def in_workers(tasks: Sequence[Callable[[], _Result]], workers: int) -> list[_Re
     Rapids).
     """
     threads = torch.get_num_threads()
-    workers = min(workers, len(tasks))
+    workers = min(workers, len(tasks), threads)
     if workers <= 1:
         return [task() for task in tasks]
 

@@ -84,9 +84,13 @@ def _is_freed(value: Tensor) -> bool:
     has_storage = type(value) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()
     if not has_storage or torch._C._are_functorch_transforms_active() or value.numel() == 0:
         return False
-    spans = ((n - 1) * stride for n, stride in zip(value.shape, value.stride(), strict=True))
-    last = value.storage_offset() + sum(spans)
-    return bool(value.untyped_storage().nbytes() < (last + 1) * value.element_size())
+    if value.is_contiguous():
+        count = value.numel()
+    else:
+        spans = ((n - 1) * stride for n, stride in zip(value.shape, value.stride(), strict=True))
+        count = sum(spans) + 1
+    end = value.storage_offset() + count
+    return bool(value.untyped_storage().nbytes() < end * value.element_size())
 
 
 def require_vectors(name: str, value: object, meta_too: bool = False) -> None:

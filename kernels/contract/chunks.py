@@ -16,9 +16,11 @@ class Rows:
         self.ends: list[int] = []
         end = 0
         for chunk in self.chunks:
-            end += len(chunk)
+            end += chunk.shape[0]
             self.ends.append(end)
         self._boundaries: dict[torch.device, Tensor] = {}
+        self.nbytes = sum(chunk.nbytes for chunk in self.chunks)
+        self.are_on_cpu = all(chunk.device.type == "cpu" for chunk in self.chunks)
 
     def __len__(self) -> int:
         return self.ends[-1]

@@ -148,7 +148,9 @@ def threshold_ahead(
     return lowered_to_fp32(t).masked_fill(kth_scores == torch.inf, LARGEST)
 
 
-def upper_scores(upper: Numbers, query_norms: Numbers, channels: int, metric: str) -> Numbers:
+def upper_scores(
+    upper: np.ndarray, query_norms: np.ndarray, channels: int, metric: str
+) -> np.ndarray:
     """What no fp64 evaluation of a score exceeds whose screened value is at most ``upper``, fp64.
 
     For l2, with w = 2 v - |q|^2 and f = fp64_slack: an evaluation s has s - f (|s| + |q|^2) <= w,
@@ -158,7 +160,7 @@ def upper_scores(upper: Numbers, query_norms: Numbers, channels: int, metric: st
         return upper
     squares = query_norms**2
     w = 2 * upper - squares
-    return w + 2 * fp64_slack(channels) * (abs(w) + squares)
+    return w + 2 * fp64_slack(channels) * (np.abs(w) + squares)
 
 
 def early_threshold(

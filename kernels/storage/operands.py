@@ -16,6 +16,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from ..concurrency.workers import in_workers
 from ..contract import finite
@@ -65,7 +66,8 @@ class Operands:
         """Make what a bank keeps. The rows ``nonfinite`` (n,), which never match, are left out."""
         norms = torch.cat([finite.norms(chunk) for chunk in self.floats])
         norms[nonfinite] = 0.0
-        self._know(norms)
+        self.norms, self.longest = norms, _longest(norms)
+        self._weigh()
         if len(norms) * self.rows.channels > KEPT_ELEMENTS:
             return
         wide = self._all_wide(copy=True)
@@ -78,14 +80,21 @@ class Operands:
         if self.metric == "cosine" or not as_given:
             self.floats = [wide.float()]
 
-    def widened(self) -> "Operands":
-        """With ``wide`` and its norms, for one search: what is kept stays as it is."""
+    def widened(self, screened: bool) -> "Operands":
+        """With ``wide`` and its norms, for one search: what is kept stays as it is.
+
+        ``screened``: by fp32 products, too, which need the norms in fp32.
+        """
         if self.wide is not None:
             return self
         new = copy.copy(self)
         new.wide = self._all_wide()
         if new.norms is None:
-            new._know(finite.norms(new.wide))
+            is_plain = self.rows.dtype != torch.float64
+            new.norms = vector_norm(new.wide, dim=1) if is_plain else finite.norms(new.wide)
+            new.longest = _longest(new.norms)
+            if screened:
+                new._weigh()
         if self.metric == "cosine":
             new.lengths = new.norms.clamp(min=COSINE_EPS)
         return new
@@ -98,7 +107,7 @@ class Operands:
 
         def part_of(at: slice) -> None:
             for within, tile in self.part(at.start, at.stop).tiles():
-                torch.linalg.vector_norm(tile, dim=1, out=norms[at][within])
+                vector_norm(tile, dim=1, out=norms[at][within])
 
         in_workers([partial(part_of, at) for at in even_slices(len(norms), workers)], workers)
         self.take_norms(norms)
@@ -139,11 +148,15 @@ class Operands:
         pieces = [chunk.detach().to(torch.float64, copy=copy) for chunk in self.rows.chunks]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
-    def _know(self, norms: Tensor) -> None:
-        """``norms`` (M,) fp64, whose own rounding is far below 2^-20."""
-        self.norms = norms
-        self.longest = float(norms.max()) * (1 + 2.0**-20) if len(norms) else 0.0
+    def _weigh(self) -> None:
+        """Make what goes with the fp32 product of rows as given."""
+        assert self.norms is not None
         if self.metric == "cosine":
-            self.factor = norms.clamp(min=COSINE_EPS).reciprocal_().float()
+            self.factor = self.norms.clamp(min=COSINE_EPS).reciprocal_().float()
         elif self.metric == "l2":
-            self.bias = (norms.square() * -0.5).float()
+            self.bias = (self.norms.square() * -0.5).float()
+
+
+def _longest(norms: Tensor) -> float:
+    """At least the largest of the norms (M,) fp64, whose own rounding is far below 2^-20."""
+    return float(norms.max()) * (1 + 2.0**-20) if len(norms) else 0.0

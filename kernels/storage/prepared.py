@@ -55,6 +55,12 @@ class Prepared:
             self._operands = operands
         return operands
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes held beside the vectors."""
+        kept = 0 if self._operands is None else self._operands.nbytes
+        return kept + self.coder.nbytes + 9 * self.collection.ids.count
+
     def with_added(self, chunks: Sequence[Tensor], ids: object) -> tuple["Prepared", Tensor]:
         """The next state of the same bank, which holds ``chunks``, too, and the ids they have."""
         start, first = self.collection.ids.count, 0

@@ -17,11 +17,23 @@ _SAMPLE = 256
 """Raw prototypes that a frame is fitted to: few, since it serves one search."""
 
 
-def search_codes(queries: Tensor, codes: Codes, rows: Rows, request: Request, plan: Plan) -> Found:
-    """The k best of ``rows``, of which ``codes`` are the codes.
+Run = tuple[Codes, int, int]
+"""A part of a bank's codes, and its pages from the first to before the last."""
+
+
+def search_codes(
+    queries: Tensor,
+    codes: Codes,
+    rows: Rows,
+    request: Request,
+    plan: Plan,
+    runs: list[Run] | None = None,
+) -> Found:
+    """The k best of ``rows``, of which ``codes`` are the codes; or of those in ``runs`` alone.
 
     Vectors that are not finite are excluded; for prototypes, ``codes`` say so.
     """
+    runs = [(part, 0, part.pages) for part in codes.parts] if runs is None else runs
     result, plan = _Result(queries, request.k), plan.for_packs_of(codes.held.pack_rows)
     pages = plan.coded_rows // codes.layout.span
     with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
@@ -30,10 +42,10 @@ def search_codes(queries: Tensor, codes: Codes, rows: Rows, request: Request, pl
             part = slice(start, start + plan.coded_queries)
             block = QueryBlock(queries[part], start, rows, request.of(part), plan)
             scan = Int8Scan(block, codes, products)
-            for some in codes.parts:
-                for first in range(0, some.pages, pages):
-                    scan.scan(some, first, min(first + pages, some.pages))
-                result.screened += some.pages * codes.layout.span * codes.width
+            for some, first_page, last_page in runs:
+                for first in range(first_page, last_page, pages):
+                    scan.scan(some, first, min(first + pages, last_page))
+                result.screened += (last_page - first_page) * codes.layout.span * codes.width
             result.take(part, scan)
     return Found(result.scores, result.rows, result.repaired, result.rescored, result.screened)
 

@@ -85,6 +85,7 @@ def choose_plan(
     # For raw prototypes: a page in fp32, with copies of it; the codes, and their rows if copied.
     fits = (24 * CODED_SPAN + 5 * coded_rows) * channels <= 2 * share
     coding_queries = _clamp(share // (48 * channels + 256 * k), 1, queries)
+    is_worth_coding = coding_pays(coding_queries, rows, channels) and rows >= CODES_ROWS * k
     return Plan(
         query_rows=_clamp(block, 1, queries),
         chunk_rows=chunk,
@@ -92,7 +93,7 @@ def choose_plan(
         tile_rows=_clamp(TILE_ELEMENTS // channels, 256, chunk),
         group=_group(chunk, k),
         screened=screened,
-        coded=codable and coding_pays(coding_queries, rows, channels) and fits,
+        coded=codable and fits and is_worth_coding,
         coding_queries=coding_queries,
         coded_queries=max(coded_queries, 1),
         coded_rows=coded_rows,

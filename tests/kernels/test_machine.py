@@ -81,7 +81,7 @@ def test_a_cpu_whose_codes_are_packed(
     monkeypatch.setattr(packed, "is_packed_fast", lambda: is_fast)
     out = shown(capsys)
     assert "of int8 are exact, by fbgemm with queries of 7 bits" in out
-    expected = "int8 codes from 256 channels and 2,097,152 coordinates on, float with fewer"
+    expected = "int8 codes from 256 channels and 16,777,216 coordinates on, float with fewer"
     reason = "float, since this CPU has no VNNI, and fbgemm is no faster than fp32"
     assert f'screen="auto" is {expected if is_fast else reason}' in out
     [banks] = [line for line in out.splitlines() if line.startswith("  banks")]

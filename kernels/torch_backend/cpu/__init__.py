@@ -1,14 +1,19 @@
-"""What only CPUs do: searches in one pass, by threads that take blocks of their own.
+"""What only CPUs do: searches in one pass over scores that fit in memory, by few and large calls.
 
-whole       few scores: all of them in fp64
+plan.py decides whether, and cuts a search into tasks, a block of queries and a part of the
+prototypes each. shares.py gives them to workers, threads that share no operation, span by span, and
+merges what they find. one_pass.py takes a block and a span:
+
+whole       few products: all scores in fp64                         rescoring.py
             -or-
-screen      one fp32 product                                     shortlist.py
-shortlist   the k + a few best of each query by that
-rescore     those in fp64, rectangular                           rescore.py
+screen      one fp32 product, all of whose scores are kept           shortlist.py
+shortlist   the k, and a few more, of each query that look best      shortlist.py
+rescore     those in fp64: as many of each query, so rectangular     rescoring.py
 
-certify     sums certain, nothing left out that could enter      certificate.py
-repair      queries that fail: float_search.py, which takes any  search.py
+certify     scores are sure, and nothing left out could enter        certificate.py
+repair      queries that fail: by float_search.py, which takes any   one_pass.py
 
-On a CPU, where small arrays go through NumPy, on views of the same memory: a call of it costs a
-third of torch's.
+queries.py holds what products take of queries, storage/operands.py what they take of prototypes.
+Small arrays go through NumPy, on views of the same memory: a call of it costs less than torch's.
+What is not finite, or out of range, is refused here (None), and searched in general.
 """

@@ -93,7 +93,7 @@ def _reach(slack: Slack, queries: Queries, operands: Operands) -> np.ndarray | f
     """(Q, 1) fp64, or one number: how far a screened value may be from what it stands for."""
     if operands.metric == "cosine":
         return slack.of(1.0, 1.0)
-    return slack.of(queries.norms * (1 + 2.0**-20), operands.longest)
+    return slack.of(queries.norms * (1 + 2.0**-20), np.full((1, 1), operands.longest))
 
 
 def _upper_scores(upper: np.ndarray, queries: Queries, metric: str) -> np.ndarray:

@@ -8,9 +8,8 @@ WHOLE_PRODUCTS = 1 << 21
 """Up to so many multiplications all scores are taken in fp64: a shortlist takes more calls, which
 cost more than they save."""
 
-SHARED_WORK = 1 << 31
-"""From so many multiplications and comparisons on, threads take blocks of their own: operations are
-long enough by then that threads seldom wait for Python's lock."""
+SHARED_WORK = 1 << 27
+"""From so many multiplications and comparisons on, threads may take blocks of their own."""
 
 _COMPARING = 64
 """What selecting from a score takes, in multiplications."""
@@ -28,7 +27,7 @@ _SPARE = 2
 are within a slack of the k-th."""
 _CLOSE_ROWS = 1 << 15
 
-_LEAST_QUERIES, _MOST_QUERIES = 128, 512
+LEAST_QUERIES, _MOST_QUERIES = 128, 512
 """Queries of a pass, where there are as many. With fewer, products take longer: 64 rows at a time
 get 48 billion multiplications a second, 128 rows 57, 256 rows 66, 1,024 rows 75 (512 channels, one
 thread of a Sapphire Rapids)."""
@@ -37,7 +36,7 @@ _WIDE_ELEMENTS = 1 << 22
 """Rows of so many coordinates are made fp64 as a whole, 32 MiB, where most are looked at: touching
 more memory for the first time takes longer than gathering does."""
 
-_WORKER_BYTES = 1 << 24
+WORKER_BYTES = 1 << 24
 """A worker has at least so much of the workspace."""
 
 
@@ -71,14 +70,19 @@ class OnePass:
     """Of a task and span, at most."""
 
 
+def work_of(queries: int, rows: int, channels: int) -> int:
+    """Of a search, in multiplications."""
+    return queries * rows * (channels + _COMPARING)
+
+
 def choose_one_pass(
-    queries: int, rows: int, channels: int, k: int, workspace: int, threads: int
+    queries: int, rows: int, channels: int, k: int, workspace: int, workers: int
 ) -> OnePass | None:
     """The plan for Q queries, M rows, C channels within ``workspace`` bytes; None where none fits.
 
-    Half of it is for rows in fp64, 8 C bytes each, where most are looked at.
-    The other half is for tasks, which hold, in bytes, 48 C + 300 size a query, and 5 a pair, or 32
-    where all are scored in fp64.
+    Half of that is for rows in fp64, 8 C bytes each, where most are looked at. A quarter is for the
+    tasks of ``workers``, which hold, in bytes, 48 C + 300 size a query, and 5 a pair, or 32 where
+    all are scored in fp64; a quarter for what repairs them.
     """
     products, half = queries * rows * channels, workspace // 2
     size = min(k + (_SPARE << (rows >= _CLOSE_ROWS)) + k // 16, rows)
@@ -87,20 +91,19 @@ def choose_one_pass(
         return OnePass(True, size, True, 1, queries, 1, 1, 0) if fits else None
     if 4 * k > rows or channels > fp32.MAX_CHANNELS:
         return None
-    is_shared = products + queries * rows * _COMPARING >= SHARED_WORK
-    workers = max(1, min(threads, workspace // _WORKER_BYTES)) if is_shared else 1
+    workers = max(1, min(workers, workspace // WORKER_BYTES))
     least = max(SPAN_ROWS, _SPAN_PER_SIZE * size, BLOCK_SCORES // queries)
     by_queries = (
-        queries >= workers * _LEAST_QUERIES
+        queries >= workers * LEAST_QUERIES
         or rows < workers * 4 * k
         or (rows < 2 * least and queries >= workers)
     )
     tasks = 1 if by_queries else workers
     spans = max(1, rows // (tasks * least))
     span = -(-rows // (tasks * spans))
-    block = min(max(BLOCK_SCORES // span, _LEAST_QUERIES), _MOST_QUERIES)
+    block = min(max(BLOCK_SCORES // span, LEAST_QUERIES), _MOST_QUERIES)
     block = min(block, -(-queries // workers) if by_queries else queries)
-    block = min(block, half // workers // (5 * span + 48 * channels + 300 * size))
+    block = min(block, half // (2 * workers) // (5 * span + 48 * channels + 300 * size))
     if not block:
         return None
     widens = 2 * queries * size >= rows and rows * channels <= _WIDE_ELEMENTS

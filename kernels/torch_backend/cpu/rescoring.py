@@ -18,11 +18,14 @@ _GATHERED_ELEMENTS = 1 << 18
 def of_all(queries: Queries, operands: Operands) -> np.ndarray:
     """(Q, M) fp64"""
     assert operands.wide is not None
-    assert operands.norms is not None
     products = torch.mm(queries.wide, operands.wide.T).numpy()
     if operands.lengths is not None:
         products /= operands.lengths.numpy()
-    return _scores(products, queries, operands.norms.numpy(), operands.metric)
+    norms = None
+    if operands.metric == "l2":
+        assert operands.norms is not None
+        norms = operands.norms.numpy()
+    return _scores(products, queries, norms, operands.metric)
 
 
 def of_listed(

@@ -25,11 +25,13 @@ def search(
     None where something is not finite, or out of range: not for this search.
     """
     queries = queries.detach()
+    if plan.widens:
+        operands = operands.widened(screened=not plan.whole)
+    if plan.whole:  # fp64, which autocast lets alone
+        return _answer(queries, operands, request, plan, workspace, None)
     if plan.workers == 1 and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
             return search(queries, operands, request, plan, workspace)
-    if plan.widens:
-        operands = operands.widened()
     if plan.query_rows == len(queries) and plan.row_tasks == plan.spans == 1:
         return _answer(queries, operands, request, plan, workspace, _scratch(plan))
     if plan.query_rows < len(queries):
@@ -53,7 +55,7 @@ def search(
 
 
 def _scratch(plan: OnePass) -> Tensor:
-    return torch.empty(0 if plan.whole else plan.scores, dtype=torch.float32, device="cpu")
+    return torch.empty(plan.scores, dtype=torch.float32, device="cpu")
 
 
 def _task(
@@ -91,18 +93,18 @@ def _answer(
     request: Request,
     plan: OnePass,
     workspace: int,
-    scratch: Tensor,
+    scratch: Tensor | None,
 ) -> Answer | None:
     """Of some queries, from all ``operands`` at once."""
     block = measured(queries)
     if block is None:
         return None
-    if plan.whole:
+    if scratch is None:
         answer = whole(block, operands, request, plan.size)
     else:
         answer = screened(block, operands, request, plan.size, scratch)
     if answer is not None and answer.unproven is not None:
-        repair(answer, block, operands, request, workspace)
+        repair(answer, block, operands, request, workspace // 4)
     return answer
 
 
