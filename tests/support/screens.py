@@ -2,13 +2,19 @@
 
 import dataclasses
 import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
+import torch
 
 from flashmatch.kernels import dispatch
 from flashmatch.kernels.codes import held
+from flashmatch.kernels.concurrency.workers import in_workers
 from flashmatch.kernels.products import choice, packed
+from flashmatch.kernels.storage import operands
 from flashmatch.kernels.torch_backend import plan
+from flashmatch.kernels.torch_backend.cpu import coded, shares
 from flashmatch.kernels.torch_backend.cpu import plan as cpu_plan
 
 INT8 = bool(choice.product_of_codes("cpu"))
@@ -30,13 +36,12 @@ SMALL = {"CODES_ELEMENTS": 0, "CODES_ROWS": 1, "WHOLE_ELEMENTS": 0}
 
 
 WHOLE = {"WHOLE_PRODUCTS": 1 << 60}
-SCREENED = {"WHOLE_PRODUCTS": 0, "SHARED_WORK": 1 << 60}
+SCREENED = {"WHOLE_PRODUCTS": 0}
 SHARED = {
     "WHOLE_PRODUCTS": 0,
-    "SHARED_WORK": 0,
     "SPAN_ROWS": 40,
     "_SPAN_PER_SIZE": 1,
-    "_LEAST_QUERIES": 3,
+    "LEAST_QUERIES": 3,
     "_MOST_QUERIES": 7,
     "BLOCK_SCORES": 1,
 }
@@ -45,21 +50,34 @@ ONE_PASS = {"whole": WHOLE, "screened": SCREENED, "shared": SHARED}
 
 
 def search_in_general(patch: pytest.MonkeyPatch) -> None:
-    """Nothing is searched in one pass."""
+    """Nothing is searched in one pass, nor by threads with blocks of their own."""
     patch.setattr(dispatch, "choose_one_pass", lambda *shape: None)
     patch.setattr(dispatch, "beats_codes", lambda *shape: False)
+    patch.setattr(dispatch, "workers_for", lambda most: 1)
 
 
-def search_in_one_pass(patch: pytest.MonkeyPatch, way: str, workers: int = 3) -> None:
+def search_in_one_pass(patch: pytest.MonkeyPatch, way: str) -> None:
     """Everything that can be is searched in one pass, by this way of ONE_PASS, codes or not.
 
-    Where it is shared, among so many workers, whatever threads torch has.
+    Where it is shared, among three workers, whatever threads torch has and others keep busy.
     """
     for name, value in ONE_PASS[way].items():
         patch.setattr(cpu_plan, name, value)
-    choose = cpu_plan.choose_one_pass
-    patch.setattr(dispatch, "choose_one_pass", lambda *shape: choose(*shape[:-1], workers))
     patch.setattr(dispatch, "beats_codes", lambda *shape: True)
+    patch.setattr(dispatch, "SHARED_WORK", 0)
+    patch.setattr(dispatch, "workers_for", lambda most: 3 if way == "shared" else 1)
+    for module in (shares, operands):
+        patch.setattr(module, "in_workers", in_three_threads)
+
+
+def in_three_threads(tasks: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
+    """As in_workers, where torch has three threads at least."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(before, 3))
+    try:
+        return in_workers(tasks, workers)
+    finally:
+        torch.set_num_threads(before)
 
 
 def screen_small(patch: pytest.MonkeyPatch) -> None:
@@ -91,6 +109,7 @@ def screen_in_pieces(patch: pytest.MonkeyPatch, rows: int = 2048, queries: int =
         )
 
     search_in_general(patch)
-    patch.setattr(dispatch, "choose_plan", choose_plan)
+    for module in (dispatch, coded):
+        patch.setattr(module, "choose_plan", choose_plan)
     patch.setattr(dispatch, "codes_pay", lambda *shape: True)
     patch.setattr(held, "PACK_ROWS", rows)
