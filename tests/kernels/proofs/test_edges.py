@@ -162,7 +162,7 @@ def test_norms_of_any_size(exponent: int) -> None:
 def test_squares_that_overflow_are_not_finite(metric: str, channels: int) -> None:
     """With one channel, too, of which torch takes no square."""
     p = torch.zeros(4, channels, dtype=torch.float64)
-    p[:, 0] = torch.tensor([1e154, 1e200, -1e155, 2.0])
+    p[:, 0] = torch.tensor([1e154, 1e200, -1e155, 2.0], dtype=torch.float64)
     assert finite.norms(p).isfinite().tolist() == [True, False, False, True]
     q = torch.ones(2, channels, dtype=torch.float64)
     for refused in ((q, p), (p, q)):
