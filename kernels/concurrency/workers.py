@@ -41,14 +41,20 @@ def in_workers(tasks: Sequence[Callable[[], _Result]], workers: int) -> list[_Re
     if workers <= 1:
         return [task() for task in tasks]
 
+    # What is made in inference mode can be written to in that mode alone.
+    mode = torch.inference_mode if torch.is_inference_mode_enabled() else torch.no_grad
+
     def begin() -> None:
         torch.set_num_threads(max(1, threads // workers))
-        torch.set_grad_enabled(False)
         torch.set_flush_denormal(False)
+
+    def begun(task: Callable[[], _Result]) -> _Result:
+        with mode():
+            return task()
 
     executor = ThreadPoolExecutor(workers, "flashmatch", begin)
     try:
-        return [future.result() for future in [executor.submit(task) for task in tasks]]
+        return [future.result() for future in [executor.submit(begun, task) for task in tasks]]
     finally:
         executor.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # of threads begun from now on; this one's never changed

@@ -1,4 +1,7 @@
-"""Which vectors are finite: those whose norm is a number of fp64. Others never match."""
+"""Which vectors are finite: those whose norm is a number of fp64. Others never match.
+
+The root of a sum of squares: one that overflows, beyond norms of 1.3e154, is none.
+"""
 
 import torch
 from torch import Tensor
@@ -35,6 +38,8 @@ def measure_norms(vectors: Tensor, out: Tensor, dtype: torch.dtype) -> None:
     torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64, out=out)
     if dtype != torch.float64:
         return
+    if vectors.shape[1] == 1:  # of which torch takes no square
+        out.masked_fill_(out.square().isinf(), torch.inf)
     short = (out < SHORT).nonzero()[:, 0]
     if len(short):
         rows = vectors[short]

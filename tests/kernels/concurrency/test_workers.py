@@ -24,7 +24,7 @@ def late(result: int, seconds: float) -> int:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 9])
-def test_results_are_in_the_order_of_the_tasks(workers: int) -> None:
+def test_results_are_in_the_order_of_the_tasks(workers: int, four_threads: None) -> None:
     tasks = [partial(late, i, 0.02 * (4 - i)) for i in range(5)]
     assert in_workers(tasks, workers) == [0, 1, 2, 3, 4]
 
@@ -71,7 +71,7 @@ def test_workers_share_the_threads_and_leave_them_as_they_were(threads: int, wor
     torch.set_num_threads(threads)
     try:
         counts = in_workers([torch.get_num_threads] * workers, workers)
-        assert counts == [max(1, threads // workers)] * workers
+        assert counts == [threads // min(threads, workers)] * workers
         assert torch.get_num_threads() == threads
         later = []
         thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
@@ -82,15 +82,24 @@ def test_workers_share_the_threads_and_leave_them_as_they_were(threads: int, wor
         torch.set_num_threads(before)
 
 
-def test_gradients_are_not_recorded() -> None:
+def test_gradients_are_not_recorded(four_threads: None) -> None:
     x = torch.ones(2, requires_grad=True)
     products = in_workers([lambda: x * 2] * 3, 2)
     assert not any(product.requires_grad for product in products)
     assert torch.is_grad_enabled()
 
 
+def test_workers_write_to_what_was_made_in_inference_mode(four_threads: None) -> None:
+    with torch.inference_mode():
+        x = torch.zeros(3)
+        made = in_workers([partial(x[i : i + 1].add_, i) for i in range(3)], 2)
+        assert x.tolist() == [0, 1, 2]
+        assert all(part.is_inference() for part in made)
+    assert not any(part.is_inference() for part in in_workers([lambda: torch.ones(1)] * 2, 2))
+
+
 @pytest.mark.skipif(not torch.set_flush_denormal(False), reason="denormals cannot be flushed here")
-def test_workers_keep_denormals() -> None:
+def test_workers_keep_denormals(four_threads: None) -> None:
     torch.set_flush_denormal(True)
     try:
         halves = in_workers([lambda: float(torch.full((9,), 2.0**-126).mul(0.5).max())] * 3, 2)

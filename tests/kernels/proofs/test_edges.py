@@ -10,7 +10,7 @@ from problems import DTYPES, METRICS, Problem, assert_exact
 from screens import SCREENS, needs_int8, screen_small
 from torch import Tensor
 
-from flashmatch import PrototypeBank, topk
+from flashmatch import PrototypeBank, topk, verify
 from flashmatch.kernels.contract import finite
 from flashmatch.kernels.contract.chunks import Rows, require_rows
 from flashmatch.kernels.contract.request import Request
@@ -155,6 +155,25 @@ def test_norms_of_any_size(exponent: int) -> None:
     x = torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, -1.0]], dtype=torch.float64)
     norms = finite.norms(x * math.ldexp(1.0, exponent))
     assert torch.equal(norms, torch.tensor([5.0, 0.0, 1.0]).double() * math.ldexp(1.0, exponent))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("metric", METRICS)
+def test_squares_that_overflow_are_not_finite(metric: str, channels: int) -> None:
+    """With one channel, too, of which torch takes no square."""
+    p = torch.zeros(4, channels, dtype=torch.float64)
+    p[:, 0] = torch.tensor([1e154, 1e200, -1e155, 2.0], dtype=torch.float64)
+    assert finite.norms(p).isfinite().tolist() == [True, False, False, True]
+    q = torch.ones(2, channels, dtype=torch.float64)
+    for refused in ((q, p), (p, q)):
+        with pytest.raises(ValueError, match="a norm beyond fp64 in row"):
+            topk(*refused, 1, metric=metric)
+    bank = PrototypeBank(p, metric=metric, nonfinite="exclude")
+    found = topk(q, p, 4, metric=metric, nonfinite="exclude")
+    for matches in (found, bank.topk(q, 4)):
+        assert matches.indices[:, 2:].tolist() == [[-1, -1]] * 2
+        assert sorted(matches.indices[0, :2].tolist()) == [0, 3]
+        assert verify(q, p, matches, metric=metric)
 
 
 @pytest.mark.parametrize("channels", [1 << 21, (1 << 21) + 1, 11_184_805, 12_000_000])

@@ -1,6 +1,7 @@
 """Searches in one pass, every way they go: the oracle's answers, whatever is asked of them."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -250,6 +251,7 @@ def test_whatever_mode_torch_is_in(metric: str, kind: str) -> None:
         torch.no_grad(),
         torch.autocast("cpu", dtype=torch.bfloat16),
         torch.device("meta"),
+        doubles_by_default(),
     ):
         fresh = bank_of(it)
         with mode:
@@ -259,17 +261,24 @@ def test_whatever_mode_torch_is_in(metric: str, kind: str) -> None:
         queries = it.queries.clone().requires_grad_()
         fresh.topk(queries, 10).scores.sum().backward()  # what it keeps was made in that mode
         assert queries.grad is not None
+
+
+@contextmanager
+def doubles_by_default() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     try:
-        check(it)
+        yield
     finally:
         torch.set_default_dtype(torch.float32)
 
 
 def assert_exact_here(found: tuple[Tensor, Tensor], it: Problem) -> None:
-    """In the mode that tests are written for."""
+    """In the mode that the oracle is written for."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
     with torch.device("cpu"), torch.autocast("cpu", enabled=False):
         assert_exact(found, it)
+    torch.set_default_dtype(before)
 
 
 @pytest.mark.parametrize("metric", METRICS)
