@@ -16,13 +16,18 @@ from .one_pass import Answer, repair, screened, whole
 from .plan import OnePass
 from .queries import measured
 
+_GIVE_UP = 0.5
+"""Where more of a block's queries are not proven, ties by the dozen, say, all are searched in
+general: that is quicker for many at once."""
+
 
 def search(
     queries: Tensor, operands: Operands, request: Request, plan: OnePass, workspace: int
 ) -> Answer | None:
     """The k best of each query (Q, C).
 
-    None where something is not finite, or out of range: not for this search.
+    None where something is not finite, or out of range, or most queries of a block are not proven:
+    not for this search.
     """
     queries = queries.detach()
     if plan.widens:
@@ -103,8 +108,11 @@ def _answer(
         answer = whole(block, operands, request, plan.size)
     else:
         answer = screened(block, operands, request, plan.size, scratch)
-    if answer is not None and answer.unproven is not None:
-        repair(answer, block, operands, request, workspace // 4)
+    if answer is None or answer.unproven is None:
+        return answer
+    if answer.unproven.mean() > _GIVE_UP:
+        return None
+    repair(answer, block, operands, request, workspace // 4)
     return answer
 
 
