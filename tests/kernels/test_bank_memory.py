@@ -9,7 +9,7 @@ import torch
 from allocations import peak_bytes
 from features import features
 from programs import output_of
-from screens import CODED
+from screens import CODED, search_in_general
 
 from flashmatch import kernels
 from flashmatch.kernels import PrototypeBank
@@ -83,6 +83,7 @@ def test_what_torch_holds_stays_within_the_workspace(
 ) -> None:
     workspace = 16 * MIB
     monkeypatch.setattr(kernels, "WORKSPACE_BYTES", workspace)
+    search_in_general(monkeypatch)  # test_workspace.py has one pass
     monkeypatch.setattr(plan, "CODES_ELEMENTS", 0)
     generator = torch.Generator().manual_seed(1)
     q, p = (features(kind, n, channels, generator).float() for n in (queries, rows))
