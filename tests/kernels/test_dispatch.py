@@ -10,7 +10,8 @@ from screens import SCREENS, screen_small
 
 from flashmatch import PrototypeBank, topk
 from flashmatch.kernels import dispatch
-from flashmatch.kernels.torch_backend import float_search, int8_search
+from flashmatch.kernels.torch_backend import float_search
+from flashmatch.kernels.torch_backend.cpu import coded, shares
 
 P, Q = torch.randn(300, 8), torch.randn(3, 8)
 KERNELS = Path(dispatch.__file__).parent
@@ -19,7 +20,7 @@ KERNELS = Path(dispatch.__file__).parent
 def way(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Filled with (file, function) of kernels/, from the door to the backend."""
     found: list[tuple[str, str]] = []
-    for module, name in ((float_search, "search_vectors"), (int8_search, "search_codes")):
+    for module, name in ((float_search, "search_vectors"), (coded, "search"), (shares, "search")):
         body = getattr(module, name)
 
         def seen(*args, body=body):
