@@ -202,7 +202,7 @@ def _search_block(
         if found is not None:
             return found
     _note(queries.device, why_not)
-    return coded.search(queries, codes, rows, request, workspace, workers)
+    return coded.search_shared(queries, codes, rows, request, workspace, workers)
 
 
 def _workers(queries: Tensor, rows: Rows, workspace: int) -> int:

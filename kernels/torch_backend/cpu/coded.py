@@ -16,7 +16,7 @@ from ..plan import choose_plan
 from .plan import LEAST_QUERIES
 
 
-def search(
+def search_shared(
     queries: Tensor, codes: Codes, rows: Rows, request: Request, workspace: int, workers: int
 ) -> Found:
     """As ``int8_search.search_codes``, within ``workspace`` bytes."""
