@@ -22,6 +22,11 @@ def pack(scores: Tensor, indices: Tensor) -> Tensor:
     return (_flip(scores.view(torch.int32)).long() << 32) | (_LOW - indices)
 
 
+def pack_matches(scores: Tensor, indices: Tensor) -> Tensor:
+    """Keys of what a search gives: EMPTY where an index is -1."""
+    return pack(scores, indices).masked_fill_(indices < 0, EMPTY)
+
+
 def unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
     """int64 keys -> fp32 scores and int64 indices; -inf and -1 for EMPTY."""
     empty = keys == EMPTY

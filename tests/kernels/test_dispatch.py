@@ -20,7 +20,11 @@ KERNELS = Path(dispatch.__file__).parent
 def way(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Filled with (file, function) of kernels/, from the door to the backend."""
     found: list[tuple[str, str]] = []
-    for module, name in ((float_search, "search_vectors"), (coded, "search_shared"), (shares, "search")):
+    for module, name in (
+        (float_search, "search_vectors"),
+        (coded, "search_shared"),
+        (shares, "search"),
+    ):
         body = getattr(module, name)
 
         def seen(*args, body=body):

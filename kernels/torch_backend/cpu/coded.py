@@ -34,7 +34,7 @@ def search_shared(
     ]
     found = in_workers(tasks, workers)
     each = len(shares)
-    merged = [_merged(found[i : i + each], request.k) for i in range(0, len(found), each)]
+    merged = [_best_of(found[i : i + each], request.k) for i in range(0, len(found), each)]
     if len(merged) == 1:
         return merged[0]
     scores, indices, *counts = zip(*merged, strict=True)
@@ -49,14 +49,11 @@ def _shares(codes: Codes, count: int) -> list[list[Run]]:
     return shares
 
 
-def _merged(found: list[Found], k: int) -> Found:
+def _best_of(found: list[Found], k: int) -> Found:
     """The k best of what is found in several shares of the pages; a query is repaired once."""
     if len(found) == 1:
         return found[0]
-    keys = [
-        order.pack(part.scores, part.rows).masked_fill_(part.rows < 0, order.EMPTY)
-        for part in found
-    ]
+    keys = [order.pack_matches(part.scores, part.rows) for part in found]
     scores, rows = order.unpack(torch.cat(keys, 1).topk(k).values)
     repaired = max(int(part.repaired) for part in found)
     rescored, screened = (sum(getattr(f, name) for f in found) for name in ("rescored", "screened"))

@@ -124,15 +124,11 @@ def _merged(answers: list[Answer], k: int) -> Answer:
     """The k best of what is found among several parts of the prototypes."""
     if len(answers) == 1:
         return answers[0]
-    keys = [_keys(answer.scores, answer.indices) for answer in answers]
+    keys = [order.pack_matches(answer.scores, answer.indices) for answer in answers]
     found = order.unpack(torch.cat(keys, 1).topk(k).values)
     failed = [answer.unproven for answer in answers if answer.unproven is not None]
     unproven = np.logical_or.reduce(failed) if failed else None
     return Answer(*found, unproven, sum(answer.rescored for answer in answers))
-
-
-def _keys(scores: Tensor, indices: Tensor) -> Tensor:
-    return order.pack(scores, indices).masked_fill_(indices < 0, order.EMPTY)
 
 
 def _joined(answers: list[Answer]) -> Answer:
