@@ -7,6 +7,7 @@ tensors and numbers, so here alone a ``Request`` is taken apart, and a bank is a
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import dispatch, gradient
 from .contract.matches import no_matches
@@ -23,6 +24,8 @@ def observable_topk(
     compiler, which takes seconds. With a ``bank``, ``prototypes`` are its chunks, and indices its
     rows.
     """
+    if forward_ad._current_level >= 0:
+        _refuse_tangents([queries, *prototypes])
     if _is_observed([queries, *prototypes]):
         r = request
         options = r.k, r.metric, r.mask, r.chunk_rows, r.exclude, bank and bank.handle
@@ -36,6 +39,12 @@ def _search(
     if bank is not None:
         return dispatch.search_bank(bank, queries, request)
     return dispatch.search_vectors(queries, prototypes, request)
+
+
+def _refuse_tangents(tensors: list[Tensor]) -> None:
+    """They would be lost without a word."""
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise NotImplementedError("flashmatch has no forward AD (jvp): use backward AD")
 
 
 def _is_observed(tensors: list[Tensor]) -> bool:

@@ -46,7 +46,7 @@ def in_fit_thread(
 
     Raises RuntimeError where numbers below 2^-126 cannot be had at all.
     """
-    if tensors and not tensors[0].is_cpu:
+    if tensors and tensors[0].device.type != "cpu":
         return call(*args, **kwargs)
     if not _flushes() and _were_others_fit():
         return call(*args, **kwargs)

@@ -20,7 +20,7 @@ class Rows:
             self.ends.append(end)
         self._boundaries: dict[torch.device, Tensor] = {}
         self.nbytes = sum(chunk.nbytes for chunk in self.chunks)
-        self.are_on_cpu = all(chunk.device.type == "cpu" for chunk in self.chunks)
+        self.are_on_cpu = all(chunk.is_cpu for chunk in self.chunks)
 
     def __len__(self) -> int:
         return self.ends[-1]

@@ -556,6 +556,10 @@ def test_a_device_that_is_not_there() -> None:
 @reaches("machine.py", "for index in range(torch.cuda.device_count()):")
 @reaches("machine.py", 'rows += _searches(torch.device("cuda", index))')
 @reaches("machine.py", 'if device.type == "cpu":')
+@reaches(
+    "machine.py",
+    'least = cpu_plan.CODES_ELEMENTS // 2 if device.type == "cpu" else plan.CODES_ELEMENTS',
+)
 @reaches("machine.py", 'if device.type != "cuda":')
 @reaches("machine.py", "major, minor = torch.cuda.get_device_capability(device)")
 @reaches("machine.py", "memory = torch.cuda.get_device_properties(device).total_memory / 2**30")
