@@ -178,18 +178,18 @@ def _search_block(
         by_row = request.masked(collection.mask_by_row(request.mask))
     shape = queries.shape[0], len(rows), rows.channels
     by_codes = codes is not None and bool(codes.held.product) and codes_pay(*shape, request.k)
-    workers = 1
-    if queries.is_cpu:
+    workers, on_cpu = 1, queries.is_cpu and bool(why_no_triton(queries.device))
+    if on_cpu:
         workers = _workers(queries, rows, workspace)
         by_codes = by_codes and not beats_codes(*shape)
-    if not by_codes:
+    if on_cpu and not by_codes:
         answer = _search_in_one_pass(queries, rows, by_row, workspace, workers, bank)
         if answer is not None:
             return _found(answer, rows)
     if bank.nonfinite == "raise":
         refuse_nonfinite("queries", ~norms(queries).isfinite(), first)
     if codes is None or not by_codes:
-        search = _search_in_general if queries.is_cpu else _search_vectors
+        search = _search_in_general if on_cpu else _search_vectors
         found = search(queries, rows, by_row, workspace)
         return Found(*found, 0, 0, rows.nbytes)
     if request.mask is not None:  # without one, codes know what never matches
