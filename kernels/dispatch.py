@@ -122,9 +122,7 @@ def _search_vectors(
         if found is not None:
             return found
     _note(queries.device, why_not)
-    workers = 1
-    if queries.is_cpu and rows.are_on_cpu and request.chunk_rows is None:
-        workers = _workers(queries, rows, workspace)
+    workers = _workers(queries, rows, workspace) if request.chunk_rows is None else 1
     plan = _plan_that_codes(queries, rows, request, workspace) if workers == 1 else None
     if plan is not None:
         return int8_search.search_while_coding(queries, rows.chunks, request, plan)
@@ -178,10 +176,9 @@ def _search_block(
         by_row = request.masked(collection.mask_by_row(request.mask))
     shape = queries.shape[0], len(rows), rows.channels
     by_codes = codes is not None and bool(codes.held.product) and codes_pay(*shape, request.k)
-    workers, on_cpu = 1, queries.is_cpu and bool(why_no_triton(queries.device))
-    if on_cpu:
-        workers = _workers(queries, rows, workspace)
-        by_codes = by_codes and not beats_codes(*shape)
+    on_cpu = queries.is_cpu and bool(why_no_triton(queries.device))
+    workers = _workers(queries, rows, workspace) if on_cpu else 1
+    by_codes = by_codes and not (on_cpu and beats_codes(*shape))
     if on_cpu and not by_codes:
         answer = _search_in_one_pass(queries, rows, by_row, workspace, workers, bank)
         if answer is not None:
@@ -206,7 +203,9 @@ def _search_block(
 
 
 def _workers(queries: Tensor, rows: Rows, workspace: int) -> int:
-    """How many threads should take blocks of their own of a search on a CPU."""
+    """How many threads should take blocks of their own: 1 where some of it is not on a CPU."""
+    if not (queries.is_cpu and rows.are_on_cpu):
+        return 1
     work = work_of(queries.shape[0], len(rows), rows.channels)
     return workers_for(workspace // WORKER_BYTES) if work >= SHARED_WORK else 1
 

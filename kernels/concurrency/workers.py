@@ -45,7 +45,7 @@ def in_workers(tasks: Sequence[Callable[[], _Result]], workers: int) -> list[_Re
     mode = torch.inference_mode if torch.is_inference_mode_enabled() else torch.no_grad
 
     def begin() -> None:
-        torch.set_num_threads(max(1, threads // workers))
+        torch.set_num_threads(threads // workers)
         torch.set_flush_denormal(False)
 
     def begun(task: Callable[[], _Result]) -> _Result:

@@ -9,6 +9,8 @@ EMPTY is below the key of every score, -inf included. Its twin on GPUs is
 triton_backend/device/keys.py.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -22,9 +24,13 @@ def pack(scores: Tensor, indices: Tensor) -> Tensor:
     return (_flip(scores.view(torch.int32)).long() << 32) | (_LOW - indices)
 
 
-def pack_matches(scores: Tensor, indices: Tensor) -> Tensor:
-    """Keys of what a search gives: EMPTY where an index is -1."""
-    return pack(scores, indices).masked_fill_(indices < 0, EMPTY)
+def best_of(found: Sequence[tuple[Tensor, Tensor]], k: int) -> tuple[Tensor, Tensor]:
+    """The k best of what searches of several parts gave: scores and indices (Q, k_i), -1 for none.
+
+    At least k in all.
+    """
+    keys = [pack(scores, indices).masked_fill_(indices < 0, EMPTY) for scores, indices in found]
+    return unpack(torch.cat(keys, 1).topk(k).values)
 
 
 def unpack(keys: Tensor) -> tuple[Tensor, Tensor]:

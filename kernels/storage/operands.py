@@ -67,7 +67,7 @@ class Operands:
         norms = torch.cat([finite.norms(chunk) for chunk in self.floats])
         norms[nonfinite] = 0.0
         self.norms, self.longest = norms, _longest(norms)
-        self._weigh()
+        self._weigh(norms)
         if len(norms) * self.rows.channels > KEPT_ELEMENTS:
             return
         wide = self._all_wide(copy=True)
@@ -94,7 +94,7 @@ class Operands:
             new.norms = vector_norm(new.wide, dim=1) if is_plain else finite.norms(new.wide)
             new.longest = _longest(new.norms)
             if screened:
-                new._weigh()
+                new._weigh(new.norms)
         if self.metric == "cosine":
             new.lengths = new.norms.clamp(min=COSINE_EPS)
         return new
@@ -113,12 +113,9 @@ class Operands:
         self.take_norms(norms)
 
     def take_norms(self, norms: Tensor) -> None:
-        """Take the fp32 ``norms`` (M,) for those of the rows; they are written to."""
+        """Take the fp32 ``norms`` (M,) for those of the rows."""
         self.longest = float(norm_bound(norms.max(), self.rows.channels))
-        if self.metric == "cosine":
-            self.factor = norms.clamp_(min=COSINE_EPS).reciprocal_()
-        elif self.metric == "l2":
-            self.bias = norms.square_().mul_(-0.5)
+        self._weigh(norms)
 
     def part(self, start: int, stop: int) -> "Operands":
         """Of rows start..stop; memory is shared."""
@@ -148,13 +145,12 @@ class Operands:
         pieces = [chunk.detach().to(torch.float64, copy=copy) for chunk in self.rows.chunks]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
-    def _weigh(self) -> None:
-        """Make what goes with the fp32 product of rows as given."""
-        assert self.norms is not None
+    def _weigh(self, norms: Tensor) -> None:
+        """Make what goes with the fp32 product of rows as given, which have these norms (M,)."""
         if self.metric == "cosine":
-            self.factor = self.norms.clamp(min=COSINE_EPS).reciprocal_().float()
+            self.factor = norms.clamp(min=COSINE_EPS).reciprocal_().float()
         elif self.metric == "l2":
-            self.bias = (self.norms.square() * -0.5).float()
+            self.bias = norms.square().mul_(-0.5).float()
 
 
 def _longest(norms: Tensor) -> float:

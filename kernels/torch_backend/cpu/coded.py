@@ -53,8 +53,7 @@ def _best_of(found: list[Found], k: int) -> Found:
     """The k best of what is found in several shares of the pages; a query is repaired once."""
     if len(found) == 1:
         return found[0]
-    keys = [order.pack_matches(part.scores, part.rows) for part in found]
-    scores, rows = order.unpack(torch.cat(keys, 1).topk(k).values)
+    scores, rows = order.best_of([(part.scores, part.rows) for part in found], k)
     repaired = max(int(part.repaired) for part in found)
     rescored, screened = (sum(getattr(f, name) for f in found) for name in ("rescored", "screened"))
     return Found(scores, rows, repaired, rescored, screened)

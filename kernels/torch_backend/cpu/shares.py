@@ -124,8 +124,7 @@ def _merged(answers: list[Answer], k: int) -> Answer:
     """The k best of what is found among several parts of the prototypes."""
     if len(answers) == 1:
         return answers[0]
-    keys = [order.pack_matches(answer.scores, answer.indices) for answer in answers]
-    found = order.unpack(torch.cat(keys, 1).topk(k).values)
+    found = order.best_of([(answer.scores, answer.indices) for answer in answers], k)
     failed = [answer.unproven for answer in answers if answer.unproven is not None]
     unproven = np.logical_or.reduce(failed) if failed else None
     return Answer(*found, unproven, sum(answer.rescored for answer in answers))

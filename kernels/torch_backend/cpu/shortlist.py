@@ -36,12 +36,14 @@ def screen(queries: Tensor, operands: Operands, values: Tensor) -> bool:
 
 
 def padded(queries: int, rows: int, size: int) -> int:
-    """How many columns M values of each query should have room for: whole groups, or M.
-
-    Groups pay if a selection of ``size`` among all costs more than their maxima.
-    """
+    """How many columns M values of each query should have room for: whole groups, or M."""
     groups = -(-rows // _GROUP)
-    return groups * _GROUP if groups >= 3 * size and queries * rows >= _PLAIN_SCORES else rows
+    return groups * _GROUP if _groups_pay(queries * rows, groups, size) else rows
+
+
+def _groups_pay(scores: int, groups: int, size: int) -> bool:
+    """Whether a selection of ``size`` among all costs more than maxima of groups."""
+    return groups >= 3 * size and scores >= _PLAIN_SCORES
 
 
 def select(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -54,7 +56,7 @@ def select(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """
     count, width = values.shape
     groups = width // _GROUP
-    if width % _GROUP or groups < 3 * size or count * width < _PLAIN_SCORES:
+    if width % _GROUP or not _groups_pay(count * width, groups, size):
         return values.topk(size)
     members = values.view(count, _GROUP, groups)
     best = members.amax(1).topk(size, sorted=False).indices
