@@ -61,9 +61,8 @@ class PlainCodes:
         return queries
 
     def multiply(self, operand: Tensor, first: int, stop: int, out: Tensor) -> Tensor:
-        """(Q, stop - first) ``dtype``, maybe in ``out`` (n,) ``dtype``."""
-        shape = len(operand), stop - first
-        out = out[: shape[0] * shape[1]].view(shape)
+        """(Q, stop - first) ``dtype``, maybe in ``out`` (n,) ``dtype``; either axis may be dense."""
+        out = out[: len(operand) * (stop - first)]
         return integers.multiply_codes(operand, self.codes[first:stop], out)
 
 

@@ -158,13 +158,14 @@ def group_bounds(scale: Tensor, error: Tensor, size: Tensor, bias: Tensor) -> Te
 
 
 def integer_thresholds(
-    queries: CodedQueries, bounds: Tensor, threshold: Tensor, dtype: torch.dtype = torch.int32
+    queries: CodedQueries, bounds: Tensor, threshold: Tensor, like: Tensor | None = None
 ) -> Tensor:
     """(Q, G): below it, no product of codes belongs to a score that reaches ``threshold``.
 
-    ``bounds`` (G, 4) from ``group_bounds``; ``threshold`` (Q,) fp32 screened values. ``dtype`` is
-    that of the products: int32, or fp32, both rounded to nearest. Always above LOWEST in int32, and
-    finite in fp32; where nothing can be said, the least such number.
+    ``bounds`` (G, 4) from ``group_bounds``; ``threshold`` (Q,) fp32 screened values. ``like`` are
+    products (Q, G), whose dtype and order in memory it takes: int32, or fp32 rounded to nearest.
+    Always above LOWEST in int32, and finite in fp32; where nothing can be said, the least such
+    number.
     """
     scale, error, size, bias = bounds.double().unbind(1)
     # Every other number here is finite, and small enough that no product overflows.
@@ -172,20 +173,23 @@ def integer_thresholds(
     t = t - queries.shift - (t.abs() + queries.shift.abs()) * 2.0**-40
     left = torch.stack([t, -queries.error, -queries.norm, torch.full_like(t, -1)], 1)
     right = torch.stack([torch.ones_like(scale), size, error, bias])
-    products = _products(left / queries.scale[:, None], right / scale)
+    if like is None:
+        like = bounds.new_empty(len(t), len(bounds), dtype=torch.int32)
+    out = torch.empty_like(like, dtype=torch.float64)
+    products = _products(left / queries.scale[:, None], right / scale, out)
     # Casting rounds towards zero: up, by less than one, where negative.
-    return products.sub_(1).clamp_(LOWEST + 1, -LOWEST - 1).to(dtype)
+    return products.sub_(1).clamp_(LOWEST + 1, -LOWEST - 1).to(like.dtype)
 
 
-def _products(left: Tensor, right: Tensor) -> Tensor:
-    """(Q, n) @ (n, G) fp64, in which each term errs by itself.
+def _products(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    """(Q, n) @ (n, G) fp64 in ``out``, in which each term errs by itself.
 
     cuBLAS may emulate fp64 by integers that share a scale along a row or a column (its
     documentation, "Floating Point Emulation"), and these terms are far apart in size.
     """
     if left.device.type == "cpu":
-        return left @ right
-    total = left[:, :1] * right[0]
+        return torch.mm(left, right, out=out)
+    total = torch.mul(left[:, :1], right[0], out=out)
     for term in range(1, len(right)):
         total.addcmul_(left[:, term, None], right[term])
     return total

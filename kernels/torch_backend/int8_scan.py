@@ -71,13 +71,13 @@ class Int8Scan:
     def _scan(self, sieve: "_Sieve", pages: "_Pages") -> bool:
         """Whether the pages were dealt with: False where too many members are left."""
         products, layout = self._multiply(pages), pages.layout
-        shape = (len(products), -1, layout.group, layout.tile_groups)
-        maxima = products.view(shape).amax(2).flatten(1)
+        members = products.view(len(products), -1, layout.group, layout.tile_groups)
+        maxima = torch.amax(members, 2, out=torch.empty_like(members[:, :, 0])).flatten(1)
         if not self.candidates.full:
             self._raise_early(sieve, pages, products, maxima)
         threshold = self.candidates.least().double() * self.candidates.units
         about = self.coded, pages.bounds, threshold
-        thresholds = int8.integer_thresholds(*about, dtype=products.dtype)
+        thresholds = int8.integer_thresholds(*about, like=maxima)
         queries, groups = (maxima >= thresholds).nonzero(as_tuple=True)
         if len(queries) > _CROWDED_GROUPS * maxima.numel():
             return self._give_up(queries, _CROWDED_GROUPS * maxima.shape[1])

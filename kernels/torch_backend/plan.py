@@ -20,8 +20,9 @@ CODES_ROWS = 200
 CODED_SPAN = 1024
 """Rows of a page of codes."""
 
-CODED_PAIRS = 1 << 21
-"""Products of codes at a time: 8 MiB in int32, which stay in cache until they are selected from."""
+CODED_PAIRS = 1 << 22
+"""Products of codes at a time, 16 MiB in int32: what is done once for all of them takes as long as
+a million products."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def choose_plan(
 
     a query     48 C for the block in fp64 and its copies, 256 k for keys and candidates
     a row       8 C where its chunk is copied, 32 C where it is scored as a whole
-    a pair      64 of a block and a chunk, 32 of a block and codes
+    a pair      64 of a block and a chunk, 16 of a block and codes
 
     Each line gets a quarter of ``workspace``.
     """
@@ -78,7 +79,7 @@ def choose_plan(
     chunk = chunk_rows or _chunk_rows(queries, k)
     chunk = _clamp(chunk, 1, min(rows, share // (8 * channels)))
     block = min(share // (48 * channels + 256 * k), share // (64 * chunk), 1024)
-    pairs = min(CODED_PAIRS, share // 32)
+    pairs = min(CODED_PAIRS, share // 16)
     coded_rows = min(max(_chunk_rows(queries, k) * pairs >> 20, 32 * k), rows)
     coded_rows = -(-coded_rows // CODED_SPAN) * CODED_SPAN
     coded_queries = min(-(-pairs // coded_rows), share // (48 * channels + 256 * k), 256)
