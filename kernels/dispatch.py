@@ -20,9 +20,9 @@ from .contract.chunks import Rows
 from .contract.finite import norms, refuse_nonfinite
 from .contract.matches import Found
 from .contract.request import Request
-from .products import choice
+from .products import choice, halves
 from .proofs import int8
-from .storage.operands import Operands
+from .storage.operands import Operands, keeps
 from .storage.prepared import Prepared
 from .torch_backend import float_search, int8_scan, int8_search
 from .torch_backend.cpu import coded, shares
@@ -135,7 +135,8 @@ def _search_vectors(
 def _plan_that_codes(queries: Tensor, rows: Rows, request: Request, workspace: int) -> Plan | None:
     """The plan of a search that codes the prototypes in passing, if that pays."""
     shape = queries.shape[0], len(rows), rows.channels
-    if not (coding_pays(*shape) and choice.codes_in_passing(queries.device.type)):
+    is_worth_it = coding_pays(*shape) and choice.codes_in_passing(queries.device.type)
+    if not is_worth_it or _in_halves(queries, rows, None):
         return None
     plan = choose_plan(*shape, request.k, workspace, request.chunk_rows)
     return plan if plan.coded else None
@@ -178,7 +179,10 @@ def _search_block(
     by_codes = codes is not None and bool(codes.held.product) and codes_pay(*shape, request.k)
     on_cpu = queries.is_cpu and bool(why_no_triton(queries.device))
     workers = _workers(queries, rows, workspace) if on_cpu else 1
-    by_codes = by_codes and not (on_cpu and beats_codes(*shape))
+    if by_codes and on_cpu:
+        is_cast = rows.dtype != torch.float32
+        in_halves = _in_halves(queries, rows, bank)
+        by_codes = not (in_halves or beats_codes(*shape, is_cast))
     if on_cpu and not by_codes:
         answer = _search_in_one_pass(queries, rows, by_row, workspace, workers, bank)
         if answer is not None:
@@ -210,6 +214,12 @@ def _workers(queries: Tensor, rows: Rows, workspace: int) -> int:
     return workers_for(workspace // WORKER_BYTES) if work >= SHARED_WORK else 1
 
 
+def _in_halves(queries: Tensor, rows: Rows, bank: Prepared | None) -> bool:
+    """Whether one pass multiplies queries and rows as they are, in bf16."""
+    is_kept = bank is not None and keeps(rows)
+    return rows.dtype == queries.dtype and not is_kept and halves.serve(rows.dtype)
+
+
 def _found(answer: Answer, rows: Rows) -> Found:
     repaired = 0 if answer.unproven is None else int(answer.unproven.sum())
     return Found(answer.scores, answer.indices, repaired, answer.rescored, rows.nbytes)
@@ -227,7 +237,7 @@ def _search_in_one_pass(
     if not (queries.is_cpu and rows.are_on_cpu) or request.chunk_rows is not None:
         return None
     shape = queries.shape[0], len(rows), rows.channels, request.k
-    plan = choose_one_pass(*shape, workspace, workers)
+    plan = choose_one_pass(*shape, workspace, workers, _in_halves(queries, rows, bank))
     if plan is None:
         return None
     operands = Operands(rows, request.metric) if bank is None else bank.operands

@@ -61,7 +61,7 @@ class PlainCodes:
         return queries
 
     def multiply(self, operand: Tensor, first: int, stop: int, out: Tensor) -> Tensor:
-        """(Q, stop - first) ``dtype``, maybe in ``out`` (n,) ``dtype``; either axis may be dense."""
+        """(Q, stop - first) ``dtype``, maybe in ``out`` (n,); either axis may be dense."""
         out = out[: len(operand) * (stop - first)]
         return integers.multiply_codes(operand, self.codes[first:stop], out)
 

@@ -68,7 +68,7 @@ class Operands:
         norms[nonfinite] = 0.0
         self.norms, self.longest = norms, _longest(norms)
         self._weigh(norms)
-        if len(norms) * self.rows.channels > KEPT_ELEMENTS:
+        if not keeps(self.rows):
             return
         wide = self._all_wide(copy=True)
         wide[nonfinite] = 0.0
@@ -129,14 +129,14 @@ class Operands:
             setattr(part, name, None if values is None else values[start:stop])
         return part
 
-    def tiles(self) -> Iterator[tuple[slice, Tensor]]:
-        """Rows (n, C) in fp32 and which they are: large where they are only read."""
+    def tiles(self, dtype: torch.dtype = torch.float32) -> Iterator[tuple[slice, Tensor]]:
+        """Rows (n, C) of ``dtype`` and which they are: large where they are only read."""
         at = 0
         for piece in self.floats:
-            is_read = piece.dtype == torch.float32 and self.is_measured
+            is_read = piece.dtype == dtype and self.is_measured
             step = len(piece) if is_read else max(1, _TILE_ELEMENTS // piece.shape[1])
             for start in range(0, len(piece), max(step, 1)):
-                tile = piece[start : start + step].float()
+                tile = piece[start : start + step].to(dtype)
                 yield slice(at + start, at + start + len(tile)), tile
             at += len(piece)
 
@@ -151,6 +151,11 @@ class Operands:
             self.factor = norms.clamp(min=COSINE_EPS).reciprocal_().float()
         elif self.metric == "l2":
             self.bias = norms.square().mul_(-0.5).float()
+
+
+def keeps(rows: Rows) -> bool:
+    """Whether a bank keeps these in fp32 and fp64."""
+    return len(rows) * rows.channels <= KEPT_ELEMENTS
 
 
 def _longest(norms: Tensor) -> float:

@@ -109,7 +109,7 @@ def codes_pay(queries: int, rows: int, channels: int, k: int) -> bool:
 
 def coding_pays(queries: int, rows: int, channels: int) -> bool:
     """Whether coding raw prototypes costs less than it saves (decision 6)."""
-    return queries >= 256 and channels >= 128 and queries * channels >= 1 << 16 and rows >= 1 << 14
+    return queries >= 1024 and channels >= 128 and rows >= 1 << 15
 
 
 def _chunk_rows(queries: int, k: int) -> int:

@@ -11,7 +11,7 @@ import torch
 from flashmatch.kernels import dispatch
 from flashmatch.kernels.codes import held
 from flashmatch.kernels.concurrency.workers import in_workers
-from flashmatch.kernels.products import choice, packed
+from flashmatch.kernels.products import choice, halves, packed
 from flashmatch.kernels.storage import operands
 from flashmatch.kernels.torch_backend import plan
 from flashmatch.kernels.torch_backend.cpu import coded, shares
@@ -45,25 +45,27 @@ SHARED = {
     "_MOST_QUERIES": 7,
     "BLOCK_SCORES": 1,
 }
-ONE_PASS = {"whole": WHOLE, "screened": SCREENED, "shared": SHARED}
+ONE_PASS = {"whole": WHOLE, "screened": SCREENED, "shared": SHARED, "halves": SCREENED}
 """What the plan of one pass has to hold for each way it goes; shared: tiny spans and blocks."""
 
 
 def search_in_general(patch: pytest.MonkeyPatch) -> None:
     """Nothing is searched in one pass, nor by threads with blocks of their own."""
     patch.setattr(dispatch, "choose_one_pass", lambda *shape: None)
-    patch.setattr(dispatch, "beats_codes", lambda *shape: False)
+    patch.setattr(dispatch, "beats_codes", lambda *about: False)
     patch.setattr(dispatch, "workers_for", lambda most: 1)
 
 
 def search_in_one_pass(patch: pytest.MonkeyPatch, way: str) -> None:
     """Everything that can be is searched in one pass, by this way of ONE_PASS, codes or not.
 
-    Where it is shared, among three workers, whatever threads torch has and others keep busy.
+    Where it is shared, among three workers, whatever threads torch has and others keep busy. In
+    "halves", bf16 is multiplied as it is, fast or not.
     """
+    patch.setattr(halves, "are_fast", lambda: way == "halves")
     for name, value in ONE_PASS[way].items():
         patch.setattr(cpu_plan, name, value)
-    patch.setattr(dispatch, "beats_codes", lambda *shape: True)
+    patch.setattr(dispatch, "beats_codes", lambda *about: True)
     patch.setattr(dispatch, "SHARED_WORK", 0)
     patch.setattr(dispatch, "workers_for", lambda most: 3 if way == "shared" else 1)
     for module in (shares, operands):

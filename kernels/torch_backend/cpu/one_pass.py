@@ -9,6 +9,7 @@ from torch import Tensor
 from ...contract.request import Request
 from ...products.fp64 import multiplies_in_fp64
 from ...products.rounding import operand_roundoff
+from ...proofs import bf16
 from ...proofs.fp32 import LARGEST_NORM, Slack, fp32_slack, upper_scores
 from ...storage.operands import Operands
 from .. import rescore
@@ -17,7 +18,7 @@ from ..plan import choose_plan
 from . import rescoring
 from .certificate import certified
 from .queries import Queries
-from .shortlist import padded, screen, select
+from .shortlist import room, screen, select
 
 _CPU = torch.device("cpu")
 
@@ -52,23 +53,26 @@ def whole(queries: Queries, operands: Operands, request: Request, size: int) -> 
 
 
 def screened(
-    queries: Queries, operands: Operands, request: Request, size: int, scratch: Tensor
+    queries: Queries,
+    operands: Operands,
+    request: Request,
+    size: int,
+    scratch: Tensor,
+    in_halves: bool = False,
 ) -> Answer | None:
     """From shortlists by fp32 products; None where a norm is out of range, or products too coarse.
 
-    ``scratch`` (n,) fp32 is written to.
+    ``in_halves``: by bf16 products of bf16 rows and queries. ``scratch`` (n,) fp32 is written to.
     """
     metric, rows, channels = request.metric, len(operands.rows), queries.wide.shape[1]
-    slack = fp32_slack(metric, channels, operand_roundoff(_CPU))
+    slack = fp32_slack(metric, channels, 0.0 if in_halves else operand_roundoff(_CPU))
     if not slack.linear < np.inf:
         return None
-    floats = queries.floats(metric)
-    width = padded(len(floats), rows, size)
-    values = scratch[: len(floats) * width].view(-1, width)
+    multiplied = queries.given if in_halves else queries.floats(metric)
+    values = room(scratch, len(multiplied), rows, size, in_halves)
     scores = values[:, :rows]
-    if not screen(floats, operands, scores):
+    if not screen(multiplied, operands, scores):
         return None
-    values[:, rows:] = -torch.inf
     if request.mask is not None:
         scores.masked_fill_(~request.mask, -torch.inf)
     best, listed = select(values, size)
@@ -81,12 +85,26 @@ def screened(
     by_score = np.arange(len(exact))[:, None], np.argsort(-exact, 1)
     left_out = None
     if size < rows:
-        upper = looking_best[:, -1:] + _reach(slack, queries, operands)
-        left_out = _upper_scores(upper, queries, metric)
+        left_out = _left_out(looking_best[:, -1:], slack, queries, operands, in_halves)
     if norms is not None:
         norms = norms[by_score]
     exact, indices = exact[by_score], indices[by_score]
     return _certified(queries, operands, request, exact, norms, indices, left_out)
+
+
+def _left_out(
+    looking_worst: np.ndarray, slack: Slack, queries: Queries, operands: Operands, in_halves: bool
+) -> np.ndarray:
+    """(Q, 1) fp64: what no score exceeds whose screened value is at most ``looking_worst``."""
+    metric, nothing = operands.metric, looking_worst == -np.inf
+    upper = np.where(nothing, 0.0, looking_worst).astype(np.float64)
+    if in_halves:
+        upper = upper / queries.lengths if metric == "cosine" else upper
+        upper += bf16.reach(upper, queries.norms, operands.longest, metric)
+    upper += _reach(slack, queries, operands)
+    scores = upper_scores(upper, queries.norms, queries.wide.shape[1], metric)
+    scores[nothing] = -np.inf
+    return scores
 
 
 def _reach(slack: Slack, queries: Queries, operands: Operands) -> np.ndarray | float:
@@ -94,14 +112,6 @@ def _reach(slack: Slack, queries: Queries, operands: Operands) -> np.ndarray | f
     if operands.metric == "cosine":
         return slack.of(1.0, 1.0)
     return slack.of(queries.norms * (1 + 2.0**-20), np.full((1, 1), operands.longest))
-
-
-def _upper_scores(upper: np.ndarray, queries: Queries, metric: str) -> np.ndarray:
-    nothing = upper == -np.inf
-    upper[nothing] = 0.0
-    scores = upper_scores(upper, queries.norms, queries.wide.shape[1], metric)
-    scores[nothing] = -np.inf
-    return scores
 
 
 def repair(

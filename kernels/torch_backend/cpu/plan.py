@@ -26,6 +26,9 @@ _SPARE = 2
 """Prototypes looked at beyond k, and a sixteenth of it, twice as many where rows lie close: so few
 are within a slack of the k-th."""
 _CLOSE_ROWS = 1 << 15
+_IN_HALVES = 2
+"""Times as many, and as many prototypes of a pass, where products are in bf16, which are rounded,
+and take less time than selecting does."""
 
 LEAST_QUERIES, _MOST_QUERIES = 128, 512
 """Queries of a pass, where there are as many. With fewer, products take longer: 64 rows at a time
@@ -43,24 +46,27 @@ WORKER_BYTES = 1 << 24
 CODES_ELEMENTS = 1 << 25
 """From so many coordinates on, a bank's codes are searched faster than its vectors by one query, by
 more queries from half as many on (Sapphire Rapids, two threads: 2.0 ms in one pass against 3.4 by
-codes at 1 x 32,768 x 512; 4.8 against 4.7 at 1 x 65,536 x 512; 6.2 against 4.7 at 16 x 32,768)."""
+codes at 1 x 32,768 x 512; 4.8 against 4.7 at 1 x 65,536 x 512; 6.2 against 4.7 at 16 x 32,768).
+Where rows are cast to fp32 first, from half of that on (fp16: 6.9 against 4.4 at 1 x 32,768)."""
 
 
-def beats_codes(queries: int, rows: int, channels: int) -> bool:
-    """Whether a bank with codes is searched in one pass nevertheless."""
-    return min(queries, 2) * rows * channels < CODES_ELEMENTS
+def beats_codes(queries: int, rows: int, channels: int, are_cast: bool) -> bool:
+    """Whether a bank with codes is searched in one pass nevertheless. ``are_cast``: its rows."""
+    return min(queries, 2) * rows * channels < CODES_ELEMENTS >> are_cast
 
 
 @dataclass(frozen=True)
 class OnePass:
     """``whole``: all scores in fp64. ``size`` prototypes of each query are looked at in the end.
 
-    ``workers`` do one task each at a time: ``query_rows`` queries against one of ``row_tasks``
-    parts of the prototypes, in ``spans``. ``widens``: rows are made fp64 first.
+    ``in_halves``: by products of bf16. ``workers`` do one task each at a time: ``query_rows``
+    queries against one of ``row_tasks`` parts of the prototypes, in ``spans``. ``widens``: rows are
+    made fp64 first.
     """
 
     whole: bool
     size: int
+    in_halves: bool
     widens: bool
     workers: int
     query_rows: int
@@ -76,7 +82,13 @@ def work_of(queries: int, rows: int, channels: int) -> int:
 
 
 def choose_one_pass(
-    queries: int, rows: int, channels: int, k: int, workspace: int, workers: int
+    queries: int,
+    rows: int,
+    channels: int,
+    k: int,
+    workspace: int,
+    workers: int,
+    in_halves: bool = False,
 ) -> OnePass | None:
     """The plan for Q queries, M rows, C channels within ``workspace`` bytes; None where none fits.
 
@@ -85,14 +97,16 @@ def choose_one_pass(
     all are scored in fp64; a quarter for what repairs them.
     """
     products, half = queries * rows * channels, workspace // 2
-    size = min(k + (_SPARE << (rows >= _CLOSE_ROWS)) + k // 16, rows)
+    times = _IN_HALVES if in_halves else 1
+    spare = times * ((_SPARE << (rows >= _CLOSE_ROWS)) + k // 16)
+    size = min(k + spare, rows)
     if products <= WHOLE_PRODUCTS:
         fits = 8 * rows * channels <= half and queries * (32 * rows + 48 * channels) <= half
-        return OnePass(True, size, True, 1, queries, 1, 1, 0) if fits else None
+        return OnePass(True, size, False, True, 1, queries, 1, 1, 0) if fits else None
     if 4 * k > rows or channels > fp32.MAX_CHANNELS:
         return None
     workers = max(1, min(workers, workspace // WORKER_BYTES))
-    least = max(SPAN_ROWS, _SPAN_PER_SIZE * size, BLOCK_SCORES // queries)
+    least = max(times * SPAN_ROWS, _SPAN_PER_SIZE * size, BLOCK_SCORES // queries)
     by_queries = (
         queries >= workers * LEAST_QUERIES
         or rows < workers * 4 * k
@@ -108,4 +122,6 @@ def choose_one_pass(
         return None
     widens = 2 * queries * size >= rows and rows * channels <= _WIDE_ELEMENTS
     widens = widens and 8 * rows * channels <= half
-    return OnePass(False, size, widens, workers, block, tasks, spans, block * (span + 16))
+    return OnePass(
+        False, size, in_halves, widens, workers, block, tasks, spans, block * (span + 16)
+    )

@@ -23,6 +23,11 @@ class Queries(NamedTuple):
     lengths: np.ndarray
     """(Q, 1) fp64: the norms, clamped as cosine does."""
 
+    def of(self, rows: Tensor) -> "Queries":
+        """Those that ``rows`` (n,) int64 list."""
+        at = rows.numpy()
+        return Queries(self.given[rows], self.wide[rows], self.norms[at], self.lengths[at])
+
     def floats(self, metric: str) -> Tensor:
         """(Q, C) fp32, for cosine of unit length."""
         if metric != "cosine":

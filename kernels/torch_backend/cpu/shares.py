@@ -14,7 +14,7 @@ from ...contract.request import Request
 from ...storage.operands import Operands
 from .one_pass import Answer, repair, screened, whole
 from .plan import OnePass
-from .queries import measured
+from .queries import Queries, measured
 
 _GIVE_UP = 0.5
 """Where more of a block's queries are not proven, ties by the dozen, say, all are searched in
@@ -107,13 +107,30 @@ def _answer(
     if scratch is None:
         answer = whole(block, operands, request, plan.size)
     else:
-        answer = screened(block, operands, request, plan.size, scratch)
+        answer = _screened(block, operands, request, plan, scratch)
     if answer is None or answer.unproven is None:
         return answer
     if answer.unproven.mean() > _GIVE_UP:
         return None
     repair(answer, block, operands, request, workspace // 4)
     return answer
+
+
+def _screened(
+    block: Queries, operands: Operands, request: Request, plan: OnePass, scratch: Tensor
+) -> Answer | None:
+    """Where bf16 leaves queries unproven, fp32 is asked next: it tells more scores apart."""
+    answer = screened(block, operands, request, plan.size, scratch, plan.in_halves)
+    if answer is None or answer.unproven is None or not plan.in_halves:
+        return answer
+    rows = torch.from_numpy(answer.unproven).nonzero()[:, 0]
+    found = screened(block.of(rows), operands, request.of(rows), plan.size, scratch)
+    if found is None:
+        return None
+    answer.scores[rows], answer.indices[rows] = found.scores, found.indices
+    answer.unproven[rows.numpy()] = False if found.unproven is None else found.unproven
+    unproven = answer.unproven if answer.unproven.any() else None
+    return answer._replace(unproven=unproven, rescored=answer.rescored + found.rescored)
 
 
 def _rows(operands: Operands, parts: int) -> list[slice]:

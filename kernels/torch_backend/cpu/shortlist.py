@@ -1,5 +1,7 @@
 """The prototypes of each query that look best by an fp32 product."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,12 +14,43 @@ _GROUP = 16
 _PLAIN_SCORES = 1 << 16
 """Up to so many scores, a selection among all costs less than maxima."""
 
+_FEW_QUERIES = 64
+"""Up to so many, products take less time where those of a prototype lie side by side."""
+
+_HALF_PRODUCTS = 1 << 21
+"""Products in bf16 at a time: 4 MiB, which stay in cache until they are made fp32."""
+
+
+def room(scratch: Tensor, queries: int, rows: int, size: int, in_halves: bool) -> Tensor:
+    """Where the values (Q, W >= M) of a block go, for a selection of ``size`` among them.
+
+    W fills whole groups where they pay; what is behind M is -inf.
+    """
+    groups = -(-rows // _GROUP)
+    pays = _groups_pay(queries * rows, groups, size)
+    width = groups * _GROUP if pays else rows
+    flat = scratch[: queries * width]
+    side_by_side = pays and (in_halves or queries <= _FEW_QUERIES)
+    values = flat.view(width, queries).T if side_by_side else flat.view(queries, width)
+    values[:, rows:] = -torch.inf
+    return values
+
 
 def screen(queries: Tensor, operands: Operands, values: Tensor) -> bool:
-    """Fill ``values`` (Q, M) with products of ``queries`` (Q, C) fp32.
+    """Fill ``values`` (Q, M) with products of ``queries`` (Q, C), fp32, or as the rows are.
 
     False where a norm is not finite or out of range, so that values mean nothing.
     """
+    if queries.dtype == torch.float32:
+        _multiply(queries, operands, values)
+        _weigh(values, operands, slice(None))
+    else:
+        operands.measure(1)
+        _multiply_halves(queries, operands, values)
+    return operands.longest <= LARGEST_NORM
+
+
+def _multiply(queries: Tensor, operands: Operands, values: Tensor) -> None:
     unmeasured = not operands.is_measured
     norms = queries.new_empty(values.shape[1] if unmeasured else 0)
     for at, tile in operands.tiles():
@@ -26,19 +59,24 @@ def screen(queries: Tensor, operands: Operands, values: Tensor) -> bool:
         torch.mm(queries, tile.T, out=values[:, at])
     if unmeasured:
         operands.take_norms(norms)
-    if not operands.longest <= LARGEST_NORM:
-        return False
+
+
+def _multiply_halves(queries: Tensor, operands: Operands, values: Tensor) -> None:
+    step = min(math.ceil(_HALF_PRODUCTS / len(queries)), values.shape[1])
+    products = queries.new_empty(step, len(queries))
+    for at, tile in operands.tiles(queries.dtype):
+        for start in range(0, len(tile), step):
+            part = tile[start : start + step]
+            here = slice(at.start + start, at.start + start + len(part))
+            values[:, here] = torch.mm(part, queries.T, out=products[: len(part)]).T
+            _weigh(values[:, here], operands, here)
+
+
+def _weigh(values: Tensor, operands: Operands, at: slice) -> None:
     if operands.factor is not None:
-        values *= operands.factor
+        values *= operands.factor[at]
     elif operands.bias is not None:
-        values += operands.bias
-    return True
-
-
-def padded(queries: int, rows: int, size: int) -> int:
-    """How many columns M values of each query should have room for: whole groups, or M."""
-    groups = -(-rows // _GROUP)
-    return groups * _GROUP if _groups_pay(queries * rows, groups, size) else rows
+        values += operands.bias[at]
 
 
 def _groups_pay(scores: int, groups: int, size: int) -> bool:
@@ -59,7 +97,8 @@ def select(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
     if width % _GROUP or not _groups_pay(count * width, groups, size):
         return values.topk(size)
     members = values.view(count, _GROUP, groups)
-    best = members.amax(1).topk(size, sorted=False).indices
+    maxima = torch.amax(members, 1, out=torch.empty_like(members[:, 0]))
+    best = maxima.topk(size, sorted=False).indices
     offsets = torch.arange(0, width, groups, device="cpu")
     columns = (best[:, None] + offsets[:, None]).flatten(1)
     largest, at = values.gather(1, columns).topk(size)

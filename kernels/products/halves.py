@@ -1,0 +1,75 @@
+"""Products of bf16 matrices as they are: whether proofs/bf16.py holds for them here, and whether
+they are faster than fp32 products of the same numbers.
+
+They are where there are units for them (AMX, AVX512-BF16); elsewhere torch takes ten times as long.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..proofs import bf16
+
+_PROBED = ((1, 9, 4), (17, 40, 33), (64, 64, 512), (5, 33, 1 << 14))
+"""Queries, prototypes, channels: of one block and of several, whole and ragged."""
+
+_TIMED = ((16, 2048, 512), (128, 2048, 256))
+_ROUNDS = 3
+
+
+def serve(dtype: torch.dtype) -> bool:
+    """Whether matrices of this dtype should be multiplied as they are."""
+    is_ours = dtype == torch.bfloat16
+    return is_ours and are_exact(torch.mm, torch.backends.mkldnn.is_available()) and are_fast()
+
+
+@functools.cache
+def are_exact(*setting: object) -> bool:
+    """Whether products are within ``bf16.error_of``: terms of one sign and of both, of any size.
+
+    ``setting``: says when to look again.
+    """
+    generator = torch.Generator("cpu").manual_seed(0)
+    return all(_are_exact(*shape, generator) for shape in _PROBED)
+
+
+def _are_exact(count: int, rows: int, channels: int, generator: torch.Generator) -> bool:
+    for spread in (0, 20):
+        drawn = [
+            torch.randn(n, channels, generator=generator, dtype=torch.float64, device="cpu")
+            * torch.randint(-spread, spread + 1, (n, channels), generator=generator).double().exp2()
+            for n in (count, rows)
+        ]
+        for q, p in (drawn, [x.abs() for x in drawn]):
+            q, p = q.bfloat16(), p.bfloat16()
+            products = torch.mm(p, q.T).T.double()
+            exact = q.double() @ p.double().T
+            sizes = q.double().norm(dim=1)[:, None] * p.double().norm(dim=1)
+            if not bool(
+                ((products - exact).abs() <= bf16.error_of(products, sizes, channels)).all()
+            ):
+                return False
+    return True
+
+
+@functools.cache
+def are_fast() -> bool:
+    """Whether they took less time here than fp32 products, of a few shapes; timed once."""
+    return all(_wins(*shape) for shape in _TIMED)
+
+
+def _wins(count: int, rows: int, channels: int) -> bool:
+    floats = torch.ones(rows, channels, device="cpu"), torch.ones(channels, count, device="cpu")
+    p, q = (x.bfloat16() for x in floats)
+    products = (lambda: torch.mm(p, q)), (lambda: torch.mm(*floats))
+    ours, theirs = zip(*(map(_seconds, products) for _ in range(_ROUNDS)), strict=True)
+    return min(ours) < min(theirs)
+
+
+def _seconds(product: Callable[[], Tensor]) -> float:
+    start = time.perf_counter()
+    product()
+    return time.perf_counter() - start

@@ -1,0 +1,38 @@
+"""The proof of the bf16 screen: vectors as they are given, products rounded to bf16.
+
+Products of two bf16 numbers are exact in fp32, where they are summed: gamma_C |q||p|, fact (1) of
+fp32.py. The sum is rounded to bf16, to nearest: relative to what comes out, 2^-8 / (1 - 2^-8).
+Units flush subnormal numbers, which is fact (3). With w for what comes out,
+
+    |w - q.p| <= ROUNDOFF |w| + gamma_C |q||p| + floor.
+
+The rest is as in fp32.py: fp32 arithmetic that turns w into a screened value v. Cosine is divided
+by |q| in the end instead of before: nothing is cast, and u, which is counted for that cast, is far
+more than products flushed of vectors as short as 1e-8 can lose, C 2^-126 / 1e-16.
+
+A prototype that looks no better than L, in screen units, is at most L + ROUNDOFF |L| + slack, since
+x + ROUNDOFF |x| grows with x; for l2, which adds -|p|^2 / 2 to w, with |q| |p| in place of |L|.
+"""
+
+import numpy as np
+from torch import Tensor
+
+from .fp32 import fp32_slack
+
+ROUNDOFF = 2.0**-8 * (1 + 2.0**-6)
+
+
+def error_of(products: Tensor, sizes: Tensor, channels: int) -> Tensor:
+    """What ``products`` of bf16 vectors may be off by, which have |q||p| = ``sizes``."""
+    slack = fp32_slack("dot", channels, 0.0)
+    return products.abs() * ROUNDOFF + sizes * slack.linear + slack.floor
+
+
+def reach(
+    looking_best: np.ndarray, query_norms: np.ndarray, longest: float, metric: str
+) -> np.ndarray:
+    """By how much rounding to bf16 may lower what looks like ``looking_best`` (Q, 1) or less, in
+    screen units, with norms (Q, 1) of queries and at most ``longest`` of prototypes."""
+    if metric == "l2":
+        return query_norms * (longest * ROUNDOFF)
+    return np.abs(looking_best) * ROUNDOFF

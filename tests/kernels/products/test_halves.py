@@ -1,0 +1,43 @@
+"""When bf16 matrices are multiplied as they are."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from flashmatch.kernels.products import halves
+
+
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(halves, "are_fast", lambda: True)
+    yield
+    halves.are_exact.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_other_dtypes_are_not(dtype: torch.dtype) -> None:
+    assert not halves.serve(dtype)
+
+
+@pytest.mark.parametrize("lost", [2.0**-7, 2.0**-8])
+def test_products_that_are_rounded_twice_or_cut_off_are_not_taken(
+    lost: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    multiply = torch.mm
+    monkeypatch.setattr(
+        torch, "mm", lambda a, b: multiply(a.float(), b.float()).mul(1 - lost).bfloat16()
+    )
+    assert not halves.serve(torch.bfloat16)
+
+
+def test_exact_products_are_taken_where_they_are_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    multiply = torch.mm
+    monkeypatch.setattr(torch, "mm", lambda a, b: multiply(a.float(), b.float()).bfloat16())
+    assert halves.serve(torch.bfloat16)
+    monkeypatch.setattr(halves, "are_fast", lambda: False)
+    assert not halves.serve(torch.bfloat16)
+
+
+def test_whether_they_are_fast_is_measured() -> None:
+    assert isinstance(halves._wins(4, 16, 8), bool)
