@@ -49,6 +49,7 @@ class Int8Scan:
         self.float_scan = FloatScan(block)  # where pages go that this scan cannot thin
         self.products = products
         self.rows_seen = self.next_raise = 0
+        self.guess: Tensor | None = None  # (Q,) fp64 screened values, see guess.py
         self.repaired = torch.zeros(len(block), dtype=torch.bool, device=block.queries.device)
         screen, self.sieve = block.screen, None
         # Underflow in the sieve is counted for no larger units than these.
@@ -61,33 +62,44 @@ class Int8Scan:
         """Scores and indices (Q, k)."""
         return self.float_scan.result()
 
+    def missed(self) -> Tensor:
+        """(Q,) bool: which queries the guess was too high for, once there is a result.
+
+        What it excludes is below the k-th score if what is proven of that is no less.
+        """
+        if self.guess is None:
+            return torch.zeros_like(self.repaired)
+        return self.candidates.threshold.double() * self.candidates.units < self.guess
+
     def scan(self, codes: Codes, first_page: int, last_page: int) -> None:
         """Bring in pages of ``codes``."""
-        if self.sieve is None or not self._scan(self.sieve, _Pages(codes, first_page, last_page)):
+        if self.sieve is None or not self._scan(self.sieve, Pages(codes, first_page, last_page)):
             start, stop = (page * codes.layout.span for page in (first_page, last_page))
             start, stop = codes.first_row + start, codes.first_row + min(stop, codes.count)
             self.scan_in_float(start, stop, codes.matchable(first_page, last_page))
 
-    def _scan(self, sieve: "_Sieve", pages: "_Pages") -> bool:
+    def _scan(self, sieve: "_Sieve", pages: "Pages") -> bool:
         """Whether the pages were dealt with: False where too many members are left."""
-        products, layout = self._multiply(pages), pages.layout
-        members = products.view(len(products), -1, layout.group, layout.tile_groups)
-        maxima = torch.amax(members, 2, out=torch.empty_like(members[:, :, 0])).flatten(1)
-        if not self.candidates.full:
+        products, layout = self.multiply(pages), pages.layout
+        maxima = maxima_of(products, layout)
+        if not self.candidates.full and self.guess is None:
             self._raise_early(sieve, pages, products, maxima)
         threshold = self.candidates.least().double() * self.candidates.units
+        if self.guess is not None:
+            threshold = torch.maximum(threshold, self.guess)
         about = self.coded, pages.bounds, threshold
         thresholds = int8.integer_thresholds(*about, like=maxima)
         queries, groups = (maxima >= thresholds).nonzero(as_tuple=True)
         if len(queries) > _CROWDED_GROUPS * maxima.numel():
             return self._give_up(queries, _CROWDED_GROUPS * maxima.shape[1])
-        positions = pages.positions(groups)
-        reached = products[queries[:, None], positions] >= thresholds[queries, groups][:, None]
+        each = layout.tile_groups
+        values = members_of(products, layout)[queries, groups // each, :, groups % each]
+        reached = values >= thresholds[queries, groups][:, None]
         pair, member = reached.nonzero(as_tuple=True)
-        queries = queries[pair]
+        queries, groups = queries[pair], groups[pair]
         if len(queries) > _CROWDED_SHARE * products.numel():
             return self._give_up(queries, _CROWDED_SHARE * products.shape[1])
-        rows = pages.rows(positions[pair, member])
+        rows = pages.rows(groups // each * layout.tile + member * each + groups % each)
         values, slack = sieve(pages, queries, rows)
         self.candidates.add(queries, rows + pages.first_row, values - slack, values + slack)
         self.rows_seen += products.shape[1]
@@ -119,7 +131,7 @@ class Int8Scan:
             rows = block.prototypes.span(at, to, block.queries.device)
             self.float_scan.scan(rows, at, may)
 
-    def _multiply(self, pages: "_Pages") -> Tensor:
+    def multiply(self, pages: "Pages") -> Tensor:
         """(Q, P) products of codes, int32 or fp32, lowest where a prototype may not match."""
         products = pages.multiply(self.operand, self.products)
         closed = pages.unmatchable if bool(pages.unmatchable.any()) else None
@@ -129,7 +141,7 @@ class Int8Scan:
         return products if closed is None else products.masked_fill_(closed, pages.lowest)
 
     def _raise_early(
-        self, sieve: "_Sieve", pages: "_Pages", products: Tensor, maxima: Tensor
+        self, sieve: "_Sieve", pages: "Pages", products: Tensor, maxima: Tensor
     ) -> None:
         """A threshold from the k members that look best, before anything is excluded by one."""
         k, layout = self.candidates.k, pages.layout
@@ -154,7 +166,18 @@ class Int8Scan:
         self.candidates.raise_early(lower.amin(1))
 
 
-class _Pages:
+def members_of(products: Tensor, layout: Layout) -> Tensor:
+    """``products`` (Q, P) by tile, member and group of that tile."""
+    return products.view(len(products), -1, layout.group, layout.tile_groups)
+
+
+def maxima_of(products: Tensor, layout: Layout) -> Tensor:
+    """(Q, G), in memory as ``products`` (Q, P) are."""
+    members = members_of(products, layout)
+    return torch.amax(members, 2, out=torch.empty_like(members[:, :, 0])).flatten(1)
+
+
+class Pages:
     """Some pages of codes."""
 
     def __init__(self, codes: Codes, first_page: int, last_page: int) -> None:
@@ -196,7 +219,7 @@ class _Sieve:
         self.prototypes, self.screen = block.prototypes, screen
         self.device = block.queries.device
 
-    def __call__(self, pages: _Pages, queries: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, pages: Pages, queries: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Values (n,) and their slack, of pairs of a query and a row of codes.
 
         ``queries`` (n,) ascend.
@@ -221,7 +244,7 @@ class _Sieve:
             values -= norms.square() * 0.5
         return values, self.screen.slack_of_pairs(queries, norms)
 
-    def _in_place(self, pages: _Pages) -> Tensor | None:
+    def _in_place(self, pages: Pages) -> Tensor | None:
         """The rows as given, if they lie in one piece as products can read them."""
         first, last = (pages.first_row + row for row in (pages.first, pages.last))
         pieces = list(self.prototypes.pieces(first, last))
@@ -229,7 +252,7 @@ class _Sieve:
         is_readable = piece.dtype == torch.float32 and piece.device == self.device
         return piece if len(pieces) == 1 and is_readable and piece.is_contiguous() else None
 
-    def _gathered(self, pages: _Pages, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _gathered(self, pages: Pages, rows: Tensor) -> tuple[Tensor, Tensor]:
         """fp32 copies of the rows in question, each once, and where in them ``rows`` are."""
         needed, at = rows.unique(return_inverse=True)
         out = self.screen.floats.new_empty(len(needed), pages.channels)

@@ -9,16 +9,13 @@ from ..contract.chunks import Rows
 from ..contract.matches import Found
 from ..contract.request import Request
 from ..storage.clean_rows import cleaned, is_in_range
+from .guess import Run, take_guess
 from .int8_scan import LAYOUT, Int8Scan
 from .plan import Plan
 from .query_block import QueryBlock
 
 _SAMPLE = 256
 """Raw prototypes that a frame is fitted to: few, since it serves one search."""
-
-
-Run = tuple[Codes, int, int]
-"""A part of a bank's codes, and its pages from the first to before the last."""
 
 
 def search_codes(
@@ -35,19 +32,33 @@ def search_codes(
     """
     runs = [(part, 0, part.pages) for part in codes.parts] if runs is None else runs
     result, plan = _Result(queries, request.k), plan.for_packs_of(codes.held.pack_rows)
-    pages = plan.coded_rows // codes.layout.span
+    screened = sum(last - first for _, first, last in runs) * codes.layout.span * codes.width
     with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
         products = _products(queries, plan, codes)
         for start in range(0, len(queries), plan.coded_queries):
             part = slice(start, start + plan.coded_queries)
             block = QueryBlock(queries[part], start, rows, request.of(part), plan)
             scan = Int8Scan(block, codes, products)
-            for some, first_page, last_page in runs:
-                for first in range(first_page, last_page, pages):
-                    scan.scan(some, first, min(first + pages, last_page))
-                result.screened += (last_page - first_page) * codes.layout.span * codes.width
-            result.take(part, scan)
+            take_guess(scan, runs)
+            result.take(part, _scanned(scan, runs))
+            result.screened += screened
+            missed = scan.missed().nonzero()[:, 0]
+            if len(missed):
+                again = start + missed
+                block = QueryBlock(queries[again], start, rows, request.of(again), plan)
+                result.take(again, _scanned(Int8Scan(block, codes, products), runs))
+                result.repaired += len(missed)
+                result.screened += screened
     return Found(result.scores, result.rows, result.repaired, result.rescored, result.screened)
+
+
+def _scanned(scan: Int8Scan, runs: list[Run]) -> Int8Scan:
+    """The same, which has seen the pages of ``runs``."""
+    for codes, first_page, last_page in runs:
+        pages = scan.block.plan.coded_rows // codes.layout.span
+        for first in range(first_page, last_page, pages):
+            scan.scan(codes, first, min(first + pages, last_page))
+    return scan
 
 
 def search_while_coding(
@@ -93,7 +104,7 @@ class _Result:
         self.rows = queries.new_empty(len(queries), k, dtype=torch.int64)
         self.repaired = self.rescored = self.screened = 0
 
-    def take(self, part: slice, scan: Int8Scan) -> None:
+    def take(self, part: slice | Tensor, scan: Int8Scan) -> None:
         self.scores[part], self.rows[part] = scan.result()
         self.repaired += int(scan.repaired.sum())
         self.rescored += scan.candidates.rescored

@@ -90,7 +90,7 @@ def test_all_workers_together_stay_within_the_workspace(
     monkeypatch.setattr(cpu_plan, "WHOLE_PRODUCTS", 0)
 
     def choose(*shape: int) -> cpu_plan.OnePass:
-        plan = cpu_plan.choose_one_pass(*shape[:-1], 4)
+        plan = cpu_plan.choose_one_pass(*shape[:5], 4, *shape[6:])
         assert plan is not None
         workers.append(plan.workers)
         return plan

@@ -42,7 +42,8 @@ SHARED = {
     "SPAN_ROWS": 120,
     "_SPAN_PER_SIZE": 1,
     "LEAST_QUERIES": 3,
-    "_MOST_QUERIES": 7,
+    "_MOST_QUERIES": 4,
+    "_TASK_QUERIES": 7,
     "BLOCK_SCORES": 1,
 }
 ONE_PASS = {"whole": WHOLE, "screened": SCREENED, "shared": SHARED, "halves": SCREENED}

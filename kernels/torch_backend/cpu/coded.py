@@ -11,7 +11,8 @@ from ...contract import order
 from ...contract.chunks import Rows, even_slices
 from ...contract.matches import Found
 from ...contract.request import Request
-from ..int8_search import Run, search_codes
+from ..guess import Run
+from ..int8_search import search_codes
 from ..plan import choose_plan
 from .plan import LEAST_QUERIES
 

@@ -17,8 +17,9 @@ from ..float_search import search_vectors
 from ..plan import choose_plan
 from . import rescoring
 from .certificate import certified
+from .plan import OnePass
 from .queries import Queries
-from .shortlist import room, screen, select
+from .shortlist import Listed, listed
 
 _CPU = torch.device("cpu")
 
@@ -56,36 +57,30 @@ def screened(
     queries: Queries,
     operands: Operands,
     request: Request,
-    size: int,
+    plan: OnePass,
     scratch: Tensor,
-    in_halves: bool = False,
+    in_halves: bool,
 ) -> Answer | None:
     """From shortlists by fp32 products; None where a norm is out of range, or products too coarse.
 
     ``in_halves``: by bf16 products of bf16 rows and queries. ``scratch`` (n,) fp32 is written to.
     """
-    metric, rows, channels = request.metric, len(operands.rows), queries.wide.shape[1]
+    metric, channels = request.metric, queries.wide.shape[1]
     slack = fp32_slack(metric, channels, 0.0 if in_halves else operand_roundoff(_CPU))
     if not slack.linear < np.inf:
         return None
     multiplied = queries.given if in_halves else queries.floats(metric)
-    values = room(scratch, len(multiplied), rows, size, in_halves)
-    scores = values[:, :rows]
-    if not screen(multiplied, operands, scores):
+    found = listed(multiplied, operands, request, plan, scratch)
+    if not found.longest <= LARGEST_NORM:
         return None
-    if request.mask is not None:
-        scores.masked_fill_(~request.mask, -torch.inf)
-    best, listed = select(values, size)
-    if request.mask is not None:
-        listed.clamp_(max=rows - 1)  # where too few may match, columns of padding are listed
-    exact, norms = rescoring.of_listed(queries, operands, listed)
-    looking_best, indices = best.numpy(), listed.numpy()
+    exact, norms = rescoring.of_listed(queries, operands, found.indices)
+    looking_best, indices = found.values.numpy(), found.indices.numpy()
     if request.mask is not None:
         exact[looking_best == -np.inf] = -np.inf
     by_score = np.arange(len(exact))[:, None], np.argsort(-exact, 1)
     left_out = None
-    if size < rows:
-        left_out = _left_out(looking_best[:, -1:], slack, queries, operands, in_halves)
+    if plan.size < len(operands.rows):
+        left_out = _left_out(found, slack, queries, metric, in_halves)
     if norms is not None:
         norms = norms[by_score]
     exact, indices = exact[by_score], indices[by_score]
@@ -93,25 +88,26 @@ def screened(
 
 
 def _left_out(
-    looking_worst: np.ndarray, slack: Slack, queries: Queries, operands: Operands, in_halves: bool
+    found: Listed, slack: Slack, queries: Queries, metric: str, in_halves: bool
 ) -> np.ndarray:
-    """(Q, 1) fp64: what no score exceeds whose screened value is at most ``looking_worst``."""
-    metric, nothing = operands.metric, looking_worst == -np.inf
+    """(Q, 1) fp64: what no score exceeds of a prototype that looks no better than those listed."""
+    looking_worst = found.values.numpy().min(1, keepdims=True)
+    nothing = looking_worst == -np.inf
     upper = np.where(nothing, 0.0, looking_worst).astype(np.float64)
     if in_halves:
         upper = upper / queries.lengths if metric == "cosine" else upper
-        upper += bf16.reach(upper, queries.norms, operands.longest, metric)
-    upper += _reach(slack, queries, operands)
+        upper += bf16.reach(upper, queries.norms, found.longest, metric)
+    upper += _reach(slack, queries, found.longest, metric)
     scores = upper_scores(upper, queries.norms, queries.wide.shape[1], metric)
     scores[nothing] = -np.inf
     return scores
 
 
-def _reach(slack: Slack, queries: Queries, operands: Operands) -> np.ndarray | float:
+def _reach(slack: Slack, queries: Queries, longest: float, metric: str) -> np.ndarray | float:
     """(Q, 1) fp64, or one number: how far a screened value may be from what it stands for."""
-    if operands.metric == "cosine":
+    if metric == "cosine":
         return slack.of(1.0, 1.0)
-    return slack.of(queries.norms * (1 + 2.0**-20), np.full((1, 1), operands.longest))
+    return slack.of(queries.norms * (1 + 2.0**-20), np.full((1, 1), longest))
 
 
 def repair(

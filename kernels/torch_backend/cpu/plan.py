@@ -15,9 +15,9 @@ _COMPARING = 64
 """What selecting from a score takes, in multiplications."""
 
 SPAN_ROWS = 1 << 14
-_SPAN_PER_SIZE = 600
-"""Prototypes of a pass, where there are as many, and for each that is looked at in fp64: with
-fewer, that costs more than a tenth of the product."""
+_SPAN_PER_SIZE = 48
+"""Prototypes of a pass, where there are as many, and for each that is listed: so many that maxima
+of groups pay."""
 
 BLOCK_SCORES = 1 << 22
 """Scores of a pass, 16 MiB in fp32: memory that is touched once, and used for every pass."""
@@ -29,6 +29,9 @@ _CLOSE_ROWS = 1 << 15
 _IN_HALVES = 2
 """Times as many, and as many prototypes of a pass, where products are in bf16, which are rounded,
 and take less time than selecting does."""
+
+_TASK_QUERIES = 4096
+"""Queries of a task, at most: so few that workers have more than one each where there are more."""
 
 LEAST_QUERIES, _MOST_QUERIES = 128, 512
 """Queries of a pass, where there are as many. With fewer, products take longer: 64 rows at a time
@@ -59,9 +62,9 @@ def beats_codes(queries: int, rows: int, channels: int, are_cast: bool) -> bool:
 class OnePass:
     """``whole``: all scores in fp64. ``size`` prototypes of each query are looked at in the end.
 
-    ``in_halves``: by products of bf16. ``workers`` do one task each at a time: ``query_rows``
-    queries against one of ``row_tasks`` parts of the prototypes, in ``spans``. ``widens``: rows are
-    made fp64 first.
+    ``in_halves``: by products of bf16. ``widens``: rows are made fp64 first. ``workers`` do one
+    task each at a time: ``query_rows`` queries against one of ``row_tasks`` parts of the
+    prototypes, ``block_rows`` queries and one of ``spans`` after the other.
     """
 
     whole: bool
@@ -71,9 +74,10 @@ class OnePass:
     workers: int
     query_rows: int
     row_tasks: int
+    block_rows: int
     spans: int
     scores: int
-    """Of a task and span, at most."""
+    """Of a block and span, at most."""
 
 
 def work_of(queries: int, rows: int, channels: int) -> int:
@@ -92,17 +96,18 @@ def choose_one_pass(
 ) -> OnePass | None:
     """The plan for Q queries, M rows, C channels within ``workspace`` bytes; None where none fits.
 
-    Half of that is for rows in fp64, 8 C bytes each, where most are looked at. A quarter is for the
-    tasks of ``workers``, which hold, in bytes, 48 C + 300 size a query, and 5 a pair, or 32 where
-    all are scored in fp64; a quarter for what repairs them.
+    A quarter of that is for rows in fp64, 8 C bytes each, where most are looked at; half where all
+    scores are taken in fp64, which holds 32 bytes a pair, and 48 C a query. An eighth is for
+    the blocks of ``workers``, 5 bytes a pair; three eighths for their tasks, 48 C + 200 size bytes
+    a query; a quarter for what repairs them.
     """
-    products, half = queries * rows * channels, workspace // 2
+    products, half, eighth = queries * rows * channels, workspace // 2, workspace // 8
     times = _IN_HALVES if in_halves else 1
     spare = times * ((_SPARE << (rows >= _CLOSE_ROWS)) + k // 16)
     size = min(k + spare, rows)
     if products <= WHOLE_PRODUCTS:
         fits = 8 * rows * channels <= half and queries * (32 * rows + 48 * channels) <= half
-        return OnePass(True, size, False, True, 1, queries, 1, 1, 0) if fits else None
+        return OnePass(True, size, False, True, 1, queries, 1, queries, 1, 0) if fits else None
     if 4 * k > rows or channels > fp32.MAX_CHANNELS:
         return None
     workers = max(1, min(workers, workspace // WORKER_BYTES))
@@ -115,13 +120,13 @@ def choose_one_pass(
     tasks = 1 if by_queries else workers
     spans = max(1, rows // (tasks * least))
     span = -(-rows // (tasks * spans))
+    task = min(-(-queries // workers) if by_queries else queries, _TASK_QUERIES)
+    task = min(task, 3 * eighth // workers // (48 * channels + 200 * size))
     block = min(max(BLOCK_SCORES // span, LEAST_QUERIES), _MOST_QUERIES)
-    block = min(block, -(-queries // workers) if by_queries else queries)
-    block = min(block, half // (2 * workers) // (5 * span + 48 * channels + 300 * size))
+    block = min(block, task, eighth // workers // (5 * span))
     if not block:
         return None
     widens = 2 * queries * size >= rows and rows * channels <= _WIDE_ELEMENTS
-    widens = widens and 8 * rows * channels <= half
-    return OnePass(
-        False, size, in_halves, widens, workers, block, tasks, spans, block * (span + 16)
-    )
+    widens = widens and 8 * rows * channels <= 2 * eighth
+    scores = block * (span + 16)
+    return OnePass(False, size, in_halves, widens, workers, task, tasks, block, spans, scores)

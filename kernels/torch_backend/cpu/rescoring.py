@@ -6,13 +6,20 @@ from torch import Tensor
 
 from ...contract.finite import measure_norms
 from ...contract.metrics import COSINE_EPS
-from ...products.pairs import listed_dots
+from ...products.pairs import chosen_dots, listed_dots
 from ...proofs.fp32 import fp64_slack
 from ...storage.operands import Operands
 from .queries import Queries
 
 _GATHERED_ELEMENTS = 1 << 18
 """Coordinates gathered at a time: 2 MiB in fp64, which stay in cache until they are multiplied."""
+
+_MANY_PAIRS = 2
+"""Pairs of each prototype from which on all rows are widened, and none gathered (512 x 25,000,
+214 each, 512 channels, two threads of a Sapphire Rapids: 19 ms instead of 47)."""
+
+_TILE_ELEMENTS = 1 << 21
+"""Coordinates widened at a time, 16 MiB in fp64: each tile is a parallel pass of its own."""
 
 
 def of_all(queries: Queries, operands: Operands) -> np.ndarray:
@@ -33,7 +40,9 @@ def of_listed(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(Q, n) fp64 scores of the prototypes ``indices`` (Q, n), and what ``error_of`` asks for."""
     if operands.wide is None:
-        products, norms = _gathered(queries, operands, indices)
+        are_many = indices.numel() >= _MANY_PAIRS * len(operands.rows)
+        evaluate = _tile_by_tile if are_many else _gathered
+        products, norms = evaluate(queries, operands, indices)
     else:
         products = listed_dots(queries.wide, operands.wide, indices).numpy()
         is_unit = operands.metric == "cosine" and operands.lengths is None
@@ -89,6 +98,35 @@ def _gathered(
     if operands.norms is not None:
         return products, norms_at(operands, indices.numpy())
     return products, norms.view(count, each).numpy()
+
+
+def _tile_by_tile(
+    queries: Queries, operands: Operands, indices: Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same, of so many pairs that most rows have some: a tile of rows is widened at a time."""
+    count, each = indices.shape
+    rows, channels = operands.rows, operands.rows.channels
+    step = max(1, _TILE_ELEMENTS // channels)
+    listed = indices.flatten()
+    tile_of = torch.div(listed, step, rounding_mode="floor").int()
+    by_tile = torch.argsort(tile_of, stable=True)  # so that queries ascend within a tile
+    ends = torch.bincount(tile_of, minlength=-(-len(rows) // step)).cumsum(0).tolist()
+    wide = torch.empty(min(step, len(rows)), channels, dtype=torch.float64, device="cpu")
+    products, norms = torch.empty(2, len(listed), dtype=torch.float64, device="cpu")
+    first = 0
+    for start, end in zip(range(0, len(rows), step), ends, strict=True):
+        stop, here = min(start + step, len(rows)), by_tile[first:end]
+        tile = wide[: stop - start].copy_(rows.span(start, stop, wide.device))
+        columns = listed[here] - start
+        products[here] = chosen_dots(queries.wide, tile, here // each, columns)
+        if operands.norms is None:
+            measure_norms(tile, of_tile := wide.new_empty(len(tile)), rows.dtype)
+            norms[here] = of_tile[columns]
+        first = end
+    found = products.view(count, each).numpy()
+    if operands.norms is not None:
+        return found, norms_at(operands, indices.numpy())
+    return found, norms.view(count, each).numpy()
 
 
 def norms_at(operands: Operands, indices: np.ndarray) -> np.ndarray:

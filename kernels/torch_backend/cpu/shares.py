@@ -37,11 +37,12 @@ def search(
     if plan.workers == 1 and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
             return search(queries, operands, request, plan, workspace)
-    if plan.query_rows == len(queries) and plan.row_tasks == plan.spans == 1:
+    if plan.query_rows == len(queries) and plan.row_tasks == 1:
         return _answer(queries, operands, request, plan, workspace, _scratch(plan))
     if plan.query_rows < len(queries):
         operands.measure(plan.workers)  # once for all blocks
-    parts = [(at.start, operands.part(at.start, at.stop)) for at in _rows(operands, plan.row_tasks)]
+    rows = even_slices(len(operands.rows), plan.row_tasks)
+    parts = [(at.start, operands.part(at.start, at.stop)) for at in rows]
     blocks = [slice(at, at + plan.query_rows) for at in range(0, len(queries), plan.query_rows)]
     share, scratches = workspace // plan.workers, SimpleQueue[Tensor]()
     for _ in range(plan.workers):  # once: memory that nobody has touched costs more than products
@@ -72,22 +73,15 @@ def _task(
     workspace: int,
     scratches: "SimpleQueue[Tensor]",
 ) -> Answer | None:
-    """Of some queries and prototypes, which are numbered from ``first``: span by span."""
+    """Of some queries and prototypes, which are numbered from ``first``."""
     scratch = scratches.get()
     try:
-        so_far: list[Answer] = []
-        for at in _rows(operands, plan.spans):
-            start, own = first + at.start, request
-            if request.mask is not None:
-                own = request.masked(request.mask_of(start, first + at.stop))
-            part = operands.part(at.start, at.stop)
-            answer = _answer(queries, part, own, plan, workspace, scratch)
-            if answer is None:
-                return None
-            if start:
-                answer.indices[answer.indices >= 0] += start
-            so_far = [_merged([*so_far, answer], request.k)]
-        return so_far[0]
+        if request.mask is not None:
+            request = request.masked(request.mask_of(first, first + len(operands.rows)))
+        answer = _answer(queries, operands, request, plan, workspace, scratch)
+        if answer is not None and first:
+            answer.indices[answer.indices >= 0] += first
+        return answer
     finally:
         scratches.put(scratch)
 
@@ -120,21 +114,17 @@ def _screened(
     block: Queries, operands: Operands, request: Request, plan: OnePass, scratch: Tensor
 ) -> Answer | None:
     """Where bf16 leaves queries unproven, fp32 is asked next: it tells more scores apart."""
-    answer = screened(block, operands, request, plan.size, scratch, plan.in_halves)
+    answer = screened(block, operands, request, plan, scratch, plan.in_halves)
     if answer is None or answer.unproven is None or not plan.in_halves:
         return answer
     rows = torch.from_numpy(answer.unproven).nonzero()[:, 0]
-    found = screened(block.of(rows), operands, request.of(rows), plan.size, scratch)
+    found = screened(block.of(rows), operands, request.of(rows), plan, scratch, False)
     if found is None:
         return None
     answer.scores[rows], answer.indices[rows] = found.scores, found.indices
     answer.unproven[rows.numpy()] = False if found.unproven is None else found.unproven
     unproven = answer.unproven if answer.unproven.any() else None
     return answer._replace(unproven=unproven, rescored=answer.rescored + found.rescored)
-
-
-def _rows(operands: Operands, parts: int) -> list[slice]:
-    return even_slices(len(operands.rows), parts)
 
 
 def _merged(answers: list[Answer], k: int) -> Answer:

@@ -1,12 +1,16 @@
 """The prototypes of each query that look best by an fp32 product."""
 
 import math
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ...proofs.fp32 import LARGEST_NORM
+from ...contract.chunks import even_slices
+from ...contract.request import Request
 from ...storage.operands import Operands
+from .plan import OnePass
 
 _GROUP = 16
 """Prototypes that share a maximum."""
@@ -14,40 +18,98 @@ _GROUP = 16
 _PLAIN_SCORES = 1 << 16
 """Up to so many scores, a selection among all costs less than maxima."""
 
-_FEW_QUERIES = 64
-"""Up to so many, products take less time where those of a prototype lie side by side."""
+_FEW_QUERIES, _MANY_CHANNELS, _MANY_GROUPS = 64, 256, 16
+"""Products take less time where those of a prototype lie side by side, and selections longer: it
+pays up to so many queries, or from so many channels on where few of the groups are selected."""
 
 _HALF_PRODUCTS = 1 << 21
 """Products in bf16 at a time: 4 MiB, which stay in cache until they are made fp32."""
 
 
-def room(scratch: Tensor, queries: int, rows: int, size: int, in_halves: bool) -> Tensor:
+class Listed(NamedTuple):
+    """The prototypes of each query that look best."""
+
+    values: Tensor
+    """(Q, n) fp32: products, weighed as the metric wants; of bf16, cosine's lack 1/|q|."""
+    indices: Tensor
+    """(Q, n) int64"""
+    longest: float
+    """At least the largest norm of any prototype; NaN where one is no number."""
+
+
+def listed(
+    queries: Tensor, operands: Operands, request: Request, plan: OnePass, scratch: Tensor
+) -> Listed:
+    """``plan.size`` for each of ``queries`` (Q, C), fp32, or bf16 as the rows are.
+
+    ``scratch`` (n,) fp32 is written to.
+    """
+    parts = [
+        (at, operands.part(at.start, at.stop)) for at in even_slices(len(operands.rows), plan.spans)
+    ]
+    blocks = []
+    for start in range(0, len(queries), plan.block_rows):
+        rows = slice(start, start + plan.block_rows)
+        spans = [
+            _of_span(queries[rows], *part, request.of(rows), plan.size, scratch) for part in parts
+        ]
+        blocks.append(_best_of(spans, plan.size))
+    values, indices = blocks[0] if len(blocks) == 1 else map(torch.cat, zip(*blocks, strict=True))
+    longest = float(np.max([part.longest for _, part in parts]))  # NaN, if one is
+    return Listed(values, indices, longest)
+
+
+def _of_span(
+    queries: Tensor, at: slice, operands: Operands, request: Request, size: int, scratch: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Values and indices (Q, size), of the prototypes ``at`` alone."""
+    rows = at.stop - at.start
+    values = _room(scratch, queries, rows, size)
+    scores, mask = values[:, :rows], request.mask_of(at.start, at.stop)
+    _screen(queries, operands, scores)
+    if mask is not None:
+        scores.masked_fill_(~mask, -torch.inf)
+    best, columns = _select(values, size)
+    if mask is not None:
+        columns.clamp_(max=rows - 1)  # where too few may match, columns of padding are listed
+    return best, columns + at.start if at.start else columns
+
+
+def _best_of(spans: list[tuple[Tensor, Tensor]], size: int) -> tuple[Tensor, Tensor]:
+    if len(spans) == 1:
+        return spans[0]
+    values, indices = (torch.cat(some, 1) for some in zip(*spans, strict=True))
+    values, at = values.topk(size, sorted=False)
+    return values, indices.gather(1, at)
+
+
+def _room(scratch: Tensor, queries: Tensor, rows: int, size: int) -> Tensor:
     """Where the values (Q, W >= M) of a block go, for a selection of ``size`` among them.
 
     W fills whole groups where they pay; what is behind M is -inf.
     """
+    count, channels = queries.shape
     groups = -(-rows // _GROUP)
-    pays = _groups_pay(queries * rows, groups, size)
+    pays = _groups_pay(count * rows, groups, size)
     width = groups * _GROUP if pays else rows
-    flat = scratch[: queries * width]
-    side_by_side = pays and (in_halves or queries <= _FEW_QUERIES)
-    values = flat.view(width, queries).T if side_by_side else flat.view(queries, width)
-    values[:, rows:] = -torch.inf
+    flat = scratch[: count * width]
+    is_quick = channels >= _MANY_CHANNELS and groups >= _MANY_GROUPS * size
+    is_quick |= count <= _FEW_QUERIES or queries.dtype != torch.float32
+    side_by_side = pays and is_quick
+    values = flat.view(width, count).T if side_by_side else flat.view(count, width)
+    if rows < width:
+        values[:, rows:] = -torch.inf
     return values
 
 
-def screen(queries: Tensor, operands: Operands, values: Tensor) -> bool:
-    """Fill ``values`` (Q, M) with products of ``queries`` (Q, C), fp32, or as the rows are.
-
-    False where a norm is not finite or out of range, so that values mean nothing.
-    """
+def _screen(queries: Tensor, operands: Operands, values: Tensor) -> None:
+    """Fill ``values`` (Q, M); they mean nothing where a norm is not finite, or out of range."""
     if queries.dtype == torch.float32:
         _multiply(queries, operands, values)
         _weigh(values, operands, slice(None))
     else:
         operands.measure(1)
         _multiply_halves(queries, operands, values)
-    return operands.longest <= LARGEST_NORM
 
 
 def _multiply(queries: Tensor, operands: Operands, values: Tensor) -> None:
@@ -84,8 +146,8 @@ def _groups_pay(scores: int, groups: int, size: int) -> bool:
     return groups >= 3 * size and scores >= _PLAIN_SCORES
 
 
-def select(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The ``size`` largest of each row of ``values`` (Q, W), descending, and where they are.
+def _select(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The ``size`` largest of each row of ``values`` (Q, W), and where they are.
 
     Columns of the last group that stand for nothing are -inf.
 
@@ -95,11 +157,11 @@ def select(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
     count, width = values.shape
     groups = width // _GROUP
     if width % _GROUP or not _groups_pay(count * width, groups, size):
-        return values.topk(size)
+        return values.topk(size, sorted=False)
     members = values.view(count, _GROUP, groups)
     maxima = torch.amax(members, 1, out=torch.empty_like(members[:, 0]))
     best = maxima.topk(size, sorted=False).indices
     offsets = torch.arange(0, width, groups, device="cpu")
     columns = (best[:, None] + offsets[:, None]).flatten(1)
-    largest, at = values.gather(1, columns).topk(size)
+    largest, at = values.gather(1, columns).topk(size, sorted=False)
     return largest, columns.gather(1, at)

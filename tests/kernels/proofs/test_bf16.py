@@ -59,4 +59,4 @@ def test_what_bf16_leaves_unproven_is_asked_of_fp32(
     asked, screened = [], one_pass.screened
     monkeypatch.setattr(shares, "screened", lambda *a: asked.append(a[5:]) or screened(*a))
     assert_exact(topk(p[:30], p, 5, metric=metric), it)
-    assert asked == [(True,), ()]
+    assert asked == [(True,), (False,)]

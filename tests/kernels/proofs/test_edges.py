@@ -196,7 +196,7 @@ def test_no_bound_beyond_its_domain(channels: int) -> None:
 
 def test_codes_are_never_too_wide() -> None:
     for channels, fits in ((int8.MAX_CHANNELS, True), (133_200, False)):
-        plan = choose_plan(256, 1 << 20, channels, 1, 1 << 40, None)
+        plan = choose_plan(1024, 1 << 20, channels, 1, 1 << 40, None)
         assert plan.coded == fits
         wide = torch.ones(1, channels)
         for code in (

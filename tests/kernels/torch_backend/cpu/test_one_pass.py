@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flashmatch import PrototypeBank, topk
 from flashmatch.kernels.storage import operands
-from flashmatch.kernels.torch_backend.cpu import one_pass, plan, shares
+from flashmatch.kernels.torch_backend.cpu import one_pass, plan, rescoring, shares
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
@@ -302,7 +302,24 @@ def test_whatever_precision_is_allowed(precision: str, metric: str) -> None:
         torch.set_float32_matmul_precision(before)
 
 
-@pytest.mark.parametrize("name", ["SPAN_ROWS", "_SPAN_PER_SIZE", "BLOCK_SCORES", "_MOST_QUERIES"])
+@pytest.mark.parametrize("elements", [1, 24 * 100, 1 << 21])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_that_are_widened_tile_by_tile(
+    metric: str, dtype: torch.dtype, elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where most of them are looked at."""
+    monkeypatch.setattr(rescoring, "_MANY_PAIRS", 0)
+    monkeypatch.setattr(rescoring, "_TILE_ELEMENTS", elements)
+    monkeypatch.setattr(plan, "_WIDE_ELEMENTS", 0)
+    it = plain("duplicates", metric=metric, dtype=dtype, k=40)
+    check(it.replace(prototypes=list(it.prototypes[0].split(333))))
+
+
+CUTS = ["SPAN_ROWS", "_SPAN_PER_SIZE", "BLOCK_SCORES", "_MOST_QUERIES", "_TASK_QUERIES"]
+
+
+@pytest.mark.parametrize("name", CUTS)
 @pytest.mark.parametrize("mask", [False, True])
 @pytest.mark.parametrize("queries", [1, 2, 40])
 def test_wherever_it_is_cut(
