@@ -63,7 +63,7 @@ def test_fewer_pairs_are_sieved(
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("by", [0.3, 100.0])
+@pytest.mark.parametrize("by", [1.0, 100.0])
 def test_guesses_that_are_too_high_are_noticed(
     metric: str, by: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
