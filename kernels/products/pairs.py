@@ -41,8 +41,8 @@ def _sampled(queries: Tensor, prototypes: Tensor, starts: Tensor, columns: Tenso
     pairs = torch.sparse_csr_tensor(
         starts,
         columns,
-        queries.new_zeros(len(columns)),
-        size=(len(queries), len(prototypes)),
+        queries.new_zeros(columns.shape[0]),
+        size=(queries.shape[0], prototypes.shape[0]),
         device="cpu",
         check_invariants=False,
     )

@@ -134,11 +134,15 @@ class Operands:
         at = 0
         for piece in self.floats:
             is_read = piece.dtype == dtype and self.is_measured
-            step = len(piece) if is_read else max(1, _TILE_ELEMENTS // piece.shape[1])
-            for start in range(0, len(piece), max(step, 1)):
-                tile = piece[start : start + step].to(dtype)
-                yield slice(at + start, at + start + len(tile)), tile
-            at += len(piece)
+            rows = piece.shape[0]
+            if is_read:
+                yield slice(at, at + rows), piece
+            else:
+                step = max(1, _TILE_ELEMENTS // piece.shape[1])
+                for start in range(0, rows, step):
+                    tile = piece[start : start + step].to(dtype)
+                    yield slice(at + start, at + min(start + step, rows)), tile
+            at += rows
 
     def _all_wide(self, copy: bool = False) -> Tensor:
         """The rows in fp64; not a copy where they are one piece and fp64 already, unless asked."""

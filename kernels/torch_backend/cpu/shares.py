@@ -37,7 +37,7 @@ def search(
     if plan.workers == 1 and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
             return search(queries, operands, request, plan, workspace)
-    if plan.query_rows == len(queries) and plan.row_tasks == 1:
+    if plan.query_rows == queries.shape[0] and plan.row_tasks == 1:
         return _answer(queries, operands, request, plan, workspace, _scratch(plan))
     if plan.query_rows < len(queries):
         operands.measure(plan.workers)  # once for all blocks

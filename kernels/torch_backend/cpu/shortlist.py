@@ -19,8 +19,9 @@ _PLAIN_SCORES = 1 << 16
 """Up to so many scores, a selection among all costs less than maxima."""
 
 _FEW_QUERIES, _MANY_CHANNELS, _MANY_GROUPS = 64, 256, 16
-"""Products take less time where those of a prototype lie side by side, and selections longer: it
-pays up to so many queries, or from so many channels on where few of the groups are selected."""
+"""Products take less time where those of a prototype lie side by side, and selections longer. It
+pays for half so many queries of so many channels; of groups, for so many queries, or from so many
+channels on where few of the groups are selected."""
 
 _HALF_PRODUCTS = 1 << 21
 """Products in bf16 at a time: 4 MiB, which stay in cache until they are made fp32."""
@@ -48,14 +49,15 @@ def listed(
         (at, operands.part(at.start, at.stop)) for at in even_slices(len(operands.rows), plan.spans)
     ]
     blocks = []
-    for start in range(0, len(queries), plan.block_rows):
+    for start in range(0, queries.shape[0], plan.block_rows):
         rows = slice(start, start + plan.block_rows)
         spans = [
             _of_span(queries[rows], *part, request.of(rows), plan.size, scratch) for part in parts
         ]
         blocks.append(_best_of(spans, plan.size))
     values, indices = blocks[0] if len(blocks) == 1 else map(torch.cat, zip(*blocks, strict=True))
-    longest = float(np.max([part.longest for _, part in parts]))  # NaN, if one is
+    all_longest = [part.longest for _, part in parts]
+    longest = all_longest[0] if len(parts) == 1 else float(np.max(all_longest))  # NaN, if one is
     return Listed(values, indices, longest)
 
 
@@ -95,7 +97,8 @@ def _room(scratch: Tensor, queries: Tensor, rows: int, size: int) -> Tensor:
     flat = scratch[: count * width]
     is_quick = channels >= _MANY_CHANNELS and groups >= _MANY_GROUPS * size
     is_quick |= count <= _FEW_QUERIES or queries.dtype != torch.float32
-    side_by_side = pays and is_quick
+    is_wide = count <= _FEW_QUERIES // 2 and channels >= _MANY_CHANNELS
+    side_by_side = is_wide or (pays and is_quick)
     values = flat.view(width, count).T if side_by_side else flat.view(count, width)
     if rows < width:
         values[:, rows:] = -torch.inf
