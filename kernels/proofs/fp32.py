@@ -112,6 +112,15 @@ def norm_bound(norms: Tensor, channels: int) -> Tensor:
     """
     if channels > MAX_CHANNELS:
         return torch.full_like(norms, torch.inf)
+    return _norm_bound(norms, channels)
+
+
+def largest_norm_bound(norms: Tensor, channels: int) -> float:
+    """The same of the largest of ``norms`` (n,): NaN, if one is."""
+    return _norm_bound(float(norms.max()), channels) if channels <= MAX_CHANNELS else math.inf
+
+
+def _norm_bound(norms: Numbers, channels: int) -> Numbers:
     return norms * (1 + (channels + 8) * U32) + math.sqrt(channels * TINY)
 
 

@@ -22,7 +22,7 @@ from ..concurrency.workers import in_workers
 from ..contract import finite
 from ..contract.chunks import Rows, even_slices
 from ..contract.metrics import COSINE_EPS
-from ..proofs.fp32 import norm_bound
+from ..proofs.fp32 import largest_norm_bound
 
 KEPT_ELEMENTS = 1 << 21
 """Up to so many coordinates a bank keeps its rows in fp32 and fp64: 8 and 16 MiB."""
@@ -114,7 +114,7 @@ class Operands:
 
     def take_norms(self, norms: Tensor) -> None:
         """Take the fp32 ``norms`` (M,) for those of the rows."""
-        self.longest = float(norm_bound(norms.max(), self.rows.channels))
+        self.longest = largest_norm_bound(norms, self.rows.channels)
         self._weigh(norms)
 
     def part(self, start: int, stop: int) -> "Operands":

@@ -22,6 +22,9 @@ of groups pay."""
 BLOCK_SCORES = 1 << 22
 """Scores of a pass, 16 MiB in fp32: memory that is touched once, and used for every pass."""
 
+LARGEST_GROUP = 16
+"""Prototypes that share a maximum, at most: so many more may be the scores of a query."""
+
 _SPARE = 2
 """Prototypes looked at beyond k, and a sixteenth of it, twice as many where rows lie close: so few
 are within a slack of the k-th."""
@@ -128,5 +131,5 @@ def choose_one_pass(
         return None
     widens = 2 * queries * size >= rows and rows * channels <= _WIDE_ELEMENTS
     widens = widens and 8 * rows * channels <= 2 * eighth
-    scores = block * (span + 16)
+    scores = block * (span + LARGEST_GROUP)
     return OnePass(False, size, in_halves, widens, workers, task, tasks, block, spans, scores)

@@ -10,18 +10,18 @@ from torch import Tensor
 from ...contract.chunks import even_slices
 from ...contract.request import Request
 from ...storage.operands import Operands
-from .plan import OnePass
+from .plan import LARGEST_GROUP, OnePass
 
-_GROUP = 16
-"""Prototypes that share a maximum."""
+_LEAST_GROUP = 4
+"""Prototypes that share a maximum, at least."""
 
 _PLAIN_SCORES = 1 << 16
 """Up to so many scores, a selection among all costs less than maxima."""
 
-_FEW_QUERIES, _MANY_CHANNELS, _MANY_GROUPS = 64, 256, 16
+_FEW_QUERIES, _MANY_CHANNELS, _MANY_ROWS = 64, 256, 256
 """Products take less time where those of a prototype lie side by side, and selections longer. It
-pays for half so many queries of so many channels; of groups, for so many queries, or from so many
-channels on where few of the groups are selected."""
+pays for half so many queries of so many channels; among groups, for so many queries, or from so
+many channels on, and so many prototypes for each that is listed."""
 
 _HALF_PRODUCTS = 1 << 21
 """Products in bf16 at a time: 4 MiB, which stay in cache until they are made fp32."""
@@ -66,12 +66,13 @@ def _of_span(
 ) -> tuple[Tensor, Tensor]:
     """Values and indices (Q, size), of the prototypes ``at`` alone."""
     rows = at.stop - at.start
-    values = _room(scratch, queries, rows, size)
+    group = _group_for(queries.shape[0], rows, size)
+    values = _room(scratch, queries, rows, size, group)
     scores, mask = values[:, :rows], request.mask_of(at.start, at.stop)
     _screen(queries, operands, scores)
     if mask is not None:
         scores.masked_fill_(~mask, -torch.inf)
-    best, columns = _select(values, size)
+    best, columns = _select(values, size, group)
     if mask is not None:
         columns.clamp_(max=rows - 1)  # where too few may match, columns of padding are listed
     return best, columns + at.start if at.start else columns
@@ -85,20 +86,26 @@ def _best_of(spans: list[tuple[Tensor, Tensor]], size: int) -> tuple[Tensor, Ten
     return values, indices.gather(1, at)
 
 
-def _room(scratch: Tensor, queries: Tensor, rows: int, size: int) -> Tensor:
+def _group_for(queries: int, rows: int, size: int) -> int:
+    """How many prototypes share a maximum, for the least of M / group + size * group; 1 where a
+    selection of ``size`` among all costs less."""
+    group = 1 << math.isqrt(rows // size).bit_length() - 1
+    pays = queries * rows >= _PLAIN_SCORES and group >= _LEAST_GROUP
+    return min(group, LARGEST_GROUP) if pays else 1
+
+
+def _room(scratch: Tensor, queries: Tensor, rows: int, size: int, group: int) -> Tensor:
     """Where the values (Q, W >= M) of a block go, for a selection of ``size`` among them.
 
-    W fills whole groups where they pay; what is behind M is -inf.
+    W fills whole groups; what is behind M is -inf.
     """
     count, channels = queries.shape
-    groups = -(-rows // _GROUP)
-    pays = _groups_pay(count * rows, groups, size)
-    width = groups * _GROUP if pays else rows
+    width = -(-rows // group) * group
     flat = scratch[: count * width]
-    is_quick = channels >= _MANY_CHANNELS and groups >= _MANY_GROUPS * size
+    is_wide = channels >= _MANY_CHANNELS
+    is_quick = is_wide and rows >= _MANY_ROWS * size
     is_quick |= count <= _FEW_QUERIES or queries.dtype != torch.float32
-    is_wide = count <= _FEW_QUERIES // 2 and channels >= _MANY_CHANNELS
-    side_by_side = is_wide or (pays and is_quick)
+    side_by_side = (is_wide and count <= _FEW_QUERIES // 2) or (group > 1 and is_quick)
     values = flat.view(width, count).T if side_by_side else flat.view(count, width)
     if rows < width:
         values[:, rows:] = -torch.inf
@@ -144,12 +151,7 @@ def _weigh(values: Tensor, operands: Operands, at: slice) -> None:
         values += operands.bias[at]
 
 
-def _groups_pay(scores: int, groups: int, size: int) -> bool:
-    """Whether a selection of ``size`` among all costs more than maxima of groups."""
-    return groups >= 3 * size and scores >= _PLAIN_SCORES
-
-
-def _select(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def _select(values: Tensor, size: int, group: int) -> tuple[Tensor, Tensor]:
     """The ``size`` largest of each row of ``values`` (Q, W), and where they are.
 
     Columns of the last group that stand for nothing are -inf.
@@ -157,11 +159,11 @@ def _select(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
     What is among the largest is a member of one of the groups with the largest maxima. Group g has
     the columns g, g + groups, g + 2 groups, ...
     """
-    count, width = values.shape
-    groups = width // _GROUP
-    if width % _GROUP or not _groups_pay(count * width, groups, size):
+    if group == 1:
         return values.topk(size, sorted=False)
-    members = values.view(count, _GROUP, groups)
+    count, width = values.shape
+    groups = width // group
+    members = values.view(count, group, groups)
     maxima = torch.amax(members, 1, out=torch.empty_like(members[:, 0]))
     best = maxima.topk(size, sorted=False).indices
     offsets = torch.arange(0, width, groups, device="cpu")
