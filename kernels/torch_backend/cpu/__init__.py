@@ -1,12 +1,12 @@
 """What only CPUs do: searches in one pass over scores that fit in memory, by few and large calls.
 
-plan.py decides whether, and cuts a search into tasks, a block of queries and a part of the
-prototypes each. shares.py gives them to workers, threads that share no operation, span by span, and
-merges what they find. one_pass.py takes a block and a span:
+plan.py decides whether, and cuts a search into tasks, some queries and a part of the prototypes
+each. shares.py gives them to workers, threads that share no operation, and merges what they find.
+one_pass.py takes a task:
 
 whole       few products: all scores in fp64                         rescoring.py
             -or-
-screen      one fp32 product, all of whose scores are kept           shortlist.py
+screen      one product of fp32, or bf16, for a block and a span     shortlist.py
 shortlist   the k, and a few more, of each query that look best      shortlist.py
 rescore     those in fp64: as many of each query, so rectangular     rescoring.py
 
