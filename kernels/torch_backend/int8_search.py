@@ -42,13 +42,13 @@ def search_codes(
             take_guess(scan, runs)
             result.take(part, _scanned(scan, runs))
             result.screened += screened
-            missed = scan.missed().nonzero()[:, 0]
-            if len(missed):
-                again = start + missed
+            missed = scan.missed()
+            if missed.any():
+                again = start + missed.nonzero()[:, 0]
                 block = QueryBlock(queries[again], start, rows, request.of(again), plan)
                 result.take(again, _scanned(Int8Scan(block, codes, products), runs))
-                result.repaired += len(missed)
                 result.screened += screened
+            result.repaired += int((scan.repaired | missed).sum())
     return Found(result.scores, result.rows, result.repaired, result.rescored, result.screened)
 
 
@@ -106,7 +106,6 @@ class _Result:
 
     def take(self, part: slice | Tensor, scan: Int8Scan) -> None:
         self.scores[part], self.rows[part] = scan.result()
-        self.repaired += int(scan.repaired.sum())
         self.rescored += scan.candidates.rescored
 
 

@@ -1,4 +1,4 @@
-"""The prototypes of each query that look best by an fp32 product."""
+"""The prototypes of each query that look best by a product of fp32, or bf16."""
 
 import math
 from typing import NamedTuple

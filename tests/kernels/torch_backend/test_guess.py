@@ -80,6 +80,19 @@ def test_guesses_that_are_too_high_are_noticed(
     assert repaired == QUERIES / 2 if by == 100.0 else 0 < repaired <= QUERIES / 2
 
 
+def test_a_query_that_is_repaired_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = guess.take_guess
+
+    def high(scan: int8_scan.Int8Scan, runs: list[guess.Run]) -> None:
+        taken(scan, runs)
+        assert scan.guess is not None
+        scan.guess += 100.0
+        scan.repaired |= True
+
+    monkeypatch.setattr(int8_search, "take_guess", high)
+    assert search(problem("dot")).stats.repaired == QUERIES
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("allowed", [0.0005, 0.5])
 @pytest.mark.parametrize("by_pair", [False, True])
