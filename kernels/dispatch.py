@@ -179,10 +179,10 @@ def _search_block(
     by_codes = codes is not None and bool(codes.held.product) and codes_pay(*shape, request.k)
     on_cpu = queries.is_cpu and bool(why_no_triton(queries.device))
     workers = _workers(queries, rows, workspace) if on_cpu else 1
-    if by_codes and on_cpu:
-        is_cast = rows.dtype != torch.float32
+    if codes is not None and by_codes and on_cpu:
+        about = rows.dtype != torch.float32, codes.held.product == choice.FBGEMM
         in_halves = _in_halves(queries, rows, bank)
-        by_codes = not (in_halves or beats_codes(*shape, is_cast))
+        by_codes = not (in_halves or beats_codes(*shape, request.k, *about))
     if on_cpu and not by_codes:
         answer = _search_in_one_pass(queries, rows, by_row, workspace, workers, bank)
         if answer is not None:
