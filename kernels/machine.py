@@ -10,7 +10,7 @@ import torch
 
 from .concurrency.fit_thread import are_denormals_kept
 from .dispatch import layout_for, why_no_triton
-from .products import choice, fp64, rounding
+from .products import choice, fp64, halves, rounding
 from .torch_backend import plan
 from .torch_backend.cpu import plan as cpu_plan
 
@@ -91,6 +91,8 @@ def _searches(device: torch.device) -> list[tuple[str, str]]:
         rows.append(("  kernels", _checked(device)))
     if device.type == "cpu":
         rows.append(("", f"of int8 are {_CODES[choice.product_of_codes('cpu')]}"))
+        as_given = halves.serve(torch.bfloat16)
+        rows.append(("", f"of bf16 are {'made of it as given' if as_given else 'made in fp32'}"))
         if not are_denormals_kept():
             rows.append(("", "denormals are flushed in this thread: another one searches"))
     return rows

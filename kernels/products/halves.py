@@ -5,19 +5,16 @@ They are where there are units for them (AMX, AVX512-BF16); elsewhere torch take
 """
 
 import functools
-import time
-from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from ..proofs import bf16
+from .race import Product, are_won
 
 _PROBED = ((1, 9, 4), (17, 40, 33), (64, 64, 512), (5, 33, 1 << 14))
 """Queries, prototypes, channels: of one block and of several, whole and ragged."""
 
 _TIMED = ((16, 2048, 512), (128, 2048, 256))
-_ROUNDS = 3
 
 
 def serve(dtype: torch.dtype) -> bool:
@@ -57,19 +54,11 @@ def _are_exact(count: int, rows: int, channels: int, generator: torch.Generator)
 
 @functools.cache
 def are_fast() -> bool:
-    """Whether they took less time here than fp32 products, of a few shapes; timed once."""
-    return all(_wins(*shape) for shape in _TIMED)
+    """Whether they took less time here than fp32 products of the same shapes; timed once."""
+    return are_won([_race(*shape) for shape in _TIMED])
 
 
-def _wins(count: int, rows: int, channels: int) -> bool:
+def _race(count: int, rows: int, channels: int) -> tuple[Product, Product]:
     floats = torch.ones(rows, channels, device="cpu"), torch.ones(channels, count, device="cpu")
     p, q = (x.bfloat16() for x in floats)
-    products = (lambda: torch.mm(p, q)), (lambda: torch.mm(*floats))
-    ours, theirs = zip(*(map(_seconds, products) for _ in range(_ROUNDS)), strict=True)
-    return min(ours) < min(theirs)
-
-
-def _seconds(product: Callable[[], Tensor]) -> float:
-    start = time.perf_counter()
-    product()
-    return time.perf_counter() - start
+    return lambda: torch.mm(p, q), lambda: torch.mm(*floats)

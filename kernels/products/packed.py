@@ -7,14 +7,13 @@ torch has this as an operator of its quantized layers, which other builds of it 
 # pyright: reportPrivateImportUsage=false
 
 import functools
-import time
 import warnings
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ..proofs.int8 import LARGEST_CODE, LARGEST_PACKED_QUERY_CODE
+from .race import Product, are_won
 
 _ZERO_POINT = LARGEST_PACKED_QUERY_CODE + 1
 """Queries in [-63, 63] become unsigned numbers in [1, 127]."""
@@ -36,7 +35,6 @@ _EXTREMES = ((1, 9, 4), (17, 40, 33), (5, 33, 512), (130, 65, 1000), (3, 9, 1 <<
 _TIMED = ((16, 2048, 256), (64, 1024, 512))
 """As ``_EXTREMES``: fp32 took 2.0 and 1.8 times as long on a Xeon (Sapphire Rapids) held to AVX2.
 Smaller ones stay in cache, as those of a bank do not."""
-_ROUNDS, _TRIES = 3, 3
 
 
 def pack(codes: Tensor) -> object:
@@ -107,29 +105,16 @@ def _is_exact(count: int, rows: int, channels: int) -> bool:
 def is_packed_fast() -> bool:
     """Whether they are exact, and took less time here than fp32 products of the same shapes.
 
-    Timed once, in some milliseconds; again where another process may have disturbed it.
+    Timed once, in some milliseconds.
     """
-    return is_packed_exact() and any(all(_wins(*shape) for shape in _TIMED) for _ in range(_TRIES))
+    return is_packed_exact() and are_won([_race(*shape) for shape in _TIMED])
 
 
-def _wins(count: int, rows: int, channels: int) -> bool:
+def _race(count: int, rows: int, channels: int) -> tuple[Product, Product]:
     queries = torch.ones(count, channels, device="cpu")
     codes = torch.ones(rows, channels, dtype=torch.int8, device="cpu")
     floats, packed = codes.float(), pack(codes)
-    products: tuple[Callable[[], Tensor], ...] = (
-        lambda: multiply_packed(queries, packed),
-        lambda: torch.mm(queries, floats.T),
-    )
-    ours, theirs = zip(
-        *([_seconds(product) for product in products] for _ in range(_ROUNDS)), strict=True
-    )
-    return min(ours) < min(theirs)
-
-
-def _seconds(product: Callable[[], Tensor]) -> float:
-    start = time.perf_counter()
-    product()
-    return time.perf_counter() - start
+    return lambda: multiply_packed(queries, packed), lambda: torch.mm(queries, floats.T)
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from flashmatch.kernels.products import halves
+from flashmatch.kernels.products import halves, race
 
 
 @pytest.fixture(autouse=True)
@@ -39,5 +39,18 @@ def test_exact_products_are_taken_where_they_are_fast(monkeypatch: pytest.Monkey
     assert not halves.serve(torch.bfloat16)
 
 
-def test_whether_they_are_fast_is_measured() -> None:
-    assert isinstance(halves._wins(4, 16, 8), bool)
+@pytest.mark.parametrize(("ours", "faster"), [(1.0, True), (3.0, False)])
+def test_they_are_timed(ours: float, faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside fp32, each of both shapes."""
+    calls: list[object] = []
+
+    def seconds(product: race.Product) -> float:
+        product()
+        calls.append(product)
+        return ours if len(calls) % 2 else 2.0
+
+    monkeypatch.undo()
+    monkeypatch.setattr(race, "_seconds", seconds)
+    assert halves.are_fast.__wrapped__() == faster
+    tries, shapes = (1, 2) if faster else (race.TRIES, 1)
+    assert len(calls) == tries * shapes * 2 * race.ROUNDS
