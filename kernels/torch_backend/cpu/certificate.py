@@ -27,30 +27,31 @@ def certified(
     exceeds; None where there are no others.
 
     An evaluation rounds to one fp32 number if both ends of its interval do; else ``settle`` says
-    which it is. Rounding is monotone: what is left out cannot enter if its bound rounds to less
-    than the k-th score.
+    which it is. Rounding is monotone, so that it has kept the order of scores that are sure, but
+    for ties: rows with either are sorted again. What is left out cannot enter if its bound rounds
+    to less than the k-th score.
     """
     low, high = (exact - error).astype(np.float32), (exact + error).astype(np.float32)
     low += np.float32(0)  # -0 and 0 are one score
     is_sure = low == high
-    floor = -np.inf if left_out is None else left_out.astype(np.float32)
-    if is_sure.all():  # so that rounding has kept the order
-        ahead = low[:, : k + 1]
-        above = low[:, k - 1 : k] > floor
-        if above.all() and (ahead[:, :-1] > ahead[:, 1:]).all():
-            return (
-                torch.from_numpy(low[:, :k].copy()),
-                torch.from_numpy(indices[:, :k].copy()),
-                None,
-            )
-    else:
+    ahead = low[:, : k + 1]
+    is_sorted = (ahead[:, :-1] > ahead[:, 1:]).all(1) & (ahead[:, k - 1] > -np.inf)
+    if not is_sure.all():
+        is_sorted &= is_sure.all(1)
         rows, columns = (~is_sure).nonzero()
         low[rows, columns] = settle(rows, columns)
-    values = torch.from_numpy(low)
-    keys = order.pack(values, torch.from_numpy(indices))
-    keys = keys.masked_fill_(values == -torch.inf, order.EMPTY).topk(k).values
-    scores, chosen = order.unpack(keys)
+    scores, chosen = torch.from_numpy(low[:, :k].copy()), torch.from_numpy(indices[:, :k].copy())
+    if not is_sorted.all():
+        rows = (~is_sorted).nonzero()[0]
+        scores[rows], chosen[rows] = _best_of(low[rows], indices[rows], k)
     if left_out is None:
         return scores, chosen, None
-    proven = (scores.numpy()[:, -1:] > floor) | (left_out == -np.inf)
+    proven = (scores.numpy()[:, -1:] > left_out.astype(np.float32)) | (left_out == -np.inf)
     return scores, chosen, None if proven.all() else ~proven[:, 0]
+
+
+def _best_of(scores: np.ndarray, indices: np.ndarray, k: int) -> tuple[Tensor, Tensor]:
+    """The k best (Q, k) of (Q, n) in the one order; what may not match, at -inf, is none."""
+    values = torch.from_numpy(scores)
+    keys = order.pack(values, torch.from_numpy(indices))
+    return order.unpack(keys.masked_fill_(values == -torch.inf, order.EMPTY).topk(k).values)
