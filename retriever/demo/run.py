@@ -206,9 +206,10 @@ def _method(comparisons: Sequence[Comparison]) -> str:
     threads = counted(torch.get_num_threads(), "thread")
     return (
         f"Time: median and fastest of {rounds} rounds in which all take turns, {threads}, each "
-        "warm. The first two have prepared the gallery before, which is not timed; the others are "
-        "given its vectors. Added memory: by how much resident memory rises at most during one "
-        "call. As fp64: share of matches equal to an fp64 search, rank by rank."
+        "warm. The first three have prepared the gallery before, which is not timed; the others "
+        "are given its vectors. Added memory: by how much resident memory rises at most during one "
+        "call. As fp64: share of matches, and of their scores, equal to those of an fp64 search, "
+        "rounded to fp32, rank by rank."
     )
 
 

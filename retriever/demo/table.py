@@ -9,19 +9,19 @@ _NOTHING = "-"
 
 def comparison_cells(comparison: Comparison) -> list[list[str]]:
     """A header and one row of text for each way of searching."""
-    header = ["", "time", "fastest", "added memory", "as fp64"]
+    header = ["", "time", "fastest", "added memory", "matches as fp64", "scores"]
     return [header, *(_cells(row) for row in comparison.rows)]
 
 
 def _cells(row: Row) -> list[str]:
     if row.milliseconds is None:
-        return [row.name, _NOTHING, _NOTHING, row.remark, _NOTHING]
+        return [row.name, _NOTHING, _NOTHING, row.remark, _NOTHING, _NOTHING]
     return [
         row.name,
         f"{row.milliseconds:,.1f} ms",
         _NOTHING if row.fastest is None else f"{row.fastest:,.1f} ms",
         _NOTHING if row.peak_mib is None else f"{row.peak_mib:,.1f} MiB",
-        _NOTHING if row.agreement is None else share(row.agreement),
+        *(_NOTHING if part is None else share(part) for part in (row.agreement, row.scores)),
     ]
 
 

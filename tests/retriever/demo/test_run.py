@@ -17,7 +17,7 @@ from flashmatch import __version__
 from flashmatch.__main__ import main
 from flashmatch.retriever.demo import compare as timing
 from flashmatch.retriever.demo import run as demo
-from flashmatch.retriever.demo.compare import compare, enlarge, fp64_indices
+from flashmatch.retriever.demo.compare import compare, enlarge, fp64_answer
 from flashmatch.retriever.demo.options import DemoError, Options
 from flashmatch.retriever.demo.run import run
 from flashmatch.retriever.demo.table import align, share
@@ -73,7 +73,7 @@ def test_the_whole_run(folder: Path) -> None:
     assert "gallery  20 images: 4 photographs, 16 tiles" in text
     assert re.search(r"very image it was made from +100\.0 % +100\.0 % +5\.0 %", text)
     assert text.count("flashmatch.PrototypeBank") == text.count("flashmatch.topk") == 2
-    assert "The first two have prepared the gallery before, which is not timed" in " ".join(
+    assert "The first three have prepared the gallery before, which is not timed" in " ".join(
         text.split()
     )
     assert "4 queries x 300 prototypes x 48, k = 3" in text
@@ -174,15 +174,25 @@ def test_the_comparison_judges_by_fp64() -> None:
     comparison = compare("title", queries, prototypes, 2)
     assert [row.name for row in comparison.rows] == [
         "flashmatch.PrototypeBank",
+        "torch in fp64, normalised before",
         "torch matmul + topk, normalised before",
         "flashmatch.topk",
         "torch matmul + topk",
         "torch.cosine_similarity + sort",
     ]
-    assert [row.agreement for row in comparison.rows] == [1.0] * 5
-    assert fp64_indices(queries, prototypes, 1).flatten().tolist() == [3, 17]
+    assert [row.agreement for row in comparison.rows] == [1.0] * 6
+    assert all(comparison.rows[i].scores == 1.0 for i in (0, 1, 3))
+    assert fp64_answer(queries, prototypes, 1)[1].flatten().tolist() == [3, 17]
     duplicates = prototypes[[5, 5, 5]]
-    assert fp64_indices(duplicates[:1], duplicates, 3).tolist() == [[0, 1, 2]]
+    assert fp64_answer(duplicates[:1], duplicates, 3)[1].tolist() == [[0, 1, 2]]
+
+
+def test_scores_that_fp64_does_not_have_are_seen() -> None:
+    generator = torch.Generator().manual_seed(0)
+    prototypes = torch.randn(400, 300, generator=generator)
+    scores = {row.name: row.scores for row in compare("", prototypes[:40], prototypes, 10).rows}
+    assert scores["flashmatch.PrototypeBank"] == scores["flashmatch.topk"] == 1.0
+    assert 0.0 < scores["torch matmul + topk, normalised before"] < 0.9
 
 
 def test_searches_take_turns_and_are_timed_warm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,12 +208,14 @@ def test_searches_take_turns_and_are_timed_warm(monkeypatch: pytest.MonkeyPatch)
     assert "".join(asked) == "aabb" * timing.ROUNDS[0]
 
 
-def test_the_original_is_left_out_where_it_would_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flashmatch.retriever.demo.compare.ORIGINAL_BYTES", 1000)
+def test_what_would_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flashmatch.retriever.demo.compare.LARGEST_BYTES", 1000)
     rows = compare("title", torch.ones(2, 8), torch.randn(50, 8), 2).rows
-    assert rows[-1].name == "torch.cosine_similarity + sort"
-    assert rows[-1].milliseconds is None
-    assert "would hold" in rows[-1].remark
+    names = ["torch.cosine_similarity + sort", "torch in fp64, normalised before"]
+    assert [row.name for row in rows[-2:]] == names
+    for row in rows[-2:]:
+        assert row.milliseconds is None
+        assert "would hold" in row.remark
 
 
 def test_an_enlarged_gallery_repeats_its_features() -> None:
