@@ -7,6 +7,7 @@ They are where there are units for them (AMX, AVX512-BF16); elsewhere torch take
 import functools
 
 import torch
+from torch import Tensor
 
 from ..proofs import bf16
 from .race import Product, are_won
@@ -19,8 +20,10 @@ _TIMED = ((16, 2048, 512), (128, 2048, 256))
 
 def serve(dtype: torch.dtype) -> bool:
     """Whether matrices of this dtype should be multiplied as they are."""
-    is_ours = dtype == torch.bfloat16
-    return is_ours and are_exact(torch.mm, torch.backends.mkldnn.is_available()) and are_fast()
+    if dtype != torch.bfloat16:
+        return False
+    setting = torch.mm, getattr(torch.backends.mkldnn, "enabled", True)
+    return are_exact(*setting) and are_fast(*setting)
 
 
 @functools.cache
@@ -30,16 +33,18 @@ def are_exact(*setting: object) -> bool:
     ``setting``: says when to look again.
     """
     generator = torch.Generator("cpu").manual_seed(0)
-    return all(_are_exact(*shape, generator) for shape in _PROBED)
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        return all(_are_exact(*shape, generator) for shape in _PROBED)
 
 
 def _are_exact(count: int, rows: int, channels: int, generator: torch.Generator) -> bool:
+    def drawn_within(n: int, spread: int) -> Tensor:
+        about = {"generator": generator, "dtype": torch.float64, "device": "cpu"}
+        exponents = torch.randint(-spread, spread + 1, (n, channels), **about)
+        return torch.randn(n, channels, **about) * exponents.exp2()
+
     for spread in (0, 20):
-        drawn = [
-            torch.randn(n, channels, generator=generator, dtype=torch.float64, device="cpu")
-            * torch.randint(-spread, spread + 1, (n, channels), generator=generator).double().exp2()
-            for n in (count, rows)
-        ]
+        drawn = [drawn_within(n, spread) for n in (count, rows)]
         for q, p in (drawn, [x.abs() for x in drawn]):
             q, p = q.bfloat16(), p.bfloat16()
             products = torch.mm(p, q.T).T.double()
@@ -53,12 +58,14 @@ def _are_exact(count: int, rows: int, channels: int, generator: torch.Generator)
 
 
 @functools.cache
-def are_fast() -> bool:
+def are_fast(*setting: object) -> bool:
     """Whether they took less time here than fp32 products of the same shapes; timed once."""
-    return are_won([_race(*shape) for shape in _TIMED])
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        return are_won([_race(*shape) for shape in _TIMED])
 
 
 def _race(count: int, rows: int, channels: int) -> tuple[Product, Product]:
-    floats = torch.ones(rows, channels, device="cpu"), torch.ones(channels, count, device="cpu")
+    shapes = (rows, channels), (channels, count)
+    floats = [torch.ones(shape, dtype=torch.float32, device="cpu") for shape in shapes]
     p, q = (x.bfloat16() for x in floats)
     return lambda: torch.mm(p, q), lambda: torch.mm(*floats)

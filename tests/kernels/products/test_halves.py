@@ -10,7 +10,7 @@ from flashmatch.kernels.products import halves, race
 
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(halves, "are_fast", lambda: True)
+    monkeypatch.setattr(halves, "are_fast", lambda *setting: True)
     yield
     halves.are_exact.cache_clear()
 
@@ -35,7 +35,7 @@ def test_exact_products_are_taken_where_they_are_fast(monkeypatch: pytest.Monkey
     multiply = torch.mm
     monkeypatch.setattr(torch, "mm", lambda a, b: multiply(a.float(), b.float()).bfloat16())
     assert halves.serve(torch.bfloat16)
-    monkeypatch.setattr(halves, "are_fast", lambda: False)
+    monkeypatch.setattr(halves, "are_fast", lambda *setting: False)
     assert not halves.serve(torch.bfloat16)
 
 
@@ -54,3 +54,16 @@ def test_they_are_timed(ours: float, faster: bool, monkeypatch: pytest.MonkeyPat
     assert halves.are_fast.__wrapped__() == faster
     tries, shapes = (1, 2) if faster else (race.TRIES, 1)
     assert len(calls) == tries * shapes * 2 * race.ROUNDS
+
+
+def test_probes_mean_the_same_in_whatever_mode_torch_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    is_exact = halves.are_exact.__wrapped__()
+    for mode in (
+        torch.inference_mode(),
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        torch.device("meta"),
+    ):
+        with mode:
+            assert halves.are_exact.__wrapped__() == is_exact
+            assert halves.are_fast.__wrapped__() in (True, False)
