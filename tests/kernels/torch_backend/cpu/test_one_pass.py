@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flashmatch import PrototypeBank, topk
 from flashmatch.kernels.storage import operands
-from flashmatch.kernels.torch_backend.cpu import one_pass, plan, rescoring, shares
+from flashmatch.kernels.torch_backend.cpu import one_pass, plan, rescoring, shares, shortlist
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
@@ -162,6 +162,30 @@ def test_fewer_may_match_than_are_looked_at(metric: str, rows: int, allowed: int
         row[torch.randperm(rows, generator=generator)[:allowed]] = True
     check(it.replace(mask=mask))
     check(it.replace(mask=mask[0]))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kept", [1 << 21, 0])
+def test_padding_that_is_selected_is_not_read(
+    metric: str, kept: int, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of those at -inf a selection names is torch's affair."""
+    monkeypatch.setattr(operands, "KEPT_ELEMENTS", kept)
+    select, listed = shortlist._select, shortlist.listed
+    padded, seen = [], []
+
+    def named_last(values: Tensor, size: int, group: int) -> tuple[Tensor, Tensor]:
+        best, columns = select(values, size, group)
+        columns[best == -torch.inf] = values.shape[1] - 1
+        padded.append(values.shape[1] % 2993 > 0)
+        return best, columns
+
+    monkeypatch.setattr(shortlist, "_select", named_last)
+    monkeypatch.setattr(one_pass, "listed", lambda *a: seen.append(listed(*a)) or seen[-1])
+    it = plain(rows=2993, queries=70, k=36, metric=metric)
+    check(it.replace(mask=torch.arange(2993) % 700 == 0))
+    assert all(int(found.indices.max()) < 2993 for found in seen)
+    assert way not in ("screened", "halves") or all(padded)
 
 
 @pytest.mark.parametrize("metric", METRICS)
