@@ -4,6 +4,7 @@
 # pyright: reportPrivateImportUsage=false
 
 import functools
+import itertools
 import os
 
 import torch
@@ -25,21 +26,31 @@ def is_exact(device_type: str) -> bool:
     """
     if device_type not in ("cpu", "cuda"):
         return False
-    for count, width in ((1, 4), (32, 512), (33, 1000)):
-        most = torch.full((count, width), LARGEST_CODE, dtype=torch.int8, device=device_type)
-        rows = -most
-        if device_type == "cuda":  # multiples, as cuBLAS wants them
-            rows = pad(rows, (0, -width % 16)).repeat(8, 1)
-        out = torch.zeros(count * len(rows), dtype=torch.int32, device=device_type)
-        try:
-            products = multiply_codes(most, rows, out)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:
-            return False
-        if not bool((products == -width * LARGEST_CODE**2).all()):
-            return False
-    return True
+    signs = itertools.product((1, -1), repeat=2)
+    return all(
+        _is_right(device_type, count, width, sign, other)
+        for sign, other in signs
+        for count, width in ((1, 4), (32, 512), (33, 1000))
+    )
+
+
+def _is_right(device_type: str, count: int, width: int, sign: int, other: int) -> bool:
+    """Of the largest codes, of these signs.
+
+    Units that take one side as unsigned add 128 to it: only one of the signs becomes large.
+    """
+    most = torch.full((count, width), LARGEST_CODE, dtype=torch.int8, device=device_type)
+    rows = most * other
+    if device_type == "cuda":  # multiples, as cuBLAS wants them
+        rows = pad(rows, (0, -width % 16)).repeat(8, 1)
+    out = torch.zeros(count * len(rows), dtype=torch.int32, device=device_type)
+    try:
+        products = multiply_codes(most * sign, rows, out)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        return False
+    return bool((products == sign * other * width * LARGEST_CODE**2).all())
 
 
 @functools.cache

@@ -181,7 +181,7 @@ def integer_thresholds(
     return products.sub_(1).clamp_(LOWEST + 1, -LOWEST - 1).to(like.dtype)
 
 
-def _products(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+def _products(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     """(Q, n) @ (n, G) fp64 in ``out``, in which each term errs by itself.
 
     cuBLAS may emulate fp64 by integers that share a scale along a row or a column (its

@@ -1,5 +1,7 @@
 """Searches through int8 codes: those of a bank, and of raw prototypes coded in passing."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,6 @@ from ..contract.chunks import Rows
 from ..contract.matches import Found
 from ..contract.request import Request
 from ..storage.clean_rows import cleaned, is_in_range
-from .guess import Run, take_guess
 from .int8_scan import LAYOUT, Int8Scan
 from .plan import Plan
 from .query_block import QueryBlock
@@ -18,19 +19,24 @@ _SAMPLE = 256
 """Raw prototypes that a frame is fitted to: few, since it serves one search."""
 
 
+Run = tuple[Codes, int, int]
+"""A part of a bank's codes, and its pages from the first to before the last."""
+
+
 def search_codes(
     queries: Tensor,
     codes: Codes,
     rows: Rows,
     request: Request,
     plan: Plan,
-    runs: list[Run] | None = None,
+    runs: list[Run],
+    take_guess: Callable[[Int8Scan, list[Run]], None],
 ) -> Found:
-    """The k best of ``rows``, of which ``codes`` are the codes; or of those in ``runs`` alone.
+    """The k best of ``rows``, of which ``codes`` are the codes, among those in ``runs`` alone.
 
-    Vectors that are not finite are excluded; for prototypes, ``codes`` say so.
+    Vectors that are not finite are excluded; for prototypes, ``codes`` say so. ``take_guess`` may
+    give a scan of them its ``guess``.
     """
-    runs = [(part, 0, part.pages) for part in codes.parts] if runs is None else runs
     result, plan = _Result(queries, request.k), plan.for_packs_of(codes.held.pack_rows)
     screened = sum(last - first for _, first, last in runs) * codes.layout.span * codes.width
     with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):

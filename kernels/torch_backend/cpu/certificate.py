@@ -43,14 +43,14 @@ def certified(
     scores, chosen = torch.from_numpy(low[:, :k].copy()), torch.from_numpy(indices[:, :k].copy())
     if not is_sorted.all():
         rows = (~is_sorted).nonzero()[0]
-        scores[rows], chosen[rows] = _best_of(low[rows], indices[rows], k)
+        scores[rows], chosen[rows] = _sorted_again(low[rows], indices[rows], k)
     if left_out is None:
         return scores, chosen, None
     proven = (scores.numpy()[:, -1:] > left_out.astype(np.float32)) | (left_out == -np.inf)
     return scores, chosen, None if proven.all() else ~proven[:, 0]
 
 
-def _best_of(scores: np.ndarray, indices: np.ndarray, k: int) -> tuple[Tensor, Tensor]:
+def _sorted_again(scores: np.ndarray, indices: np.ndarray, k: int) -> tuple[Tensor, Tensor]:
     """The k best (Q, k) of (Q, n) in the one order; what may not match, at -inf, is none."""
     values = torch.from_numpy(scores)
     keys = order.pack(values, torch.from_numpy(indices))

@@ -11,9 +11,9 @@ from ...contract import order
 from ...contract.chunks import Rows, even_slices
 from ...contract.matches import Found
 from ...contract.request import Request
-from ..guess import Run
-from ..int8_search import search_codes
+from ..int8_search import Run, search_codes
 from ..plan import choose_plan
+from .guess import take_guess
 from .plan import LEAST_QUERIES
 
 
@@ -29,7 +29,9 @@ def search_shared(
     plan = choose_plan(*shape, workspace // workers, None)
     shares = _shares(codes, 1 if by_queries else workers)
     tasks = [
-        partial(search_codes, queries[block], codes, rows, request.of(block), plan, runs)
+        partial(
+            search_codes, queries[block], codes, rows, request.of(block), plan, runs, take_guess
+        )
         for block in blocks
         for runs in shares
     ]

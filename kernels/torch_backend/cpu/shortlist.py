@@ -54,7 +54,7 @@ def listed(
         spans = [
             _of_span(queries[rows], *part, request.of(rows), plan.size, scratch) for part in parts
         ]
-        blocks.append(_best_of(spans, plan.size))
+        blocks.append(_most_promising(spans, plan.size))
     values, indices = blocks[0] if len(blocks) == 1 else map(torch.cat, zip(*blocks, strict=True))
     all_longest = [part.longest for _, part in parts]
     longest = all_longest[0] if len(parts) == 1 else float(np.max(all_longest))  # NaN, if one is
@@ -78,7 +78,7 @@ def _of_span(
     return best, columns + at.start if at.start else columns
 
 
-def _best_of(spans: list[tuple[Tensor, Tensor]], size: int) -> tuple[Tensor, Tensor]:
+def _most_promising(spans: list[tuple[Tensor, Tensor]], size: int) -> tuple[Tensor, Tensor]:
     if len(spans) == 1:
         return spans[0]
     values, indices = (torch.cat(some, 1) for some in zip(*spans, strict=True))

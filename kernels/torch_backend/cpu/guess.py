@@ -14,11 +14,8 @@ import math
 import torch
 from torch import Tensor
 
-from ..codes.pages import Codes
-from .int8_scan import Int8Scan, Pages, maxima_of
-
-Run = tuple[Codes, int, int]
-"""A part of a bank's codes, and its pages from the first to before the last."""
+from ..int8_scan import Int8Scan, Pages, maxima_of
+from ..int8_search import Run
 
 LEAST_K = 32
 """With fewer, as many reach the guess as reach a threshold that rises."""
