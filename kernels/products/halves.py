@@ -61,10 +61,10 @@ def _are_exact(count: int, rows: int, channels: int, generator: torch.Generator)
 def are_fast(*setting: object) -> bool:
     """Whether they took less time here than fp32 products of the same shapes; timed once."""
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        return are_won([_race(*shape) for shape in _TIMED])
+        return are_won([_beside_fp32(*shape) for shape in _TIMED])
 
 
-def _race(count: int, rows: int, channels: int) -> tuple[Product, Product]:
+def _beside_fp32(count: int, rows: int, channels: int) -> tuple[Product, Product]:
     shapes = (rows, channels), (channels, count)
     floats = [torch.ones(shape, dtype=torch.float32, device="cpu") for shape in shapes]
     p, q = (x.bfloat16() for x in floats)
