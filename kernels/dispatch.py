@@ -237,7 +237,8 @@ def _search_in_one_pass(
     if not (queries.is_cpu and rows.are_on_cpu) or request.chunk_rows is not None:
         return None
     shape = queries.shape[0], len(rows), rows.channels, request.k
-    plan = choose_one_pass(*shape, workspace, workers, _in_halves(queries, rows, bank))
+    about = _in_halves(queries, rows, bank), bank is not None and keeps(rows)
+    plan = choose_one_pass(*shape, workspace, workers, *about)
     if plan is None:
         return None
     operands = Operands(rows, request.metric) if bank is None else bank.operands

@@ -8,6 +8,10 @@ WHOLE_PRODUCTS = 1 << 21
 """Up to so many multiplications all scores are taken in fp64: a shortlist takes more calls, which
 cost more than they save."""
 
+_WHOLE_KEPT, _WHOLE_PAIRS = 16, 1 << 17
+"""Times as many, and for so many pairs, where a bank keeps its rows in fp64 (64 x 1,000 x 512: 1.08
+ms instead of 1.26; raw prototypes, which are widened first: 1.65 instead of 1.55)."""
+
 SHARED_WORK = 1 << 27
 """From so many multiplications and comparisons on, threads may take blocks of their own."""
 
@@ -106,18 +110,21 @@ def choose_one_pass(
     workspace: int,
     workers: int,
     in_halves: bool = False,
+    are_kept: bool = False,
 ) -> OnePass | None:
     """The plan for Q queries, M rows, C channels within ``workspace`` bytes; None where none fits.
 
     A quarter of that is for rows in fp64, 8 C bytes each, where most are looked at; half where all
     scores are taken in fp64, which holds 32 bytes a pair, and 48 C a query. An eighth is for
     the blocks of ``workers``, 5 bytes a pair; three eighths for their tasks, 48 C + 200 size bytes
-    a query; a quarter for what repairs them.
+    a query; a quarter for what repairs them. ``are_kept``: rows in fp64, by a bank.
     """
     products, half, eighth = queries * rows * channels, workspace // 2, workspace // 8
     times = _IN_HALVES if in_halves else 1
     spare = times * ((_SPARE << (rows >= _CLOSE_ROWS)) + k // 16)
     size = min(k + spare, rows)
+    if are_kept and queries * rows <= _WHOLE_PAIRS:
+        products //= _WHOLE_KEPT
     if products <= WHOLE_PRODUCTS:
         fits = 8 * rows * channels <= half and queries * (32 * rows + 48 * channels) <= half
         return OnePass(True, size, False, True, 1, queries, 1, queries, 1, 0) if fits else None
