@@ -136,7 +136,7 @@ def _plan_that_codes(queries: Tensor, rows: Rows, request: Request, workspace: i
     """The plan of a search that codes the prototypes in passing, if that pays."""
     shape = queries.shape[0], len(rows), rows.channels
     is_worth_it = coding_pays(*shape) and choice.codes_in_passing(queries.device.type)
-    if not is_worth_it or _in_halves(queries, rows, None):
+    if not is_worth_it or _in_halves(queries, rows):
         return None
     plan = choose_plan(*shape, request.k, workspace, request.chunk_rows)
     return plan if plan.coded else None
@@ -181,8 +181,7 @@ def _search_block(
     workers = _workers(queries, rows, workspace) if on_cpu else 1
     if codes is not None and by_codes and on_cpu:
         about = rows.dtype != torch.float32, codes.held.product == choice.FBGEMM
-        in_halves = _in_halves(queries, rows, bank)
-        by_codes = not (in_halves or beats_codes(*shape, request.k, *about))
+        by_codes = not (_in_halves(queries, rows) or beats_codes(*shape, request.k, *about))
     if on_cpu and not by_codes:
         answer = _search_in_one_pass(queries, rows, by_row, workspace, workers, bank)
         if answer is not None:
@@ -214,10 +213,9 @@ def _workers(queries: Tensor, rows: Rows, workspace: int) -> int:
     return workers_for(workspace // WORKER_BYTES) if work >= SHARED_WORK else 1
 
 
-def _in_halves(queries: Tensor, rows: Rows, bank: Prepared | None) -> bool:
-    """Whether one pass multiplies queries and rows as they are, in bf16."""
-    is_kept = bank is not None and keeps(rows)
-    return rows.dtype == queries.dtype and not is_kept and halves.serve(rows.dtype)
+def _in_halves(queries: Tensor, rows: Rows) -> bool:
+    """Whether products take queries and rows as they are, in bf16."""
+    return halves.serve(queries.dtype) and rows.dtype == queries.dtype
 
 
 def _found(answer: Answer, rows: Rows) -> Found:
@@ -237,8 +235,9 @@ def _search_in_one_pass(
     if not (queries.is_cpu and rows.are_on_cpu) or request.chunk_rows is not None:
         return None
     shape = queries.shape[0], len(rows), rows.channels, request.k
-    about = _in_halves(queries, rows, bank), bank is not None and keeps(rows)
-    plan = choose_one_pass(*shape, workspace, workers, *about)
+    are_kept = bank is not None and keeps(rows)  # in fp32, too
+    in_halves = not are_kept and _in_halves(queries, rows)
+    plan = choose_one_pass(*shape, workspace, workers, in_halves, are_kept)
     if plan is None:
         return None
     operands = Operands(rows, request.metric) if bank is None else bank.operands

@@ -173,12 +173,14 @@ def integer_thresholds(
     t = t - queries.shift - (t.abs() + queries.shift.abs()) * 2.0**-40
     left = torch.stack([t, -queries.error, -queries.norm, torch.full_like(t, -1)], 1)
     right = torch.stack([torch.ones_like(scale), size, error, bias])
-    if like is None:
-        like = bounds.new_empty(len(t), len(bounds), dtype=torch.int32)
-    out = torch.empty_like(like, dtype=torch.float64)
+    out = None if like is None else torch.empty_like(like, dtype=torch.float64)
     products = _products(left / queries.scale[:, None], right / scale, out)
     # Casting rounds towards zero: up, by less than one, where negative.
-    return products.sub_(1).clamp_(LOWEST + 1, -LOWEST - 1).to(like.dtype)
+    return (
+        products.sub_(1)
+        .clamp_(LOWEST + 1, -LOWEST - 1)
+        .to(torch.int32 if like is None else like.dtype)
+    )
 
 
 def _products(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:

@@ -71,7 +71,13 @@ def test_within_the_workspace(
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(
     ("queries", "rows", "channels", "k"),
-    [(400, 5000, 100, 10), (3, 200_000, 16, 300), (100, 9000, 32, 1000), (64, 600, 3000, 5)],
+    [
+        (400, 5000, 100, 10),
+        (3, 200_000, 16, 300),
+        (100, 9000, 32, 1000),
+        (64, 600, 3000, 5),
+        (400, 2500, 1000, 100),  # rows widened tile by tile
+    ],
 )
 def test_all_workers_together_stay_within_the_workspace(
     queries: int,

@@ -35,12 +35,14 @@ def take_guess(scan: Int8Scan, runs: list[Run]) -> None:
     stride = min(_SHARE, len(units) // _LEAST)
     if stride < 2 or rows < 4 * plan.coded_rows:
         return
-    values = [_best_of_groups(scan, Pages(*unit)) for unit in units[stride // 2 :: stride]]
     expected = k / stride
     rank = math.ceil(expected + 4 * math.sqrt(expected) + 2)
-    found = torch.cat(values, 1)
-    if rank <= found.shape[1]:
-        scan.guess = found.topk(rank, 1).values[:, -1]
+    best = scan.coded.scale.new_empty(len(scan.coded.scale), 0)
+    for unit in units[stride // 2 :: stride]:
+        best = torch.cat([best, _best_of_groups(scan, Pages(*unit))], 1)
+        best = best.topk(min(rank, best.shape[1]), 1).values
+    if best.shape[1] == rank:
+        scan.guess = best[:, -1]
         scan.next_raise = rows * expected // rank  # what was seen says no more before
 
 

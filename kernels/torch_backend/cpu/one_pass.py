@@ -73,7 +73,7 @@ def screened(
     found = listed(multiplied, operands, request, plan, scratch)
     if not found.longest <= LARGEST_NORM:
         return None
-    exact, norms = rescoring.of_listed(queries, operands, found.indices)
+    exact, norms = rescoring.of_listed(queries, operands, found.indices, plan.tile_rows)
     looking_best, indices = found.values.numpy(), found.indices.numpy()
     if request.mask is not None:
         exact[looking_best == -np.inf] = -np.inf

@@ -49,6 +49,9 @@ _WIDE_ELEMENTS = 1 << 22
 """Rows of so many coordinates are made fp64 as a whole, 32 MiB, where most are looked at: touching
 more memory for the first time takes longer than gathering does."""
 
+_TILE_ELEMENTS = 1 << 21
+"""Coordinates of rows that are widened at a time, otherwise: each tile is a parallel pass."""
+
 WORKER_BYTES = 1 << 24
 """A worker has at least so much of the workspace."""
 
@@ -95,6 +98,8 @@ class OnePass:
     spans: int
     scores: int
     """Of a block and span, at most."""
+    tile_rows: int
+    """Made fp64 at a time, where most are looked at and ``widens`` is not."""
 
 
 def work_of(queries: int, rows: int, channels: int) -> int:
@@ -114,10 +119,11 @@ def choose_one_pass(
 ) -> OnePass | None:
     """The plan for Q queries, M rows, C channels within ``workspace`` bytes; None where none fits.
 
-    A quarter of that is for rows in fp64, 8 C bytes each, where most are looked at; half where all
-    scores are taken in fp64, which holds 32 bytes a pair, and 48 C a query. An eighth is for
-    the blocks of ``workers``, 5 bytes a pair; three eighths for their tasks, 48 C + 200 size bytes
-    a query; a quarter for what repairs them. ``are_kept``: rows in fp64, by a bank.
+    A quarter of that is for rows in fp64, 8 C bytes each, where most are looked at, or tiles of
+    them; half where all scores are taken in fp64, which holds 32 bytes a pair, and 48 C a query. An
+    eighth is for the blocks of ``workers``, 5 bytes a pair, 7 of bf16; three eighths for their
+    tasks, 48 C + 200 size bytes a query; a quarter for what repairs them. ``are_kept``: rows in
+    fp64, by a bank.
     """
     products, half, eighth = queries * rows * channels, workspace // 2, workspace // 8
     times = _IN_HALVES if in_halves else 1
@@ -127,7 +133,7 @@ def choose_one_pass(
         products //= _WHOLE_KEPT
     if products <= WHOLE_PRODUCTS:
         fits = 8 * rows * channels <= half and queries * (32 * rows + 48 * channels) <= half
-        return OnePass(True, size, False, True, 1, queries, 1, queries, 1, 0) if fits else None
+        return _whole(queries, size) if fits else None
     if 4 * k > rows or channels > fp32.MAX_CHANNELS:
         return None
     workers = max(1, min(workers, workspace // WORKER_BYTES))
@@ -143,10 +149,38 @@ def choose_one_pass(
     task = min(-(-queries // workers) if by_queries else queries, _TASK_QUERIES)
     task = min(task, 3 * eighth // workers // (48 * channels + 200 * size))
     block = min(max(BLOCK_SCORES // span, LEAST_QUERIES), _MOST_QUERIES)
-    block = min(block, task, eighth // workers // (5 * span))
+    block = min(block, task, eighth // workers // ((7 if in_halves else 5) * span))
     if not block:
         return None
     widens = 2 * queries * size >= rows and rows * channels <= _WIDE_ELEMENTS
-    widens = widens and 8 * rows * channels <= 2 * eighth
-    scores = block * (span + LARGEST_GROUP)
-    return OnePass(False, size, in_halves, widens, workers, task, tasks, block, spans, scores)
+    # A tile of several chunks is put together, in fp64 if one is, before it is widened.
+    tile_elements = min(_TILE_ELEMENTS, eighth // 8 // workers)
+    return OnePass(
+        whole=False,
+        size=size,
+        in_halves=in_halves,
+        widens=widens and 8 * rows * channels <= 2 * eighth,
+        workers=workers,
+        query_rows=task,
+        row_tasks=tasks,
+        block_rows=block,
+        spans=spans,
+        scores=block * (span + LARGEST_GROUP),
+        tile_rows=max(1, tile_elements // channels),
+    )
+
+
+def _whole(queries: int, size: int) -> OnePass:
+    return OnePass(
+        whole=True,
+        size=size,
+        in_halves=False,
+        widens=True,
+        workers=1,
+        query_rows=queries,
+        row_tasks=1,
+        block_rows=queries,
+        spans=1,
+        scores=0,
+        tile_rows=0,
+    )

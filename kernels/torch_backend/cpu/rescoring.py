@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from ...contract.finite import measure_norms
+from ...contract.finite import norms as norms_of
 from ...contract.metrics import COSINE_EPS
 from ...products.pairs import chosen_dots, listed_dots
 from ...proofs.fp32 import fp64_slack
@@ -17,9 +18,6 @@ _GATHERED_ELEMENTS = 1 << 18
 _MANY_PAIRS = 2
 """Pairs of each prototype from which on all rows are widened, and none gathered (512 x 25,000,
 214 each, 512 channels, two threads of a Sapphire Rapids: 19 ms instead of 47)."""
-
-_TILE_ELEMENTS = 1 << 21
-"""Coordinates widened at a time, 16 MiB in fp64: each tile is a parallel pass of its own."""
 
 
 def of_all(queries: Queries, operands: Operands) -> np.ndarray:
@@ -36,17 +34,22 @@ def of_all(queries: Queries, operands: Operands) -> np.ndarray:
 
 
 def of_listed(
-    queries: Queries, operands: Operands, indices: Tensor
+    queries: Queries, operands: Operands, indices: Tensor, tile_rows: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """(Q, n) fp64 scores of the prototypes ``indices`` (Q, n), and what ``error_of`` asks for."""
-    if operands.wide is None:
-        are_many = indices.numel() >= _MANY_PAIRS * len(operands.rows)
-        evaluate = _tile_by_tile if are_many else _gathered
-        products, norms = evaluate(queries, operands, indices)
-    else:
+    """(Q, n) fp64 scores of the prototypes ``indices`` (Q, n), and what ``error_of`` asks for.
+
+    ``tile_rows``: that may be made fp64 at a time.
+    """
+    norms, is_unit = None, False
+    if operands.wide is not None:
         products = listed_dots(queries.wide, operands.wide, indices).numpy()
         is_unit = operands.metric == "cosine" and operands.lengths is None
-        norms = None if is_unit else norms_at(operands, indices.numpy())
+    elif indices.numel() >= _MANY_PAIRS * len(operands.rows):
+        products, norms = _tile_by_tile(queries, operands, indices, tile_rows)
+    else:
+        products, norms = _gathered(queries, operands, indices)
+    if operands.norms is not None and not is_unit:
+        norms = norms_at(operands, indices.numpy())
     if operands.metric == "cosine":
         if norms is not None:
             products /= np.maximum(norms, COSINE_EPS)
@@ -79,7 +82,8 @@ def _scores(
 def _gathered(
     queries: Queries, operands: Operands, indices: Tensor
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Products and norms (Q, n) fp64: rows are gathered and widened a cacheful at a time."""
+    """Products (Q, n) fp64, and norms, but where they are known: rows are gathered and widened a
+    cacheful at a time."""
     count, each = indices.shape
     channels, dtype = operands.rows.channels, operands.rows.dtype
     step = max(1, min(_GATHERED_ELEMENTS // (each * channels), count))
@@ -94,19 +98,15 @@ def _gathered(
         torch.bmm(queries.wide[part, None], by_query.transpose(1, 2), out=products[part])
         if operands.norms is None:
             measure_norms(taken, norms[at], dtype)
-    products = products[:, 0].numpy()
-    if operands.norms is not None:
-        return products, norms_at(operands, indices.numpy())
-    return products, norms.view(count, each).numpy()
+    return products[:, 0].numpy(), norms.view(count, each).numpy()
 
 
 def _tile_by_tile(
-    queries: Queries, operands: Operands, indices: Tensor
+    queries: Queries, operands: Operands, indices: Tensor, step: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same, of so many pairs that most rows have some: a tile of rows is widened at a time."""
     count, each = indices.shape
     rows, channels = operands.rows, operands.rows.channels
-    step = max(1, _TILE_ELEMENTS // channels)
     listed = indices.flatten()
     tile_of = torch.div(listed, step, rounding_mode="floor").int()
     by_tile = torch.argsort(tile_of, stable=True)  # so that queries ascend within a tile
@@ -120,13 +120,9 @@ def _tile_by_tile(
         columns = listed[here] - start
         products[here] = chosen_dots(queries.wide, tile, here // each, columns)
         if operands.norms is None:
-            measure_norms(tile, of_tile := wide.new_empty(len(tile)), rows.dtype)
-            norms[here] = of_tile[columns]
+            norms[here] = norms_of(tile)[columns]
         first = end
-    found = products.view(count, each).numpy()
-    if operands.norms is not None:
-        return found, norms_at(operands, indices.numpy())
-    return found, norms.view(count, each).numpy()
+    return products.view(count, each).numpy(), norms.view(count, each).numpy()
 
 
 def norms_at(operands: Operands, indices: np.ndarray) -> np.ndarray:

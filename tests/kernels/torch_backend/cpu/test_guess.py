@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from allocations import peak_bytes
 from problems import METRICS, Problem, assert_exact
 from screens import needs_int8, screen_in_pieces
 from torch import Tensor
@@ -128,3 +129,17 @@ def test_rows_that_come_in_ascending_order_do_not_crowd_the_scan(
     without_guesses(monkeypatch)
     search(it)
     assert with_guess < 0.2 * sum(sieved)
+
+
+def test_a_guess_holds_few_values_however_many_rows_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen_in_pieces(monkeypatch, rows=2048, queries=256)
+    generator = torch.Generator().manual_seed(0)
+    p, q = (torch.randn(n, 4, generator=generator) for n in (1 << 20, 256))
+    bank, peaks = PrototypeBank(p, screen="int8"), []
+    taken = guess.take_guess
+    monkeypatch.setattr(coded, "take_guess", lambda *a: peaks.append(peak_bytes(lambda: taken(*a))))
+    bank.topk(q, 32)
+    assert peaks
+    assert max(peaks) < 4 * 2**20  # all groups of the sample are 8

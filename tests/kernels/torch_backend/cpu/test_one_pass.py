@@ -334,7 +334,7 @@ def test_rows_that_are_widened_tile_by_tile(
 ) -> None:
     """As where most of them are looked at."""
     monkeypatch.setattr(rescoring, "_MANY_PAIRS", 0)
-    monkeypatch.setattr(rescoring, "_TILE_ELEMENTS", elements)
+    monkeypatch.setattr(plan, "_TILE_ELEMENTS", elements)
     monkeypatch.setattr(plan, "_WIDE_ELEMENTS", 0)
     it = plain("duplicates", metric=metric, dtype=dtype, k=40)
     check(it.replace(prototypes=list(it.prototypes[0].split(333))))
