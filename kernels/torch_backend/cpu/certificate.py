@@ -40,18 +40,21 @@ def certified(
         is_sorted &= is_sure.all(1)
         rows, columns = (~is_sure).nonzero()
         low[rows, columns] = settle(rows, columns)
-    scores, chosen = torch.from_numpy(low[:, :k].copy()), torch.from_numpy(indices[:, :k].copy())
+    scores, chosen = low[:, :k].copy(), indices[:, :k].copy()
     if not is_sorted.all():
         rows = (~is_sorted).nonzero()[0]
         scores[rows], chosen[rows] = _sorted_again(low[rows], indices[rows], k)
-    if left_out is None:
-        return scores, chosen, None
-    proven = (scores.numpy()[:, -1:] > left_out.astype(np.float32)) | (left_out == -np.inf)
-    return scores, chosen, None if proven.all() else ~proven[:, 0]
+    unproven = None
+    if left_out is not None:
+        proven = (scores[:, -1:] > left_out.astype(np.float32)) | (left_out == -np.inf)
+        unproven = None if proven.all() else ~proven[:, 0]
+    return torch.from_numpy(scores), torch.from_numpy(chosen), unproven
 
 
-def _sorted_again(scores: np.ndarray, indices: np.ndarray, k: int) -> tuple[Tensor, Tensor]:
+def _sorted_again(scores: np.ndarray, indices: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k best (Q, k) of (Q, n) in the one order; what may not match, at -inf, is none."""
     values = torch.from_numpy(scores)
     keys = order.pack(values, torch.from_numpy(indices))
-    return order.unpack(keys.masked_fill_(values == -torch.inf, order.EMPTY).topk(k).values)
+    keys = keys.masked_fill_(values == -torch.inf, order.EMPTY).topk(k).values
+    best, chosen = order.unpack(keys)
+    return best.numpy(), chosen.numpy()

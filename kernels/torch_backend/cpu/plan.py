@@ -129,11 +129,12 @@ def choose_one_pass(
     times = _IN_HALVES if in_halves else 1
     spare = times * ((_SPARE << (rows >= _CLOSE_ROWS)) + k // 16)
     size = min(k + spare, rows)
+    most = WHOLE_PRODUCTS
     if are_kept and queries * rows <= _WHOLE_PAIRS:
-        products //= _WHOLE_KEPT
-    if products <= WHOLE_PRODUCTS:
-        fits = 8 * rows * channels <= half and queries * (32 * rows + 48 * channels) <= half
-        return _whole(queries, size) if fits else None
+        most *= _WHOLE_KEPT
+    fits = 8 * rows * channels <= half and queries * (32 * rows + 48 * channels) <= half
+    if products <= most and fits:
+        return _whole(queries, size)
     if 4 * k > rows or channels > fp32.MAX_CHANNELS:
         return None
     workers = max(1, min(workers, workspace // WORKER_BYTES))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from flashmatch.kernels.products import halves, race
+from flashmatch.kernels.products import halves
 
 
 @pytest.fixture(autouse=True)
@@ -37,23 +37,6 @@ def test_exact_products_are_taken_where_they_are_fast(monkeypatch: pytest.Monkey
     assert halves.serve(torch.bfloat16)
     monkeypatch.setattr(halves, "are_fast", lambda *setting: False)
     assert not halves.serve(torch.bfloat16)
-
-
-@pytest.mark.parametrize(("ours", "faster"), [(1.0, True), (3.0, False)])
-def test_they_are_timed(ours: float, faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside fp32, each of both shapes."""
-    calls: list[object] = []
-
-    def seconds(product: race.Product) -> float:
-        product()
-        calls.append(product)
-        return ours if len(calls) % 2 else 2.0
-
-    monkeypatch.undo()
-    monkeypatch.setattr(race, "_seconds", seconds)
-    assert halves.are_fast.__wrapped__() == faster
-    tries, shapes = (1, 2) if faster else (race.TRIES, 1)
-    assert len(calls) == tries * shapes * 2 * race.ROUNDS
 
 
 def test_probes_mean_the_same_in_whatever_mode_torch_is_in(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from screens import needs_fbgemm
 from torch import Tensor
 
 from flashmatch.kernels import dispatch
-from flashmatch.kernels.products import choice, integers, packed, race
+from flashmatch.kernels.products import choice, integers, packed
 from flashmatch.kernels.proofs.int8 import LARGEST_PACKED_QUERY_CODE
 
 CPU = torch.device("cpu")
@@ -70,23 +70,6 @@ def test_a_lack_of_memory_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(torch.OutOfMemoryError):
         is_believed(monkeypatch, full)
-
-
-@needs_fbgemm
-@pytest.mark.parametrize(("ours", "faster"), [(1.0, True), (3.0, False)])
-def test_they_are_timed(ours: float, faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside fp32, each of both shapes."""
-    calls: list[object] = []
-
-    def seconds(product: Callable[[], Tensor]) -> float:
-        product()
-        calls.append(product)
-        return ours if len(calls) % 2 else 2.0
-
-    monkeypatch.setattr(race, "_seconds", seconds)
-    assert packed.is_packed_fast.__wrapped__() == faster
-    tries, shapes = (1, 2) if faster else (race.TRIES, 1)
-    assert len(calls) == tries * shapes * 2 * race.ROUNDS
 
 
 @pytest.mark.parametrize("channels", [64, 512])

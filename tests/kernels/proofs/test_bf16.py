@@ -15,6 +15,17 @@ needs_bf16 = pytest.mark.skipif(
 )
 
 
+def cluster(metric: str, width: float, queries: int) -> Problem:
+    """Around one point, the narrower the more products round to one number."""
+    generator = torch.Generator().manual_seed(0)
+    p, q = (1 + width * torch.randn(n, 40, generator=generator) for n in (3000, queries))
+    return Problem(q.bfloat16(), [p.bfloat16()], 5, metric)
+
+
+def check(it: Problem) -> None:
+    assert_exact(topk(it.queries, it.prototypes, it.k, metric=it.metric), it)
+
+
 @pytest.mark.parametrize("channels", [1, 7, 64, 1000])
 @pytest.mark.parametrize("spread", [0, 30])
 def test_products_lie_within_the_bound_and_come_near_it(channels: int, spread: int) -> None:
@@ -34,17 +45,14 @@ def test_products_lie_within_the_bound_and_come_near_it(channels: int, spread: i
 def test_without_it_neighbours_would_be_missed(
     metric: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Around a cluster many products round to one number, some to more than they are."""
-    generator = torch.Generator().manual_seed(0)
-    p = (1 + 0.2 * torch.randn(3000, 40, generator=generator)).bfloat16()
-    q = (1 + 0.2 * torch.randn(100, 40, generator=generator)).bfloat16()
-    it = Problem(q, [p], 5, metric)
+    """Some products round to more than they are."""
+    it = cluster(metric, 0.2, 100)
     search_in_one_pass(monkeypatch, "halves")
     monkeypatch.setattr(shares, "_GIVE_UP", 1.0)
-    assert_exact(topk(q, p, 5, metric=metric), it)
+    check(it)
     monkeypatch.setattr(one_pass.bf16, "reach", lambda looking_best, *about: 0 * looking_best)
     with pytest.raises(AssertionError):
-        assert_exact(topk(q, p, 5, metric=metric), it)
+        check(it)
 
 
 @needs_bf16
@@ -52,11 +60,9 @@ def test_without_it_neighbours_would_be_missed(
 def test_what_bf16_leaves_unproven_is_asked_of_fp32(
     metric: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generator = torch.Generator().manual_seed(0)
-    p = (1 + 0.5 * torch.randn(3000, 40, generator=generator)).bfloat16()
-    it = Problem(p[:30], [p], 5, metric)
+    it = cluster(metric, 0.2, 100)
     search_in_one_pass(monkeypatch, "halves")
     asked, screened = [], one_pass.screened
     monkeypatch.setattr(shares, "screened", lambda *a: asked.append(a[5:]) or screened(*a))
-    assert_exact(topk(p[:30], p, 5, metric=metric), it)
+    check(it)
     assert asked == [(True,), (False,)]
