@@ -3,6 +3,7 @@
 import functools
 import warnings
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +32,7 @@ def listed_dots(queries: Tensor, prototypes: Tensor, columns: Tensor) -> Tensor:
     On a CPU, in whatever of fp32 and fp64 both are; columns that torch found itself.
     """
     count, each = columns.shape
-    starts = torch.arange(0, count * each + 1, each, device="cpu")
+    starts = torch.from_numpy(np.arange(0, count * each + 1, each))
     return _sampled(queries, prototypes, starts, columns.flatten()).view(count, each)
 
 

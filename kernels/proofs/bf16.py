@@ -6,9 +6,8 @@ Units flush subnormal numbers, which is fact (3). With w for what comes out,
 
     |w - q.p| <= ROUNDOFF |w| + gamma_C |q||p| + floor.
 
-The rest is as in fp32.py: fp32 arithmetic that turns w into a screened value v. Cosine is divided
-by |q| in the end instead of before: nothing is cast, and u, which is counted for that cast, is far
-more than products flushed of vectors as short as 1e-8 can lose, C 2^-126 / 1e-16.
+The rest is as in fp32.py: fp32 arithmetic that turns w into a screened value v, which cosine
+divides by |q| in the end.
 
 A prototype that looks no better than L, in screen units, is at most L + ROUNDOFF |L| + slack, since
 x + ROUNDOFF |x| grows with x; for l2, which adds -|p|^2 / 2 to w, with |q| |p| in place of |L|.

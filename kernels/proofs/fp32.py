@@ -78,9 +78,10 @@ def fp32_slack(metric: str, channels: int, roundoff: float) -> Slack:
     the multiplication by it, casts of fp64 inputs, the fp64 evaluation of the score itself
     (C 2^-53 << u), and the fp32 arithmetic of the comparison.
 
-    cosine  q is normalised in fp64 and cast. p's squared norm is summed in fp32 (gamma_C), so its
-            norm is off by C/2 + 1; with the product's gamma_C: 1.5 C + 16. Clamping divides by at
-            least 1e-8, which scales the underflow up to nothing that matters beside u.
+    cosine  q is normalised in fp64 and cast, or cast, and what comes out is divided by |q| in fp64.
+            p's squared norm is summed in fp32 (gamma_C), so its norm is off by C/2 + 1; with the
+            product's gamma_C: 1.5 C + 16. Clamping divides by at least 1e-8, twice in the end,
+            which scales the underflow up to C 2^-126 / 1e-16: nothing that matters beside u.
     dot     the product's gamma_C, times |q||p|.
     l2      the product as for dot; |p|^2/2 is off by (C + 2) / 2 |p|^2, and adding it rounds once
             more: at most u (|q||p| + |p|^2).

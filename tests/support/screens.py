@@ -54,6 +54,7 @@ def search_in_general(patch: pytest.MonkeyPatch) -> None:
     """Nothing is searched in one pass, nor by threads with blocks of their own."""
     patch.setattr(dispatch, "choose_one_pass", lambda *shape: None)
     patch.setattr(dispatch, "beats_codes", lambda *about: False)
+    patch.setattr(halves, "are_fast", lambda *setting: False)
     patch.setattr(dispatch, "workers_for", lambda most: 1)
 
 

@@ -69,7 +69,7 @@ def screened(
     slack = fp32_slack(metric, channels, 0.0 if in_halves else operand_roundoff(_CPU))
     if not slack.linear < np.inf:
         return None
-    multiplied = queries.given if in_halves else queries.floats(metric)
+    multiplied = queries.given if in_halves else queries.given.float()
     found = listed(multiplied, operands, request, plan, scratch)
     if not found.longest <= LARGEST_NORM:
         return None
@@ -77,13 +77,13 @@ def screened(
     looking_best, indices = found.values.numpy(), found.indices.numpy()
     if request.mask is not None:
         exact[looking_best == -np.inf] = -np.inf
-    by_score = np.arange(len(exact))[:, None], np.argsort(-exact, 1)
     left_out = None
     if plan.size < len(operands.rows):
         left_out = _left_out(found, slack, queries, metric, in_halves)
-    if norms is not None:
-        norms = norms[by_score]
-    exact, indices = exact[by_score], indices[by_score]
+    if not (exact[:, :-1] >= exact[:, 1:]).all():
+        by_score = np.arange(len(exact))[:, None], np.argsort(-exact, 1)
+        exact, indices = exact[by_score], indices[by_score]
+        norms = None if norms is None else norms[by_score]
     return _certified(queries, operands, request, exact, norms, indices, left_out)
 
 
@@ -94,8 +94,9 @@ def _left_out(
     looking_worst = found.values.numpy().min(1, keepdims=True)
     nothing = looking_worst == -np.inf
     upper = np.where(nothing, 0.0, looking_worst).astype(np.float64)
+    if metric == "cosine":
+        upper /= queries.lengths
     if in_halves:
-        upper = upper / queries.lengths if metric == "cosine" else upper
         upper += bf16.reach(upper, queries.norms, found.longest, metric)
     upper += _reach(slack, queries, found.longest, metric)
     scores = upper_scores(upper, queries.norms, queries.wide.shape[1], metric)

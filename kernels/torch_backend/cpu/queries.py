@@ -1,4 +1,4 @@
-"""Queries as products take them: in fp32, and in fp64 with their norms."""
+"""Queries as they are given, and in fp64 with their norms."""
 
 from typing import NamedTuple
 
@@ -9,6 +9,8 @@ from torch import Tensor
 from ...contract.finite import SHORT
 from ...contract.metrics import COSINE_EPS
 from ...proofs.fp32 import LARGEST_NORM
+
+_FEW_ELEMENTS = 1 << 16
 
 
 class Queries(NamedTuple):
@@ -28,19 +30,10 @@ class Queries(NamedTuple):
         at = rows.numpy()
         return Queries(self.given[rows], self.wide[rows], self.norms[at], self.lengths[at])
 
-    def floats(self, metric: str) -> Tensor:
-        """(Q, C) fp32, for cosine of unit length."""
-        if metric != "cosine":
-            return self.given.float()
-        if self.given.dtype == torch.float64:
-            return torch.from_numpy((self.wide.numpy() / self.lengths).astype(np.float32))
-        inverse = (1.0 / self.lengths).astype(np.float32)
-        return torch.from_numpy(self.given.float().resolve_neg().numpy() * inverse)
-
 
 def measured(queries: Tensor) -> Queries | None:
     """None where a norm is not finite, or out of the range of fp32 products."""
-    wide = queries.double().resolve_neg()
+    wide = _widened(queries)
     array = wide.numpy()
     norms = np.sqrt(np.einsum("ij,ij->i", array, array))[:, None]
     if not norms.max() <= LARGEST_NORM:
@@ -48,3 +41,10 @@ def measured(queries: Tensor) -> Queries | None:
     if queries.dtype == torch.float64 and norms.min() < SHORT:
         return None
     return Queries(queries, wide, norms, np.maximum(norms, COSINE_EPS))
+
+
+def _widened(queries: Tensor) -> Tensor:
+    """In fp64; few of fp32 by NumPy, which wakes no threads: that takes longer."""
+    if queries.dtype == torch.float32 and queries.numel() <= _FEW_ELEMENTS:
+        return torch.from_numpy(queries.resolve_neg().numpy().astype(np.float64))
+    return queries.double().resolve_neg()

@@ -31,7 +31,7 @@ class Listed(NamedTuple):
     """The prototypes of each query that look best."""
 
     values: Tensor
-    """(Q, n) fp32: products, weighed as the metric wants; of bf16, cosine's lack 1/|q|."""
+    """(Q, n) fp32: products, weighed as the metric wants; cosine's lack 1/|q|."""
     indices: Tensor
     """(Q, n) int64"""
     longest: float
