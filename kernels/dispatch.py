@@ -32,6 +32,7 @@ from .torch_backend.cpu.plan import (
     WORKER_BYTES,
     beats_codes,
     choose_one_pass,
+    rounding_pays,
     work_of,
 )
 from .torch_backend.plan import Plan, choose_plan, codes_pay, coding_pays
@@ -136,7 +137,7 @@ def _plan_that_codes(queries: Tensor, rows: Rows, request: Request, workspace: i
     """The plan of a search that codes the prototypes in passing, if that pays."""
     shape = queries.shape[0], len(rows), rows.channels
     is_worth_it = coding_pays(*shape) and choice.codes_in_passing(queries.device.type)
-    if not is_worth_it or _in_halves(queries, rows):
+    if not is_worth_it or _are_halves(queries, rows) or _are_rounded(queries, rows):
         return None
     plan = choose_plan(*shape, request.k, workspace, request.chunk_rows)
     return plan if plan.coded else None
@@ -180,8 +181,9 @@ def _search_block(
     on_cpu = queries.is_cpu and bool(why_no_triton(queries.device))
     workers = _workers(queries, rows, workspace) if on_cpu else 1
     if codes is not None and by_codes and on_cpu:
-        about = rows.dtype != torch.float32, codes.held.product == choice.FBGEMM
-        by_codes = not (_in_halves(queries, rows) or beats_codes(*shape, request.k, *about))
+        are_cast, are_packed = rows.dtype != torch.float32, codes.held.product == choice.FBGEMM
+        about = are_cast, are_packed, _are_rounded(queries, rows)
+        by_codes = not (_are_halves(queries, rows) or beats_codes(*shape, request.k, *about))
     if on_cpu and not by_codes:
         answer = _search_in_one_pass(queries, rows, by_row, workspace, workers, bank)
         if answer is not None:
@@ -213,9 +215,14 @@ def _workers(queries: Tensor, rows: Rows, workspace: int) -> int:
     return workers_for(workspace // WORKER_BYTES) if work >= SHARED_WORK else 1
 
 
-def _in_halves(queries: Tensor, rows: Rows) -> bool:
+def _are_halves(queries: Tensor, rows: Rows) -> bool:
     """Whether products take queries and rows as they are, in bf16."""
-    return halves.serve(queries.dtype) and rows.dtype == queries.dtype
+    return rows.dtype == queries.dtype == torch.bfloat16 and halves.serve()
+
+
+def _are_rounded(queries: Tensor, rows: Rows) -> bool:
+    """Whether products take queries and rows rounded to bf16."""
+    return rounding_pays(queries.shape[0], rows.channels) and halves.serve()
 
 
 def _found(answer: Answer, rows: Rows) -> Found:
@@ -236,8 +243,9 @@ def _search_in_one_pass(
         return None
     shape = queries.shape[0], len(rows), rows.channels, request.k
     are_kept = bank is not None and keeps(rows)  # in fp32, too
-    in_halves = not are_kept and _in_halves(queries, rows)
-    plan = choose_one_pass(*shape, workspace, workers, in_halves, are_kept)
+    are_halves = not are_kept and _are_halves(queries, rows)
+    are_rounded = not are_halves and _are_rounded(queries, rows)
+    plan = choose_one_pass(*shape, workspace, workers, are_halves, are_rounded, are_kept)
     if plan is None:
         return None
     operands = Operands(rows, request.metric) if bank is None else bank.operands

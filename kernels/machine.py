@@ -91,7 +91,7 @@ def _searches(device: torch.device) -> list[tuple[str, str]]:
         rows.append(("  kernels", _checked(device)))
     if device.type == "cpu":
         rows.append(("", f"of int8 are {_CODES[choice.product_of_codes('cpu')]}"))
-        taken = "taken as given" if halves.serve(torch.bfloat16) else "cast to fp32"
+        taken = "taken as given" if halves.serve() else "cast to fp32"
         rows.append(("", f"bf16 operands are {taken}"))
         if not are_denormals_kept():
             rows.append(("", "denormals are flushed in this thread: another one searches"))

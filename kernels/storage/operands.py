@@ -56,6 +56,11 @@ class Operands:
         return not math.isnan(self.longest)
 
     @property
+    def are_halves(self) -> bool:
+        """Whether all ``floats`` are in bf16."""
+        return all(piece.dtype == torch.bfloat16 for piece in self.floats)
+
+    @property
     def nbytes(self) -> int:
         """Bytes held beside the rows as given."""
         lent = {chunk.data_ptr() for chunk in self.rows.chunks}
@@ -129,6 +134,16 @@ class Operands:
             setattr(part, name, None if values is None else values[start:stop])
         return part
 
+    def rounded(self, out: Tensor) -> "Operands":
+        """With ``floats`` rounded to bf16, in ``out`` (n, C)."""
+        new, start = copy.copy(self), 0
+        new.floats = [out[: len(self.rows)]]
+        for piece in self.floats:
+            for tile in piece.split(max(1, _TILE_ELEMENTS // piece.shape[1])):
+                out[start : start + tile.shape[0]].copy_(_nearer(tile))
+                start += tile.shape[0]
+        return new
+
     def tiles(self, dtype: torch.dtype = torch.float32) -> Iterator[tuple[slice, Tensor]]:
         """Rows (n, C) of ``dtype`` and which they are: large where they are only read."""
         at = 0
@@ -140,7 +155,7 @@ class Operands:
             else:
                 step = max(1, _TILE_ELEMENTS // piece.shape[1])
                 for start in range(0, rows, step):
-                    tile = piece[start : start + step].to(dtype)
+                    tile = _nearer(piece[start : start + step]).to(dtype)
                     yield slice(at + start, at + min(start + step, rows)), tile
             at += rows
 
@@ -155,6 +170,11 @@ class Operands:
             self.factor = norms.clamp(min=COSINE_EPS).reciprocal_().float()
         elif self.metric == "l2":
             self.bias = norms.square().mul_(-0.5).float()
+
+
+def _nearer(tile: Tensor) -> Tensor:
+    """In fp32, if it is fp16: straight to bf16, torch takes twice as long."""
+    return tile.float() if tile.dtype == torch.float16 else tile
 
 
 def keeps(rows: Rows) -> bool:

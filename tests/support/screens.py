@@ -46,7 +46,14 @@ SHARED = {
     "_TASK_QUERIES": 7,
     "BLOCK_SCORES": 1,
 }
-ONE_PASS = {"whole": WHOLE, "screened": SCREENED, "shared": SHARED, "halves": SCREENED}
+ROUNDED = {**SHARED, "_LEAST_ROUNDED": (1, 1), "_SPAN_PER_SIZE": 4}
+ONE_PASS = {
+    "whole": WHOLE,
+    "screened": SCREENED,
+    "shared": SHARED,
+    "halves": SCREENED,
+    "rounded": ROUNDED,
+}
 """What the plan of one pass has to hold for each way it goes; shared: tiny spans and blocks."""
 
 
@@ -62,9 +69,9 @@ def search_in_one_pass(patch: pytest.MonkeyPatch, way: str) -> None:
     """Everything that can be is searched in one pass, by this way of ONE_PASS, codes or not.
 
     Where it is shared, among three workers, whatever threads torch has and others keep busy. In
-    "halves", bf16 is multiplied as it is, fast or not.
+    "halves", bf16 is multiplied as it is, fast or not; "rounded" to it is whatever is no bf16.
     """
-    patch.setattr(halves, "are_fast", lambda *setting: way == "halves")
+    patch.setattr(halves, "are_fast", lambda *setting: way in ("halves", "rounded"))
     for name, value in ONE_PASS[way].items():
         patch.setattr(cpu_plan, name, value)
     patch.setattr(dispatch, "beats_codes", lambda *about: True)

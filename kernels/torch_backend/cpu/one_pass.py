@@ -63,13 +63,18 @@ def screened(
 ) -> Answer | None:
     """From shortlists by fp32 products; None where a norm is out of range, or products too coarse.
 
-    ``in_halves``: by bf16 products of bf16 rows and queries. ``scratch`` (n,) fp32 is written to.
+    ``in_halves``: by bf16 products of rows and queries, which are rounded if need be. ``scratch``
+    (n,) fp32 is written to.
     """
     metric, channels = request.metric, queries.wide.shape[1]
     slack = fp32_slack(metric, channels, 0.0 if in_halves else operand_roundoff(_CPU))
     if not slack.linear < np.inf:
         return None
-    multiplied = queries.given if in_halves else queries.given.float()
+    if in_halves:
+        multiplied, taken = queries.in_halves()
+        rounded = taken, 0.0 if operands.are_halves else bf16.ROUNDOFF
+    else:
+        multiplied, rounded = queries.given.float(), None
     found = listed(multiplied, operands, request, plan, scratch)
     if not found.longest <= LARGEST_NORM:
         return None
@@ -79,7 +84,7 @@ def screened(
         exact[looking_best == -np.inf] = -np.inf
     left_out = None
     if plan.size < len(operands.rows):
-        left_out = _left_out(found, slack, queries, metric, in_halves)
+        left_out = _left_out(found, slack, queries, metric, rounded)
     if not (exact[:, :-1] >= exact[:, 1:]).all():
         by_score = np.arange(len(exact))[:, None], np.argsort(-exact, 1)
         exact, indices = exact[by_score], indices[by_score]
@@ -88,16 +93,23 @@ def screened(
 
 
 def _left_out(
-    found: Listed, slack: Slack, queries: Queries, metric: str, in_halves: bool
+    found: Listed,
+    slack: Slack,
+    queries: Queries,
+    metric: str,
+    rounded: tuple[np.ndarray, float] | None,
 ) -> np.ndarray:
-    """(Q, 1) fp64: what no score exceeds of a prototype that looks no better than those listed."""
+    """(Q, 1) fp64: what no score exceeds of a prototype that looks no better than those listed.
+
+    ``rounded``: as ``bf16.reach`` has it, where products are in bf16.
+    """
     looking_worst = found.values.numpy().min(1, keepdims=True)
     nothing = looking_worst == -np.inf
     upper = np.where(nothing, 0.0, looking_worst).astype(np.float64)
     if metric == "cosine":
         upper /= queries.lengths
-    if in_halves:
-        upper += bf16.reach(upper, queries.norms, found.longest, metric)
+    if rounded is not None:
+        upper += bf16.reach(upper, queries.norms, found.longest, metric, rounded)
     upper += _reach(slack, queries, found.longest, metric)
     scores = upper_scores(upper, queries.norms, queries.wide.shape[1], metric)
     scores[nothing] = -np.inf

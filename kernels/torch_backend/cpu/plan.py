@@ -33,6 +33,7 @@ _SPARE = 2
 """Prototypes looked at beyond k, and a sixteenth of it, twice as many where rows lie close: so few
 are within a slack of the k-th."""
 _CLOSE_ROWS = 1 << 15
+_SPARE_OF_ROUNDED = 16
 _IN_HALVES = 2
 """Times as many, and as many prototypes of a pass, where products are in bf16, which are rounded,
 and take less time than selecting does."""
@@ -68,23 +69,49 @@ _MANY_PACKED = 32
 (libraries held to AVX2, 1,024 x 131,072 x 512, k = 100: 1,401 ms, in one pass 1,098 with norms)."""
 
 
+_MANY_ROUNDED = 1 << 15
+"""From so many matches on, rounding to bf16 beats codes, where it pays (131,072 x 512, Sapphire
+Rapids, by codes and rounded: 1,024 queries, k = 100, 590 and 450 ms; k = 32, 350 and 314; k = 10,
+243 and 268; 256 queries, k = 100, 128 and 130; k = 32, 81 and 95)."""
+
+
 def beats_codes(
-    queries: int, rows: int, channels: int, k: int, are_cast: bool, are_packed: bool
+    queries: int,
+    rows: int,
+    channels: int,
+    k: int,
+    are_cast: bool,
+    are_packed: bool,
+    are_rounded: bool,
 ) -> bool:
     """Whether a bank with codes is searched in one pass nevertheless. ``are_cast``: its rows;
-    ``are_packed``: its codes."""
+    ``are_packed``: its codes; ``are_rounded``: its rows in one pass."""
     if are_packed and k >= _MANY_PACKED and queries >= LEAST_QUERIES:
         return True
+    if are_rounded and k * queries >= _MANY_ROUNDED:
+        return True
     return min(queries, 2) * rows * channels < CODES_ELEMENTS >> are_cast
+
+
+_LEAST_ROUNDED = 128, 256
+"""Queries and channels from which on rounding to bf16 pays (65,536 x 512, in fp32 and rounded: 64
+queries, 29 and 31 ms; 128, 46 and 38; 512, 157 and 103; of 128 channels 256 queries, 29 and 26)."""
+
+
+def rounding_pays(queries: int, channels: int) -> bool:
+    """Whether vectors are rounded to bf16 where products of it are fast: they take a tenth of the
+    time of fp32's (AMX)."""
+    return queries >= _LEAST_ROUNDED[0] and channels >= _LEAST_ROUNDED[1]
 
 
 @dataclass(frozen=True)
 class OnePass:
     """``whole``: all scores in fp64. ``size`` prototypes of each query are looked at in the end.
 
-    ``in_halves``: by products of bf16. ``widens``: rows are made fp64 first. ``workers`` do one
-    task each at a time: ``query_rows`` queries against one of ``row_tasks`` parts of the
-    prototypes, ``block_rows`` queries and one of ``spans`` after the other.
+    ``in_halves``: by products of bf16, to which vectors may be rounded, ``span_rows`` at a time.
+    ``widens``: rows are made fp64 first. ``workers`` do one task each at a time: ``query_rows``
+    queries against one of ``row_tasks`` parts of the prototypes, ``block_rows`` queries and one of
+    ``spans`` after the other.
     """
 
     whole: bool
@@ -96,6 +123,7 @@ class OnePass:
     row_tasks: int
     block_rows: int
     spans: int
+    span_rows: int
     scores: int
     """Of a block and span, at most."""
     tile_rows: int
@@ -114,7 +142,8 @@ def choose_one_pass(
     k: int,
     workspace: int,
     workers: int,
-    in_halves: bool = False,
+    are_halves: bool = False,
+    are_rounded: bool = False,
     are_kept: bool = False,
 ) -> OnePass | None:
     """The plan for Q queries, M rows, C channels within ``workspace`` bytes; None where none fits.
@@ -122,13 +151,16 @@ def choose_one_pass(
     A quarter of that is for rows in fp64, 8 C bytes each, where most are looked at, or tiles of
     them; half where all scores are taken in fp64, which holds 32 bytes a pair, and 48 C a query. An
     eighth is for the blocks of ``workers``, 5 bytes a pair, 7 of bf16; three eighths for their
-    tasks, 48 C + 200 size bytes a query; a quarter for what repairs them. ``are_kept``: rows in
-    fp64, by a bank.
+    tasks, 48 C + 200 size bytes a query; a quarter for what repairs them, and before that for a
+    span that is rounded, 2 C bytes a row. ``are_halves``: vectors are in bf16; ``are_rounded``:
+    they are to be rounded to it; ``are_kept``: in fp64, by a bank.
     """
     products, half, eighth = queries * rows * channels, workspace // 2, workspace // 8
+    in_halves = are_halves or are_rounded
     times = _IN_HALVES if in_halves else 1
-    spare = times * ((_SPARE << (rows >= _CLOSE_ROWS)) + k // 16)
-    size = min(k + spare, rows)
+    size = min(k + times * _spare(rows, k), rows)
+    if are_rounded:
+        size = min(size + _spare_of_rounded(rows, k), rows)
     most = WHOLE_PRODUCTS
     if are_kept and queries * rows <= _WHOLE_PAIRS:
         most *= _WHOLE_KEPT
@@ -146,7 +178,11 @@ def choose_one_pass(
     )
     tasks = 1 if by_queries else workers
     spans = max(1, rows // (tasks * least))
+    if are_rounded:
+        spans = max(spans, -(-rows // tasks) * channels * workers // eighth + 1)
     span = -(-rows // (tasks * spans))
+    if are_rounded and span < 4 * size:
+        return choose_one_pass(queries, rows, channels, k, workspace, workers, are_kept=are_kept)
     task = min(-(-queries // workers) if by_queries else queries, _TASK_QUERIES)
     task = min(task, 3 * eighth // workers // (48 * channels + 200 * size))
     block = min(max(BLOCK_SCORES // span, LEAST_QUERIES), _MOST_QUERIES)
@@ -166,9 +202,20 @@ def choose_one_pass(
         row_tasks=tasks,
         block_rows=block,
         spans=spans,
+        span_rows=span,
         scores=block * (span + LARGEST_GROUP),
         tile_rows=max(1, tile_elements // channels),
     )
+
+
+def _spare(rows: int, k: int) -> int:
+    return (_SPARE << (rows >= _CLOSE_ROWS)) + k // 16
+
+
+def _spare_of_rounded(rows: int, k: int) -> int:
+    """Where vectors are rounded to bf16, scores lie within 0.006 of what they look like: as many
+    more are that close to the k-th, the farther out that is (Gaussian, 512 channels)."""
+    return _SPARE_OF_ROUNDED + k * (rows // k).bit_length() // _SPARE_OF_ROUNDED
 
 
 def _whole(queries: int, size: int) -> OnePass:
@@ -182,6 +229,7 @@ def _whole(queries: int, size: int) -> OnePass:
         row_tasks=1,
         block_rows=queries,
         spans=1,
+        span_rows=0,
         scores=0,
         tile_rows=0,
     )

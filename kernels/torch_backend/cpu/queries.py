@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...contract.finite import SHORT
 from ...contract.metrics import COSINE_EPS
-from ...proofs.fp32 import LARGEST_NORM
+from ...proofs.fp32 import LARGEST_NORM, TINY
 
 _FEW_ELEMENTS = 1 << 16
 
@@ -29,6 +29,12 @@ class Queries(NamedTuple):
         """Those that ``rows`` (n,) int64 list."""
         at = rows.numpy()
         return Queries(self.given[rows], self.wide[rows], self.norms[at], self.lengths[at])
+
+    def in_halves(self) -> tuple[Tensor, np.ndarray]:
+        """(Q, C) bf16, and what rounding took (Q, 1), relative to the norms."""
+        rounded = self.given.bfloat16()
+        taken = torch.linalg.vector_norm(rounded - self.wide, dim=1).numpy()[:, None]
+        return rounded, taken / np.maximum(self.norms, TINY)
 
 
 def measured(queries: Tensor) -> Queries | None:

@@ -41,28 +41,32 @@ class Listed(NamedTuple):
 def listed(
     queries: Tensor, operands: Operands, request: Request, plan: OnePass, scratch: Tensor
 ) -> Listed:
-    """``plan.size`` for each of ``queries`` (Q, C), fp32, or bf16 as the rows are.
+    """``plan.size`` for each of ``queries`` (Q, C), of the dtype in which rows are multiplied.
 
     ``scratch`` (n,) fp32 is written to.
     """
-    parts = [
-        (at, operands.part(at.start, at.stop)) for at in even_slices(len(operands.rows), plan.spans)
-    ]
-    blocks = []
-    for start in range(0, queries.shape[0], plan.block_rows):
-        rows = slice(start, start + plan.block_rows)
-        spans = [
-            _of_span(queries[rows], *part, request.of(rows), plan.size, scratch) for part in parts
-        ]
-        blocks.append(_most_promising(spans, plan.size))
-    values, indices = blocks[0] if len(blocks) == 1 else map(torch.cat, zip(*blocks, strict=True))
-    all_longest = [part.longest for _, part in parts]
-    longest = all_longest[0] if len(parts) == 1 else float(np.max(all_longest))  # NaN, if one is
+    count = queries.shape[0]
+    blocks = [slice(at, at + plan.block_rows) for at in range(0, count, plan.block_rows)]
+    best: list[tuple[Tensor, Tensor]] = []
+    all_longest, room = [], None
+    for at in even_slices(len(operands.rows), plan.spans):
+        part = operands.part(at.start, at.stop)
+        if queries.dtype == torch.bfloat16:
+            part.measure(1)
+            if len(blocks) > 1 and not part.are_halves:  # once for all of them
+                room = queries.new_empty(plan.span_rows, queries.shape[1]) if room is None else room
+                part = part.rounded(room)
+        about = at, part, plan.size, scratch
+        found = [_of_span(queries[block], request.of(block), *about) for block in blocks]
+        best = list(map(_most_promising, best, found)) if best else found
+        all_longest.append(part.longest)
+    values, indices = best[0] if len(best) == 1 else map(torch.cat, zip(*best, strict=True))
+    longest = all_longest[0] if len(all_longest) == 1 else float(np.max(all_longest))  # NaN counts
     return Listed(values, indices, longest)
 
 
 def _of_span(
-    queries: Tensor, at: slice, operands: Operands, request: Request, size: int, scratch: Tensor
+    queries: Tensor, request: Request, at: slice, operands: Operands, size: int, scratch: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Values and indices (Q, size), of the prototypes ``at`` alone."""
     rows = at.stop - at.start
@@ -78,11 +82,12 @@ def _of_span(
     return best, columns + at.start if at.start else columns
 
 
-def _most_promising(spans: list[tuple[Tensor, Tensor]], size: int) -> tuple[Tensor, Tensor]:
-    if len(spans) == 1:
-        return spans[0]
-    values, indices = (torch.cat(some, 1) for some in zip(*spans, strict=True))
-    values, at = values.topk(size, sorted=False)
+def _most_promising(
+    one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """As many of two lists as each has."""
+    values, indices = (torch.cat(both, 1) for both in zip(one, other, strict=True))
+    values, at = values.topk(one[0].shape[1], sorted=False)
     return values, indices.gather(1, at)
 
 
@@ -118,7 +123,6 @@ def _screen(queries: Tensor, operands: Operands, values: Tensor) -> None:
         _multiply(queries, operands, values)
         _weigh(values, operands, slice(None))
     else:
-        operands.measure(1)
         _multiply_halves(queries, operands, values)
 
 

@@ -15,11 +15,6 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     halves.are_exact.cache_clear()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_other_dtypes_are_not(dtype: torch.dtype) -> None:
-    assert not halves.serve(dtype)
-
-
 @pytest.mark.parametrize("lost", [2.0**-7, 2.0**-8])
 def test_products_that_are_rounded_twice_or_cut_off_are_not_taken(
     lost: float, monkeypatch: pytest.MonkeyPatch
@@ -28,15 +23,15 @@ def test_products_that_are_rounded_twice_or_cut_off_are_not_taken(
     monkeypatch.setattr(
         torch, "mm", lambda a, b: multiply(a.float(), b.float()).mul(1 - lost).bfloat16()
     )
-    assert not halves.serve(torch.bfloat16)
+    assert not halves.serve()
 
 
 def test_exact_products_are_taken_where_they_are_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     multiply = torch.mm
     monkeypatch.setattr(torch, "mm", lambda a, b: multiply(a.float(), b.float()).bfloat16())
-    assert halves.serve(torch.bfloat16)
+    assert halves.serve()
     monkeypatch.setattr(halves, "are_fast", lambda *setting: False)
-    assert not halves.serve(torch.bfloat16)
+    assert not halves.serve()
 
 
 def test_probes_mean_the_same_in_whatever_mode_torch_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
