@@ -25,6 +25,11 @@ ROUNDOFF = 2.0**-8 * (1 + 2.0**-6)
 """Relative, of a number that is rounded, and of a vector."""
 
 
+def roundoff_of(are_halves: bool) -> float:
+    """What rounding vectors to bf16 takes at most, relative to their norms: nothing of such."""
+    return 0.0 if are_halves else ROUNDOFF
+
+
 def error_of(products: Tensor, sizes: Tensor, channels: int) -> Tensor:
     """What ``products`` of bf16 vectors may be off by, which have |q||p| = ``sizes``."""
     slack = fp32_slack("dot", channels, 0.0)

@@ -103,6 +103,12 @@ def _sum(terms: Tensor) -> Tensor:
     return terms[..., 0]
 
 
+def _are_apart(queries: Tensor, prototypes: Tensor) -> Tensor:
+    """(Q, P) bool: which pairs have no coordinate where neither is 0, as one-hot vectors have none:
+    all terms of their scores are 0."""
+    return torch.mm((queries != 0).float(), (prototypes != 0).float().T) == 0
+
+
 def dense(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
     """All scores (Q, P) fp32 of finite blocks (Q, C) and (P, C). Holds 3 (Q, P) fp64 tensors."""
     if not multiplies_in_fp64(queries.device):
@@ -117,6 +123,10 @@ def dense(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
     else:
         score, error = _evaluated(products, q_norms, p_norms, metric)
     low, undecided = _rounded(score, error.mul_(fp64_slack(queries.shape[1])))
+    if metric != "l2" and undecided.any():
+        apart = _are_apart(queries, prototypes)
+        low.masked_fill_(apart, 0.0)
+        undecided &= ~apart
     if undecided.any():
         rows, columns = undecided.nonzero(as_tuple=True)
         low[rows, columns] = pairs(queries, Rows([prototypes]), rows, columns, metric)

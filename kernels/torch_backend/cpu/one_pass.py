@@ -19,9 +19,13 @@ from . import rescoring
 from .certificate import certified
 from .plan import OnePass
 from .queries import Queries
-from .shortlist import Listed, listed
+from .shortlist import listed
 
 _CPU = torch.device("cpu")
+
+GIVE_UP = 0.5
+"""Where more of a block's queries are not proven, ties by the dozen, say, it is left to what is
+quicker for many at once, or more precise."""
 
 
 class Answer(NamedTuple):
@@ -72,11 +76,12 @@ def screened(
         return None
     if in_halves:
         multiplied, taken = queries.in_halves()
-        rounded = taken, 0.0 if operands.are_halves else bf16.ROUNDOFF
+        bounds = _Bounds(queries, metric, slack, (taken, bf16.roundoff_of(operands.are_halves)))
+        found = listed(multiplied, operands, request, plan, scratch, bounds.promise)
     else:
-        multiplied, rounded = queries.given.float(), None
-    found = listed(multiplied, operands, request, plan, scratch)
-    if not found.longest <= LARGEST_NORM:
+        bounds = _Bounds(queries, metric, slack, None)
+        found = listed(queries.given.float(), operands, request, plan, scratch)
+    if found is None or not found.longest <= LARGEST_NORM:
         return None
     exact, norms = rescoring.of_listed(queries, operands, found.indices, plan.tile_rows)
     looking_best, indices = found.values.numpy(), found.indices.numpy()
@@ -84,7 +89,7 @@ def screened(
         exact[looking_best == -np.inf] = -np.inf
     left_out = None
     if plan.size < len(operands.rows):
-        left_out = _left_out(found, slack, queries, metric, rounded)
+        left_out = bounds.left_out(looking_best.min(1, keepdims=True), found.longest)
     if not (exact[:, :-1] >= exact[:, 1:]).all():
         by_score = np.arange(len(exact))[:, None], np.argsort(-exact, 1)
         exact, indices = exact[by_score], indices[by_score]
@@ -92,35 +97,46 @@ def screened(
     return _certified(queries, operands, request, exact, norms, indices, left_out)
 
 
-def _left_out(
-    found: Listed,
-    slack: Slack,
-    queries: Queries,
-    metric: str,
-    rounded: tuple[np.ndarray, float] | None,
-) -> np.ndarray:
-    """(Q, 1) fp64: what no score exceeds of a prototype that looks no better than those listed.
+class _Bounds(NamedTuple):
+    """How far what some queries were screened for may be from what it stands for."""
 
-    ``rounded``: as ``bf16.reach`` has it, where products are in bf16.
-    """
-    looking_worst = found.values.numpy().min(1, keepdims=True)
-    nothing = looking_worst == -np.inf
-    upper = np.where(nothing, 0.0, looking_worst).astype(np.float64)
-    if metric == "cosine":
-        upper /= queries.lengths
-    if rounded is not None:
-        upper += bf16.reach(upper, queries.norms, found.longest, metric, rounded)
-    upper += _reach(slack, queries, found.longest, metric)
-    scores = upper_scores(upper, queries.norms, queries.wide.shape[1], metric)
-    scores[nothing] = -np.inf
-    return scores
+    queries: Queries
+    metric: str
+    slack: Slack
+    rounded: tuple[np.ndarray, float] | None
+    """As ``bf16.reach`` has it, where products are in bf16."""
 
+    def left_out(self, looking_worst: np.ndarray, longest: float) -> np.ndarray:
+        """(Q, 1) fp64: what no score exceeds of a prototype that looks no better than that."""
+        nothing = looking_worst == -np.inf
+        upper = self._screened(np.where(nothing, 0.0, looking_worst))
+        norms, metric = self.queries.norms, self.metric
+        if self.rounded is not None:
+            upper += bf16.reach(upper, norms, longest, metric, self.rounded)
+        if metric == "cosine":
+            upper += self.slack.of(1.0, 1.0)
+        else:
+            upper += self.slack.of(norms * (1 + 2.0**-20), np.full((1, 1), longest))
+        scores = upper_scores(upper, norms, self.queries.wide.shape[1], metric)
+        scores[nothing] = -np.inf
+        return scores
 
-def _reach(slack: Slack, queries: Queries, longest: float, metric: str) -> np.ndarray | float:
-    """(Q, 1) fp64, or one number: how far a screened value may be from what it stands for."""
-    if metric == "cosine":
-        return slack.of(1.0, 1.0)
-    return slack.of(queries.norms * (1 + 2.0**-20), np.full((1, 1), longest))
+    def promise(self, values: Tensor, longest: float, k: int) -> bool:
+        """Whether most of the first queries may be proven, from what is listed (n, size)."""
+        first = torch.arange(len(values), device="cpu")
+        rounded = self.rounded and (self.rounded[0][: len(values)], self.rounded[1])
+        some = self._replace(queries=self.queries.of(first), rounded=rounded)
+        best = values.topk(k).values.numpy()
+        kth = some._screened(best[:, -1:])
+        if self.metric == "l2":
+            kth = 2 * kth - some.queries.norms**2
+        left_out = some.left_out(values.numpy().min(1, keepdims=True), longest)
+        return bool(((kth <= left_out) & (left_out > -np.inf)).mean() <= GIVE_UP)
+
+    def _screened(self, values: np.ndarray) -> np.ndarray:
+        """(Q, 1) fp64, in screen units, of products as they are listed."""
+        wide = values.astype(np.float64)
+        return wide / self.queries.lengths if self.metric == "cosine" else wide
 
 
 def repair(

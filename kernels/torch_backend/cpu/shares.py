@@ -12,13 +12,10 @@ from ...contract import order
 from ...contract.chunks import even_slices
 from ...contract.request import Request
 from ...storage.operands import Operands
+from . import one_pass
 from .one_pass import Answer, repair, screened, whole
 from .plan import OnePass
 from .queries import Queries, measured
-
-_GIVE_UP = 0.5
-"""Where more of a block's queries are not proven, ties by the dozen, say, all are searched in
-general: that is quicker for many at once."""
 
 
 def search(
@@ -104,7 +101,7 @@ def _answer(
         answer = _screened(block, operands, request, plan, scratch)
     if answer is None or answer.unproven is None:
         return answer
-    if answer.unproven.mean() > _GIVE_UP:
+    if answer.unproven.mean() > one_pass.GIVE_UP:
         return None
     repair(answer, block, operands, request, workspace // 4)
     return answer
@@ -115,6 +112,8 @@ def _screened(
 ) -> Answer | None:
     """Where bf16 leaves queries unproven, fp32 is asked next: it tells more scores apart."""
     answer = screened(block, operands, request, plan, scratch, plan.in_halves)
+    if answer is None and plan.in_halves:
+        return screened(block, operands, request, plan, scratch, False)
     if answer is None or answer.unproven is None or not plan.in_halves:
         return answer
     rows = torch.from_numpy(answer.unproven).nonzero()[:, 0]

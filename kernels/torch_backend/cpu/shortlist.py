@@ -1,6 +1,7 @@
 """The prototypes of each query that look best by a product of fp32, or bf16."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,10 @@ _HALF_PRODUCTS = 1 << 21
 """Products in bf16 at a time: 4 MiB, which stay in cache until they are made fp32."""
 
 
+Promise = Callable[[Tensor, float, int], bool]
+"""Values (n, size) of the first queries, the largest norm, k -> whether to go on."""
+
+
 class Listed(NamedTuple):
     """The prototypes of each query that look best."""
 
@@ -39,11 +44,16 @@ class Listed(NamedTuple):
 
 
 def listed(
-    queries: Tensor, operands: Operands, request: Request, plan: OnePass, scratch: Tensor
-) -> Listed:
+    queries: Tensor,
+    operands: Operands,
+    request: Request,
+    plan: OnePass,
+    scratch: Tensor,
+    promise: Promise | None = None,
+) -> Listed | None:
     """``plan.size`` for each of ``queries`` (Q, C), of the dtype in which rows are multiplied.
 
-    ``scratch`` (n,) fp32 is written to.
+    ``scratch`` (n,) fp32 is written to. None where there is no ``promise`` in what is listed first.
     """
     count = queries.shape[0]
     blocks = [slice(at, at + plan.block_rows) for at in range(0, count, plan.block_rows)]
@@ -57,7 +67,12 @@ def listed(
                 room = queries.new_empty(plan.span_rows, queries.shape[1]) if room is None else room
                 part = part.rounded(room)
         about = at, part, plan.size, scratch
-        found = [_of_span(queries[block], request.of(block), *about) for block in blocks]
+        found = []
+        for block in blocks:
+            found.append(_of_span(queries[block], request.of(block), *about))
+            if promise is not None and not promise(found[0][0], part.longest, request.k):
+                return None
+            promise = None
         best = list(map(_most_promising, best, found)) if best else found
         all_longest.append(part.longest)
     values, indices = best[0] if len(best) == 1 else map(torch.cat, zip(*best, strict=True))

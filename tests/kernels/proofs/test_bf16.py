@@ -9,7 +9,7 @@ from screens import search_in_one_pass
 from flashmatch import topk
 from flashmatch.kernels.products import halves
 from flashmatch.kernels.proofs import bf16
-from flashmatch.kernels.torch_backend.cpu import one_pass, plan, shares
+from flashmatch.kernels.torch_backend.cpu import one_pass, plan, shares, shortlist
 
 needs_bf16 = pytest.mark.skipif(
     not halves.are_exact("here"), reason="products of bf16 are not exact enough here"
@@ -19,10 +19,10 @@ needs_bf16 = pytest.mark.skipif(
 WAYS = pytest.mark.parametrize("way", ["halves", "rounded"])
 
 
-def cluster(metric: str, way: str) -> Problem:
+def cluster(metric: str, way: str, width: float = 0.2) -> Problem:
     """Around one point, so that products round to one number. "rounded": of vectors in fp32."""
     generator = torch.Generator().manual_seed(0)
-    p, q = (1 + 0.2 * torch.randn(n, 40, generator=generator) for n in (3000, 100))
+    p, q = (1 + width * torch.randn(n, 40, generator=generator) for n in (3000, 100))
     dtype = torch.float32 if way == "rounded" else torch.bfloat16
     return Problem(q.to(dtype), [p.to(dtype)], 5, metric)
 
@@ -75,7 +75,7 @@ def test_without_it_neighbours_would_be_missed(
     it = cluster(metric, way)
     search_in_one_pass(monkeypatch, way)
     monkeypatch.setattr(plan, "_spare_of_rounded", lambda rows, k: 0)
-    monkeypatch.setattr(shares, "_GIVE_UP", 1.0)
+    monkeypatch.setattr(one_pass, "GIVE_UP", 1.0)
     check(it)
     monkeypatch.setattr(one_pass.bf16, "reach", lambda looking_best, *about: 0 * looking_best)
     with pytest.raises(AssertionError):
@@ -95,7 +95,7 @@ def test_a_neighbour_that_only_rounding_vectors_hides(
     (q if side == "queries" else p[1500:1501])[:, :32] *= 1 + 2.0**-8 - 2.0**-16
     it, reach = Problem(q, [p], 1, "dot"), bf16.reach
     search_in_one_pass(monkeypatch, "rounded")
-    monkeypatch.setattr(shares, "_GIVE_UP", 1.0)
+    monkeypatch.setattr(one_pass, "GIVE_UP", 1.0)
     check(it)
     monkeypatch.setattr(bf16, "reach", lambda *a: reach(*a[:4], (0 * a[1], 0.0)))
     with pytest.raises(AssertionError):
@@ -114,3 +114,17 @@ def test_what_bf16_leaves_unproven_is_asked_of_fp32(
     monkeypatch.setattr(shares, "screened", lambda *a: asked.append(a[5:]) or screened(*a))
     check(it)
     assert set(asked) == {(True,), (False,)}
+
+
+@needs_bf16
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("width", [0.01, 20.0])
+def test_bf16_is_given_up_at_once_where_it_tells_nothing_apart(
+    metric: str, width: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search_in_one_pass(monkeypatch, "rounded")
+    seen, of_span = [], shortlist._of_span
+    monkeypatch.setattr(shortlist, "_of_span", lambda q, *a: seen.append(q.dtype) or of_span(q, *a))
+    check(cluster(metric, "rounded", width))
+    tasks, in_fp32 = 15, torch.float32 in seen
+    assert (seen.count(torch.bfloat16) == tasks) == in_fp32 == (width < 1)

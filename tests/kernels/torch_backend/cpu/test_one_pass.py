@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("poisoned_empty")
 def way(request: pytest.FixtureRequest) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         search_in_one_pass(patch, request.param)
-        patch.setattr(shares, "_GIVE_UP", 1.0)
+        patch.setattr(one_pass, "GIVE_UP", 1.0)
         yield request.param
 
 
@@ -139,7 +139,7 @@ def test_everything_ties_and_is_repaired(metric: str, answers: list) -> None:
 def test_where_most_fail_all_are_searched_in_general(
     answers: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shares, "_GIVE_UP", 0.5)
+    monkeypatch.setattr(one_pass, "GIVE_UP", 0.5)
     check(plain("identical"))
     assert answers == [None] * len(answers)
 
