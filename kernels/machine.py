@@ -91,8 +91,8 @@ def _searches(device: torch.device) -> list[tuple[str, str]]:
         rows.append(("  kernels", _checked(device)))
     if device.type == "cpu":
         rows.append(("", f"of int8 are {_CODES[choice.product_of_codes('cpu')]}"))
-        taken = "taken as given" if halves.serve() else "cast to fp32"
-        rows.append(("", f"bf16 operands are {taken}"))
+        serve = "used, and larger searches rounded to it" if halves.serve() else "not used"
+        rows.append(("", f"of bf16 are {serve}"))
         if not are_denormals_kept():
             rows.append(("", "denormals are flushed in this thread: another one searches"))
     return rows

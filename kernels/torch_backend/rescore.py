@@ -106,7 +106,7 @@ def _sum(terms: Tensor) -> Tensor:
 def _are_apart(queries: Tensor, prototypes: Tensor) -> Tensor:
     """(Q, P) bool: which pairs have no coordinate where neither is 0, as one-hot vectors have none:
     all terms of their scores are 0."""
-    return torch.mm((queries != 0).float(), (prototypes != 0).float().T) == 0
+    return (queries != 0).double() @ (prototypes != 0).double().T == 0
 
 
 def dense(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
@@ -123,6 +123,7 @@ def dense(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
     else:
         score, error = _evaluated(products, q_norms, p_norms, metric)
     low, undecided = _rounded(score, error.mul_(fp64_slack(queries.shape[1])))
+    del products, score, error
     if metric != "l2" and undecided.any():
         apart = _are_apart(queries, prototypes)
         low.masked_fill_(apart, 0.0)
