@@ -34,6 +34,7 @@ _SPARE = 2
 are within a slack of the k-th."""
 _CLOSE_ROWS = 1 << 15
 _SPARE_OF_ROUNDED = 16
+"""So many more where vectors are rounded to bf16, and for so many bits of M / k as many as k."""
 _IN_HALVES = 2
 """Times as many, and as many prototypes of a pass, where products are in bf16, which are rounded,
 and take less time than selecting does."""
@@ -159,14 +160,14 @@ def choose_one_pass(
     in_halves = are_halves or are_rounded
     times = _IN_HALVES if in_halves else 1
     size = min(k + times * _spare(rows, k), rows)
-    if are_rounded:
-        size = min(size + _spare_of_rounded(rows, k), rows)
     most = WHOLE_PRODUCTS
     if are_kept and queries * rows <= _WHOLE_PAIRS:
         most *= _WHOLE_KEPT
     fits = 8 * rows * channels <= half and queries * (32 * rows + 48 * channels) <= half
     if products <= most and fits:
         return _whole(queries, size)
+    if are_rounded:
+        size = min(size + _spare_of_rounded(rows, k), rows)
     if 4 * k > rows or channels > fp32.MAX_CHANNELS:
         return None
     workers = max(1, min(workers, workspace // WORKER_BYTES))
