@@ -35,7 +35,7 @@ from .torch_backend.cpu.plan import (
     rounding_pays,
     work_of,
 )
-from .torch_backend.plan import Plan, choose_plan, codes_pay, coding_pays
+from .torch_backend.plan import Plan, choose_plan, codes_pay
 
 _KERNELS = __name__.rpartition(".")[0]
 _log = logging.getLogger("flashmatch")
@@ -135,12 +135,15 @@ def _search_vectors(
 
 def _plan_that_codes(queries: Tensor, rows: Rows, request: Request, workspace: int) -> Plan | None:
     """The plan of a search that codes the prototypes in passing, if that pays."""
-    shape = queries.shape[0], len(rows), rows.channels
-    is_worth_it = coding_pays(*shape) and choice.codes_in_passing(queries.device.type)
-    if not is_worth_it or _are_halves(queries, rows) or _are_rounded(queries, rows):
+    if not choice.codes_in_passing(queries.device.type):
         return None
-    plan = choose_plan(*shape, request.k, workspace, request.chunk_rows)
-    return plan if plan.coded else None
+    shape = queries.shape[0], len(rows), rows.channels, request.k
+    plan = choose_plan(*shape, workspace, request.chunk_rows)
+    if not plan.coded:
+        return None
+    in_one_pass = _may_go_in_one_pass(queries, rows, request)
+    in_halves = in_one_pass and (_are_halves(queries, rows) or _are_rounded(queries, rows))
+    return None if in_halves else plan
 
 
 def _search_in_general(
@@ -215,6 +218,11 @@ def _workers(queries: Tensor, rows: Rows, workspace: int) -> int:
     return workers_for(workspace // WORKER_BYTES) if work >= SHARED_WORK else 1
 
 
+def _may_go_in_one_pass(queries: Tensor, rows: Rows, request: Request) -> bool:
+    """Whether everything is on a CPU, and no chunks are asked for."""
+    return queries.is_cpu and rows.are_on_cpu and request.chunk_rows is None
+
+
 def _are_halves(queries: Tensor, rows: Rows) -> bool:
     """Whether products take queries and rows as they are, in bf16."""
     return rows.dtype == queries.dtype == torch.bfloat16 and halves.serve()
@@ -239,7 +247,7 @@ def _search_in_one_pass(
     bank: Prepared | None,
 ) -> Answer | None:
     """None where it has to be searched in general."""
-    if not (queries.is_cpu and rows.are_on_cpu) or request.chunk_rows is not None:
+    if not _may_go_in_one_pass(queries, rows, request):
         return None
     shape = queries.shape[0], len(rows), rows.channels, request.k
     are_kept = bank is not None and keeps(rows)  # in fp32, too

@@ -12,8 +12,9 @@ from torch import Tensor
 from ..proofs import bf16
 from .race import Product, are_won
 
-_PROBED = ((1, 9, 4), (17, 40, 33), (64, 64, 512), (5, 33, 1 << 14))
-"""Queries, prototypes, channels: of one block and of several, whole and ragged."""
+_PROBED = ((1, 9, 4), (17, 40, 33), (64, 64, 512), (512, 257, 256), (5, 33, 1 << 14))
+"""Queries, prototypes, channels: of one block and of several, whole and ragged; as many queries as
+a pass has."""
 
 _TIMED = ((16, 2048, 512), (128, 2048, 256))
 

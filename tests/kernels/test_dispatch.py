@@ -10,8 +10,11 @@ from screens import SCREENS, screen_small
 
 from flashmatch import PrototypeBank, topk
 from flashmatch.kernels import dispatch
-from flashmatch.kernels.torch_backend import float_search
+from flashmatch.kernels.products import choice, halves
+from flashmatch.kernels.torch_backend import float_search, int8_search
+from flashmatch.kernels.torch_backend import plan as torch_plan
 from flashmatch.kernels.torch_backend.cpu import coded, shares
+from flashmatch.kernels.torch_backend.cpu import plan as cpu_plan
 
 P, Q = torch.randn(300, 8), torch.randn(3, 8)
 KERNELS = Path(dispatch.__file__).parent
@@ -85,3 +88,23 @@ def test_int8_is_refused_where_it_cannot_be_exact() -> None:
     assert dispatch.layout_for(cpu, 1 << 16, "auto") is None
     with pytest.raises(ValueError, match=r"screen must not be 'int8'.*; got 65536 channels on cpu"):
         dispatch.layout_for(cpu, 1 << 16, "int8")
+
+
+def test_prototypes_in_chunks_are_coded_whatever_bf16_can_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rounding to bf16 is for searches in one pass."""
+    for module, name in ((halves, "are_fast"), (halves, "are_exact"), (choice, "codes_in_passing")):
+        monkeypatch.setattr(module, name, lambda *about: True)
+    monkeypatch.setattr(cpu_plan, "_LEAST_ROUNDED", (1, 1))
+    monkeypatch.setattr(torch_plan, "coding_pays", lambda *shape: True)
+    monkeypatch.setattr(torch_plan, "CODES_ROWS", 1)
+    calls, search = [], int8_search.search_while_coding
+    monkeypatch.setattr(
+        int8_search, "search_while_coding", lambda *a: calls.append(a) or search(*a)
+    )
+    q, p = torch.randn(8, 40), torch.randn(3000, 40)
+    topk(q, p, 5)
+    assert not calls
+    topk(q, p, 5, chunk_rows=1024)
+    assert len(calls) == 1

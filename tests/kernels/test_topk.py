@@ -1,5 +1,7 @@
 """The contract of topk, against the oracle, on whatever device tensors are made on."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from drawn import problems
@@ -10,17 +12,20 @@ from screens import ONE_PASS, search_in_general, search_in_one_pass
 
 from flashmatch import topk
 from flashmatch.kernels.codes.layout import Layout
+from flashmatch.kernels.products import choice
 from flashmatch.kernels.torch_backend import int8_search, plan
+from flashmatch.kernels.torch_backend.cpu import shares
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
 
+CODES = choice.codes_in_passing("cpu")
 IN_GENERAL = ["screened", "coded", "whole"]
 IN_ONE_PASS = [f"one pass, {way}" for way in ONE_PASS]
 
 
 @pytest.fixture(params=[*IN_GENERAL, *IN_ONE_PASS], scope="module", autouse=True)
-def _every_route(request: pytest.FixtureRequest) -> None:
+def route(request: pytest.FixtureRequest) -> Iterator[str]:
     """Small problems are scored as a whole unless told otherwise; every route must be exact."""
     patch = pytest.MonkeyPatch()
     if request.param in IN_GENERAL:
@@ -30,9 +35,10 @@ def _every_route(request: pytest.FixtureRequest) -> None:
     patch.setattr(plan, "WHOLE_ELEMENTS", 1 << 40 if request.param == "whole" else 0)
     if request.param == "coded":
         patch.setattr(plan, "coding_pays", lambda queries, rows, channels: True)
+        patch.setattr(plan, "CODES_ROWS", 1)
         patch.setattr(plan, "CODED_SPAN", 32)
         patch.setattr(int8_search, "LAYOUT", Layout(32, 4, width_multiple=4))
-    yield
+    yield request.param
     patch.undo()
 
 
@@ -45,6 +51,16 @@ def plain(kind: str, queries: int, rows: int, channels: int, k: int, metric: str
 def run(problem: Problem, **changes: object) -> tuple[torch.Tensor, torch.Tensor]:
     options = problem.options() | changes
     return topk(problem.queries, problem.prototypes, problem.k, **options)
+
+
+def test_the_route_is_taken(route: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+    for module, name in ((int8_search, "search_while_coding"), (shares, "search")):
+        body = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, f=body: taken.append(f.__name__) or f(*a))
+    run(plain("gaussian", 9, 2000, 24, 5, "cosine"))
+    in_one_pass = ["search"] if route in IN_ONE_PASS else []
+    assert taken == (["search_while_coding"] if route == "coded" and CODES else in_one_pass)
 
 
 @given(problems())
