@@ -32,8 +32,9 @@ def listed_dots(queries: Tensor, prototypes: Tensor, columns: Tensor) -> Tensor:
     On a CPU, in whatever of fp32 and fp64 both are; columns that torch found itself.
     """
     count, each = columns.shape
-    starts = torch.from_numpy(np.arange(0, count * each + 1, each))
-    return _sampled(queries, prototypes, starts, columns.flatten()).view(count, each)
+    starts, listed = np.arange(0, count * each + 1, each), columns.numpy().ravel()
+    pairs = torch.from_numpy(starts), torch.from_numpy(listed)
+    return _sampled(queries, prototypes, *pairs).view(count, each)
 
 
 def _sampled(queries: Tensor, prototypes: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
@@ -47,7 +48,8 @@ def _sampled(queries: Tensor, prototypes: Tensor, starts: Tensor, columns: Tenso
         device="cpu",
         check_invariants=False,
     )
-    return torch.sparse.sampled_addmm(pairs, queries, prototypes.T, beta=0.0).values()
+    torch.sparse.sampled_addmm(pairs, queries, prototypes.T, beta=0.0, out=pairs)  # or it copies
+    return pairs.values()
 
 
 def _gathered_dots(queries: Tensor, prototypes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The k best of a block of queries, from all their scores at once."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,16 +10,16 @@ from ...contract.request import Request
 from ...products.fp64 import multiplies_in_fp64
 from ...products.rounding import operand_roundoff
 from ...proofs import bf16
-from ...proofs.fp32 import LARGEST_NORM, Slack, fp32_slack, upper_scores
+from ...proofs.fp32 import LARGEST_NORM, fp32_slack
 from ...storage.operands import Operands
 from .. import rescore
 from ..float_search import search_vectors
 from ..plan import choose_plan
 from . import rescoring
-from .certificate import certified
+from .certificate import Bounds, certified
 from .plan import OnePass
 from .queries import Queries
-from .shortlist import listed
+from .shortlist import Listed, listed
 
 _CPU = torch.device("cpu")
 
@@ -39,6 +39,14 @@ class Answer(NamedTuple):
     """(Q,) bool; None where all are proven"""
     rescored: int
     """Pairs evaluated in fp64."""
+
+    def mended(self, rows: Tensor, found: "Answer") -> "Answer":
+        """With what is ``found`` of ``rows`` (n,), which are not proven, in place."""
+        assert self.unproven is not None
+        self.scores[rows], self.indices[rows] = found.scores, found.indices
+        self.unproven[rows.numpy()] = False if found.unproven is None else found.unproven
+        unproven = self.unproven if self.unproven.any() else None
+        return Answer(self.scores, self.indices, unproven, self.rescored + found.rescored)
 
 
 def whole(queries: Queries, operands: Operands, request: Request, size: int) -> Answer | None:
@@ -76,67 +84,88 @@ def screened(
         return None
     if in_halves:
         multiplied, taken = queries.in_halves()
-        bounds = _Bounds(queries, metric, slack, (taken, bf16.roundoff_of(operands.are_halves)))
-        found = listed(multiplied, operands, request, plan, scratch, bounds.promise)
+        bounds = Bounds(queries, metric, slack, (taken, bf16.roundoff_of(operands.are_halves)))
+
+        def promises(*first: Any) -> bool:
+            return bounds.hopeless(*first) <= GIVE_UP
+
+        found = listed(multiplied, operands, request, plan, scratch, promises)
     else:
-        bounds = _Bounds(queries, metric, slack, None)
+        bounds = Bounds(queries, metric, slack, None)
         found = listed(queries.given.float(), operands, request, plan, scratch)
     if found is None or not found.longest <= LARGEST_NORM:
         return None
-    exact, norms = rescoring.of_listed(queries, operands, found.indices, plan.tile_rows)
-    looking_best, indices = found.values.numpy(), found.indices.numpy()
-    if request.mask is not None:
-        exact[looking_best == -np.inf] = -np.inf
-    left_out = None
-    if plan.size < len(operands.rows):
-        left_out = bounds.left_out(looking_best.min(1, keepdims=True), found.longest)
-    if not (exact[:, :-1] >= exact[:, 1:]).all():
-        by_score = np.arange(len(exact))[:, None], np.argsort(-exact, 1)
-        exact, indices = exact[by_score], indices[by_score]
-        norms = None if norms is None else norms[by_score]
-    return _certified(queries, operands, request, exact, norms, indices, left_out)
+    lists = _Lists(queries, operands, request, plan, found, bounds)
+    first = lists.looked_at(slice(0, plan.first))
+    answer = lists.answered(first)
+    if answer.unproven is None or plan.first == plan.size:
+        return answer
+    unproven = torch.from_numpy(answer.unproven.nonzero()[0])
+    few = lists.of(unproven)
+    more = few.looked_at(slice(plan.first, plan.size))
+    found_of_few = few.answered(first.of(unproven).beside(more))
+    return answer.mended(unproven, found_of_few._replace(rescored=more.exact.size))
 
 
-class _Bounds(NamedTuple):
-    """How far what some queries were screened for may be from what it stands for."""
+class _Looked(NamedTuple):
+    """What is looked at in fp64."""
+
+    exact: np.ndarray
+    """(Q, n) fp64 scores, -inf of what may not match."""
+    norms: np.ndarray | None
+    """(Q, n) fp64 of the prototypes, as ``rescoring.error_of`` asks for them."""
+    indices: np.ndarray
+    """(Q, n) int64"""
+
+    def of(self, rows: Tensor) -> "_Looked":
+        at, norms = rows.numpy(), self.norms
+        return _Looked(self.exact[at], None if norms is None else norms[at], self.indices[at])
+
+    def beside(self, other: "_Looked") -> "_Looked":
+        """With what the same queries have in ``other``."""
+        norms = None
+        if self.norms is not None and other.norms is not None:
+            norms = np.concatenate((self.norms, other.norms), 1)
+        exact = np.concatenate((self.exact, other.exact), 1)
+        return _Looked(exact, norms, np.concatenate((self.indices, other.indices), 1))
+
+
+class _Lists(NamedTuple):
+    """A block of queries, and what is listed for each."""
 
     queries: Queries
-    metric: str
-    slack: Slack
-    rounded: tuple[np.ndarray, float] | None
-    """As ``bf16.reach`` has it, where products are in bf16."""
+    operands: Operands
+    request: Request
+    plan: OnePass
+    found: Listed
+    bounds: Bounds
 
-    def left_out(self, looking_worst: np.ndarray, longest: float) -> np.ndarray:
-        """(Q, 1) fp64: what no score exceeds of a prototype that looks no better than that."""
-        nothing = looking_worst == -np.inf
-        upper = self._screened(np.where(nothing, 0.0, looking_worst))
-        norms, metric = self.queries.norms, self.metric
-        if self.rounded is not None:
-            upper += bf16.reach(upper, norms, longest, metric, self.rounded)
-        if metric == "cosine":
-            upper += self.slack.of(1.0, 1.0)
-        else:
-            upper += self.slack.of(norms * (1 + 2.0**-20), np.full((1, 1), longest))
-        scores = upper_scores(upper, norms, self.queries.wide.shape[1], metric)
-        scores[nothing] = -np.inf
-        return scores
+    def of(self, rows: Tensor) -> "_Lists":
+        """Of the queries ``rows`` (n,)."""
+        bounds = self.bounds.of(rows)
+        return self._replace(
+            queries=bounds.queries,
+            request=self.request.of(rows),
+            found=self.found.of(rows),
+            bounds=bounds,
+        )
 
-    def promise(self, values: Tensor, longest: float, k: int) -> bool:
-        """Whether most of the first queries may be proven, from what is listed (n, size)."""
-        first = torch.arange(len(values), device="cpu")
-        rounded = self.rounded and (self.rounded[0][: len(values)], self.rounded[1])
-        some = self._replace(queries=self.queries.of(first), rounded=rounded)
-        best = values.topk(k).values.numpy()
-        kth = some._screened(best[:, -1:])
-        if self.metric == "l2":
-            kth = 2 * kth - some.queries.norms**2
-        left_out = some.left_out(values.numpy().min(1, keepdims=True), longest)
-        return bool(((kth <= left_out) & (left_out > -np.inf)).mean() <= GIVE_UP)
+    def looked_at(self, columns: slice) -> _Looked:
+        """In fp64, of what is listed in these columns."""
+        indices, tile_rows = self.found.indices[:, columns], self.plan.tile_rows
+        exact, norms = rescoring.of_listed(self.queries, self.operands, indices, tile_rows)
+        if self.request.mask is not None:
+            exact[self.found.values[:, columns].numpy() == -np.inf] = -np.inf
+        return _Looked(exact, norms, indices.numpy())
 
-    def _screened(self, values: np.ndarray) -> np.ndarray:
-        """(Q, 1) fp64, in screen units, of products as they are listed."""
-        wide = values.astype(np.float64)
-        return wide / self.queries.lengths if self.metric == "cosine" else wide
+    def answered(self, looked: _Looked) -> Answer:
+        """From the first columns, which are ``looked`` at: no other looks better than the next."""
+        values, next_best = self.found.values, min(looked.exact.shape[1], self.plan.size - 1)
+        left_out = None
+        if looked.exact.shape[1] < len(self.operands.rows):
+            next_best = values[:, next_best : next_best + 1].numpy()
+            left_out = self.bounds.left_out(next_best, self.found.longest)
+        return _certified(self.queries, self.operands, self.request, *looked, left_out)
 
 
 def repair(

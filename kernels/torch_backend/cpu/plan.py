@@ -33,6 +33,9 @@ _SPARE = 2
 """Prototypes looked at beyond k, and a sixteenth of it, twice as many where rows lie close: so few
 are within a slack of the k-th."""
 _CLOSE_ROWS = 1 << 15
+_IN_RESERVE = 2
+"""So many more are listed, for those queries that turn out to need them: 1 in 60 (32 x 1,259 x
+1,280 absolute values of Gaussian ones, k = 5), of which each took 2.4 ms in general."""
 _SPARE_OF_ROUNDED = 16
 """So many more where vectors are rounded to bf16, and for so many bits of M / k as many as k."""
 _IN_HALVES = 2
@@ -107,7 +110,8 @@ def rounding_pays(queries: int, channels: int) -> bool:
 
 @dataclass(frozen=True)
 class OnePass:
-    """``whole``: all scores in fp64. ``size`` prototypes of each query are looked at in the end.
+    """``whole``: all scores in fp64. ``size`` prototypes of each query are listed, the ``first``
+    are looked at in fp64, the others where need be.
 
     ``in_halves``: by products of bf16, to which vectors may be rounded, ``span_rows`` at a time.
     ``widens``: rows are made fp64 first. ``workers`` do one task each at a time: ``query_rows``
@@ -116,6 +120,7 @@ class OnePass:
     """
 
     whole: bool
+    first: int
     size: int
     in_halves: bool
     widens: bool
@@ -159,22 +164,23 @@ def choose_one_pass(
     products, half, eighth = queries * rows * channels, workspace // 2, workspace // 8
     in_halves = are_halves or are_rounded
     times = _IN_HALVES if in_halves else 1
-    size = min(k + times * _spare(rows, k), rows)
+    first = min(k + times * _spare(rows, k), rows)
     most = WHOLE_PRODUCTS
     if are_kept and queries * rows <= _WHOLE_PAIRS:
         most *= _WHOLE_KEPT
     fits = 8 * rows * channels <= half and queries * (32 * rows + 48 * channels) <= half
     if products <= most and fits:
-        return _whole(queries, size)
+        return _whole(queries, first)
     if are_rounded:
-        size = min(size + _spare_of_rounded(rows, k), rows)
+        first = min(first + _spare_of_rounded(rows, k), rows)
+    size = first if in_halves else min(first + _IN_RESERVE, rows)
     if 4 * k > rows or channels > fp32.MAX_CHANNELS:
         return None
     workers = max(1, min(workers, workspace // WORKER_BYTES))
     least = max(times * SPAN_ROWS, _SPAN_PER_SIZE * size, BLOCK_SCORES // queries)
     by_queries = (
         queries >= workers * LEAST_QUERIES
-        or rows < workers * 4 * k
+        or rows < workers * 4 * size
         or (rows < 2 * least and queries >= workers)
     )
     tasks = 1 if by_queries else workers
@@ -195,6 +201,7 @@ def choose_one_pass(
     tile_elements = min(_TILE_ELEMENTS, eighth // 8 // workers)
     return OnePass(
         whole=False,
+        first=first,
         size=size,
         in_halves=in_halves,
         widens=widens and 8 * rows * channels <= 2 * eighth,
@@ -222,6 +229,7 @@ def _spare_of_rounded(rows: int, k: int) -> int:
 def _whole(queries: int, size: int) -> OnePass:
     return OnePass(
         whole=True,
+        first=size,
         size=size,
         in_halves=False,
         widens=True,

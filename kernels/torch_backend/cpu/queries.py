@@ -41,7 +41,7 @@ def measured(queries: Tensor) -> Queries | None:
     """None where a norm is not finite, or out of the range of fp32 products."""
     wide = _widened(queries)
     array = wide.numpy()
-    norms = np.sqrt(np.einsum("ij,ij->i", array, array))[:, None]
+    norms = np.sqrt(np.matmul(array[:, None], array[:, :, None])[:, 0])
     if not norms.max() <= LARGEST_NORM:
         return None
     if queries.dtype == torch.float64 and norms.min() < SHORT:

@@ -120,10 +120,7 @@ def _screened(
     found = screened(block.of(rows), operands, request.of(rows), plan, scratch, False)
     if found is None:
         return None
-    answer.scores[rows], answer.indices[rows] = found.scores, found.indices
-    answer.unproven[rows.numpy()] = False if found.unproven is None else found.unproven
-    unproven = answer.unproven if answer.unproven.any() else None
-    return answer._replace(unproven=unproven, rescored=answer.rescored + found.rescored)
+    return answer.mended(rows, found)
 
 
 def _merged(answers: list[Answer], k: int) -> Answer:

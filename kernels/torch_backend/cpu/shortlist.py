@@ -36,11 +36,14 @@ class Listed(NamedTuple):
     """The prototypes of each query that look best."""
 
     values: Tensor
-    """(Q, n) fp32: products, weighed as the metric wants; cosine's lack 1/|q|."""
+    """(Q, n) fp32, descending: products, weighed as the metric wants; cosine's lack 1/|q|."""
     indices: Tensor
     """(Q, n) int64"""
     longest: float
     """At least the largest norm of any prototype; NaN where one is no number."""
+
+    def of(self, rows: Tensor) -> "Listed":
+        return Listed(self.values[rows], self.indices[rows], self.longest)
 
 
 def listed(
@@ -87,7 +90,8 @@ def _of_span(
     rows = at.stop - at.start
     group = _group_for(queries.shape[0], rows, size)
     values = _room(scratch, queries, rows, size, group)
-    scores, mask = values[:, :rows], request.mask_of(at.start, at.stop)
+    scores = values if values.shape[1] == rows else values[:, :rows]
+    mask = request.mask_of(at.start, at.stop)
     _screen(queries, operands, scores)
     if mask is not None:
         scores.masked_fill_(~mask, -torch.inf)
@@ -102,7 +106,7 @@ def _most_promising(
 ) -> tuple[Tensor, Tensor]:
     """As many of two lists as each has."""
     values, indices = (torch.cat(both, 1) for both in zip(one, other, strict=True))
-    values, at = values.topk(one[0].shape[1], sorted=False)
+    values, at = values.topk(one[0].shape[1])
     return values, indices.gather(1, at)
 
 
@@ -142,13 +146,12 @@ def _screen(queries: Tensor, operands: Operands, values: Tensor) -> None:
 
 
 def _multiply(queries: Tensor, operands: Operands, values: Tensor) -> None:
-    unmeasured = not operands.is_measured
-    norms = queries.new_empty(values.shape[1] if unmeasured else 0)
+    norms = None if operands.is_measured else queries.new_empty(values.shape[1])
     for at, tile in operands.tiles():
-        if unmeasured:
+        if norms is not None:
             torch.linalg.vector_norm(tile, dim=1, out=norms[at])
         torch.mm(queries, tile.T, out=values[:, at])
-    if unmeasured:
+    if norms is not None:
         operands.take_norms(norms)
 
 
@@ -171,7 +174,7 @@ def _weigh(values: Tensor, operands: Operands, at: slice) -> None:
 
 
 def _select(values: Tensor, size: int, group: int) -> tuple[Tensor, Tensor]:
-    """The ``size`` largest of each row of ``values`` (Q, W), and where they are.
+    """The ``size`` largest of each row of ``values`` (Q, W), descending, and where they are.
 
     Columns of the last group that stand for nothing are -inf.
 
@@ -179,7 +182,7 @@ def _select(values: Tensor, size: int, group: int) -> tuple[Tensor, Tensor]:
     the columns g, g + groups, g + 2 groups, ...
     """
     if group == 1:
-        return values.topk(size, sorted=False)
+        return values.topk(size)
     count, width = values.shape
     groups = width // group
     members = values.view(count, group, groups)
@@ -187,5 +190,5 @@ def _select(values: Tensor, size: int, group: int) -> tuple[Tensor, Tensor]:
     best = maxima.topk(size, sorted=False).indices
     offsets = torch.arange(0, width, groups, device="cpu")
     columns = (best[:, None] + offsets[:, None]).flatten(1)
-    largest, at = values.gather(1, columns).topk(size, sorted=False)
+    largest, at = values.gather(1, columns).topk(size)
     return largest, columns.gather(1, at)

@@ -128,3 +128,16 @@ def test_bf16_is_given_up_at_once_where_it_tells_nothing_apart(
     check(cluster(metric, "rounded", width))
     tasks, in_fp32 = 15, torch.float32 in seen
     assert (seen.count(torch.bfloat16) == tasks) == in_fp32 == (width < 1)
+
+
+@needs_bf16
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("metric", METRICS)
+def test_nothing_is_computed_of_norms_that_are_out_of_range(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of which bf16 has infinite ones."""
+    search_in_one_pass(monkeypatch, "rounded")
+    it = cluster(metric, "rounded")
+    check(it.replace(prototypes=[it.prototypes[0] * 2.0**100]))
+    check(it.replace(prototypes=[it.prototypes[0] * 2.0**120]))

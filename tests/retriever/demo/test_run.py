@@ -4,6 +4,7 @@ import re
 import sys
 from functools import partial
 from html.parser import HTMLParser
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -196,16 +197,23 @@ def test_scores_that_fp64_does_not_have_are_seen() -> None:
 
 
 def test_searches_take_turns_and_are_timed_warm(monkeypatch: pytest.MonkeyPatch) -> None:
-    def search(name: str) -> None:
-        asked.append(name)
-        clock[0] += 1 if asked[-2:] == [name] * 2 else 100  # the first after another is slow
+    """The first four calls after another are slow, 8 ms; each is timed once a round."""
 
-    asked: list[str] = [""]
+    def search(name: str) -> None:
+        warm[name] = warm[name] + 1 if asked[-1:] == [name] else 0
+        asked.append(name)
+        clock[0] += 0.001 if warm[name] > 3 else 0.002
+
+    asked: list[str] = []
+    warm = dict.fromkeys("abc", 0)
     clock = [0.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
-    samples = timing.interleave({name: partial(search, name) for name in "ab"})
-    assert samples == {"a": [1.0] * timing.ROUNDS[0], "b": [1.0] * timing.ROUNDS[0]}
-    assert "".join(asked) == "aabb" * timing.ROUNDS[0]
+    monkeypatch.setattr(timing, "ROUNDS", (6, 6))
+    samples = timing.interleave({name: partial(search, name) for name in "abc"})
+    assert set(samples) == set("abc")
+    assert all(times == pytest.approx([0.001] * 6) for times in samples.values())
+    turns = "".join(name for name, _ in groupby(asked))
+    assert len({turns[at : at + 3] for at in range(0, len(turns) - 2, 3)}) > 1
 
 
 def test_what_would_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,6 +130,25 @@ def test_clusters_whose_scores_lie_within_a_slack(metric: str, width: float, ans
 
 
 @pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("close", [2, 3, 4, 5])
+def test_what_is_listed_beside_is_looked_at_before_anything_is_repaired(
+    metric: str, close: int, answers: list, way: str
+) -> None:
+    """Of k = 1, 3 are looked at, and 5 are listed."""
+    it = plain(metric=metric, rows=1300, k=1)
+    p = 0.1 * it.prototypes[0]
+    near = torch.eye(24)[[0] * close]
+    near[:, 1] = 0.01 + 1e-8 * torch.arange(close).flip(0)
+    p[500 : 500 + close] = 9 * near
+    it = it.replace(queries=9.1 * torch.eye(24)[:1].repeat(5, 1), prototypes=[p])
+    check(it)
+    if way in ("screened", "shared"):
+        assert all((answer.unproven is not None) == (close == 5) for answer in answers)
+    if way == "screened":
+        assert {answer.rescored for answer in answers} == {5 * (5 if close > 3 else 3)}
+
+
+@pytest.mark.parametrize("metric", METRICS)
 def test_everything_ties_and_is_repaired(metric: str, answers: list) -> None:
     it = plain("identical", metric=metric)
     check(it)
