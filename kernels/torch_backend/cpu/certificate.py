@@ -48,10 +48,10 @@ class Bounds(NamedTuple):
         if not longest <= LARGEST_NORM:
             return 1.0
         some = self.of(torch.arange(len(values), device="cpu"))
-        kth = some._screened(values[:, k - 1 : k].numpy())
+        kth = some._screened(values.topk(k).values[:, -1:].numpy())
         if self.metric == "l2":
             kth = 2 * kth - some.queries.norms**2
-        left_out = some.left_out(values[:, -1:].numpy(), longest)
+        left_out = some.left_out(values.numpy().min(1, keepdims=True), longest)
         return float(((kth <= left_out) & (left_out > -np.inf)).mean())
 
     def _screened(self, values: np.ndarray) -> np.ndarray:

@@ -98,7 +98,7 @@ def screened(
     lists = _Lists(queries, operands, request, plan, found, bounds)
     first = lists.looked_at(slice(0, plan.first))
     answer = lists.answered(first)
-    if answer.unproven is None or plan.first == plan.size:
+    if answer.unproven is None or not plan.is_ordered:
         return answer
     unproven = torch.from_numpy(answer.unproven.nonzero()[0])
     few = lists.of(unproven)
@@ -159,12 +159,13 @@ class _Lists(NamedTuple):
         return _Looked(exact, norms, indices.numpy())
 
     def answered(self, looked: _Looked) -> Answer:
-        """From the first columns, which are ``looked`` at: no other looks better than the next."""
-        values, next_best = self.found.values, min(looked.exact.shape[1], self.plan.size - 1)
-        left_out = None
-        if looked.exact.shape[1] < len(self.operands.rows):
-            next_best = values[:, next_best : next_best + 1].numpy()
-            left_out = self.bounds.left_out(next_best, self.found.longest)
+        """From the first columns, which are ``looked`` at."""
+        values, end, left_out = self.found.values.numpy(), looked.exact.shape[1], None
+        if end < self.plan.size:  # no other looks better than the next
+            left_out = self.bounds.left_out(values[:, end : end + 1], self.found.longest)
+        elif end < len(self.operands.rows):  # than the worst of these
+            worst = values.min(1, keepdims=True)
+            left_out = self.bounds.left_out(worst, self.found.longest)
         return _certified(self.queries, self.operands, self.request, *looked, left_out)
 
 

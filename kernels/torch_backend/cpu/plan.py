@@ -135,6 +135,11 @@ class OnePass:
     tile_rows: int
     """Made fp64 at a time, where most are looked at and ``widens`` is not."""
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether what looks better is listed before, so that some of it can be looked at first."""
+        return self.first < self.size
+
 
 def work_of(queries: int, rows: int, channels: int) -> int:
     """Of a search, in multiplications."""

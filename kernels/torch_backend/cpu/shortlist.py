@@ -36,7 +36,8 @@ class Listed(NamedTuple):
     """The prototypes of each query that look best."""
 
     values: Tensor
-    """(Q, n) fp32, descending: products, weighed as the metric wants; cosine's lack 1/|q|."""
+    """(Q, n) fp32: products, weighed as the metric wants; cosine's lack 1/|q|. Descending, if not
+    all are looked at at first."""
     indices: Tensor
     """(Q, n) int64"""
     longest: float
@@ -69,14 +70,14 @@ def listed(
             if len(blocks) > 1 and not part.are_halves:  # once for all of them
                 room = queries.new_empty(plan.span_rows, queries.shape[1]) if room is None else room
                 part = part.rounded(room)
-        about = at, part, plan.size, scratch
+        about = at, part, plan, scratch
         found = []
         for block in blocks:
             found.append(_of_span(queries[block], request.of(block), *about))
             if promise is not None and not promise(found[0][0], part.longest, request.k):
                 return None
             promise = None
-        best = list(map(_most_promising, best, found)) if best else found
+        best = [_merged(*both, plan) for both in zip(best, found, strict=True)] if best else found
         all_longest.append(part.longest)
     values, indices = best[0] if len(best) == 1 else map(torch.cat, zip(*best, strict=True))
     longest = all_longest[0] if len(all_longest) == 1 else float(np.max(all_longest))  # NaN counts
@@ -84,10 +85,10 @@ def listed(
 
 
 def _of_span(
-    queries: Tensor, request: Request, at: slice, operands: Operands, size: int, scratch: Tensor
+    queries: Tensor, request: Request, at: slice, operands: Operands, plan: OnePass, scratch: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Values and indices (Q, size), of the prototypes ``at`` alone."""
-    rows = at.stop - at.start
+    rows, size = at.stop - at.start, plan.size
     group = _group_for(queries.shape[0], rows, size)
     values = _room(scratch, queries, rows, size, group)
     scores = values if values.shape[1] == rows else values[:, :rows]
@@ -95,18 +96,17 @@ def _of_span(
     _screen(queries, operands, scores)
     if mask is not None:
         scores.masked_fill_(~mask, -torch.inf)
-    best, columns = _select(values, size, group)
+    best, columns = _select(values, size, group, plan.is_ordered)
     if mask is not None:
         columns.clamp_(max=rows - 1)  # where too few may match, columns of padding are listed
     return best, columns + at.start if at.start else columns
 
 
-def _most_promising(
-    one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]
+def _merged(
+    one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], plan: OnePass
 ) -> tuple[Tensor, Tensor]:
-    """As many of two lists as each has."""
     values, indices = (torch.cat(both, 1) for both in zip(one, other, strict=True))
-    values, at = values.topk(one[0].shape[1])
+    values, at = values.topk(plan.size, sorted=plan.is_ordered)
     return values, indices.gather(1, at)
 
 
@@ -173,8 +173,8 @@ def _weigh(values: Tensor, operands: Operands, at: slice) -> None:
         values += operands.bias[at]
 
 
-def _select(values: Tensor, size: int, group: int) -> tuple[Tensor, Tensor]:
-    """The ``size`` largest of each row of ``values`` (Q, W), descending, and where they are.
+def _select(values: Tensor, size: int, group: int, is_ordered: bool) -> tuple[Tensor, Tensor]:
+    """The ``size`` largest of each row of ``values`` (Q, W), and where they are.
 
     Columns of the last group that stand for nothing are -inf.
 
@@ -182,7 +182,7 @@ def _select(values: Tensor, size: int, group: int) -> tuple[Tensor, Tensor]:
     the columns g, g + groups, g + 2 groups, ...
     """
     if group == 1:
-        return values.topk(size)
+        return values.topk(size, sorted=is_ordered)
     count, width = values.shape
     groups = width // group
     members = values.view(count, group, groups)
@@ -190,5 +190,5 @@ def _select(values: Tensor, size: int, group: int) -> tuple[Tensor, Tensor]:
     best = maxima.topk(size, sorted=False).indices
     offsets = torch.arange(0, width, groups, device="cpu")
     columns = (best[:, None] + offsets[:, None]).flatten(1)
-    largest, at = values.gather(1, columns).topk(size)
+    largest, at = values.gather(1, columns).topk(size, sorted=is_ordered)
     return largest, columns.gather(1, at)
