@@ -11,7 +11,8 @@ shortlist   the k, and a few more, of each query that look best      shortlist.p
 rescore     those in fp64: as many of each query, so rectangular     rescoring.py
 
 certify     scores are sure, and nothing left out could enter        certificate.py
-repair      queries that fail: by float_search.py, which takes any   one_pass.py
+again       queries that fail: with the rest of the shortlist        one_pass.py
+repair      those that fail still: by float_search.py, for any       one_pass.py
 
 queries.py holds what products take of queries, storage/operands.py what they take of prototypes.
 Small arrays go through NumPy, on views of the same memory: a call of it costs less than torch's.
