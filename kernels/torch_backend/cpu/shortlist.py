@@ -77,7 +77,7 @@ def listed(
             if promise is not None and not promise(found[0][0], part.longest, request.k):
                 return None
             promise = None
-        best = [_merged(*both, plan) for both in zip(best, found, strict=True)] if best else found
+        best = [_most_promising(*both, plan) for both in zip(best, found, strict=True)] if best else found
         all_longest.append(part.longest)
     values, indices = best[0] if len(best) == 1 else map(torch.cat, zip(*best, strict=True))
     longest = all_longest[0] if len(all_longest) == 1 else float(np.max(all_longest))  # NaN counts
@@ -102,7 +102,7 @@ def _of_span(
     return best, columns + at.start if at.start else columns
 
 
-def _merged(
+def _most_promising(
     one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], plan: OnePass
 ) -> tuple[Tensor, Tensor]:
     values, indices = (torch.cat(both, 1) for both in zip(one, other, strict=True))

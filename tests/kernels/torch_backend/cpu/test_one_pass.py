@@ -193,8 +193,8 @@ def test_padding_that_is_selected_is_not_read(
     select, listed = shortlist._select, shortlist.listed
     padded, seen = [], []
 
-    def named_last(values: Tensor, size: int, group: int) -> tuple[Tensor, Tensor]:
-        best, columns = select(values, size, group)
+    def named_last(values: Tensor, *how: object) -> tuple[Tensor, Tensor]:
+        best, columns = select(values, *how)
         columns[best == -torch.inf] = values.shape[1] - 1
         padded.append(values.shape[1] % 2993 > 0)
         return best, columns
