@@ -77,7 +77,8 @@ def listed(
             if promise is not None and not promise(found[0][0], part.longest, request.k):
                 return None
             promise = None
-        best = [_most_promising(*both, plan) for both in zip(best, found, strict=True)] if best else found
+        pairs = zip(best, found, strict=True)
+        best = [_most_promising(*pair, plan) for pair in pairs] if best else found
         all_longest.append(part.longest)
     values, indices = best[0] if len(best) == 1 else map(torch.cat, zip(*best, strict=True))
     longest = all_longest[0] if len(all_longest) == 1 else float(np.max(all_longest))  # NaN counts
