@@ -27,7 +27,7 @@ EPS = 1e-8  # torch.cosine_similarity's own
 DOUBLE = "torch in fp64, normalised before"
 LARGEST_BYTES = 2**30  # what a way may take, and is left out beyond
 ROUNDS = (3, 15)
-WARMING_SECONDS = 0.01
+WARMING_SECONDS = 0.01  # for which each search is called before it is timed
 BUDGET_SECONDS = 6.0  # for all timed rounds of one comparison, where that allows the fewest rounds
 
 
@@ -134,7 +134,8 @@ def interleave(searches: Mapping[str, Search]) -> dict[str, list[float]]:
 
     Turns, because whatever else slows the machine then slows them all; in changing order, because
     the one before has filled the caches. Each is called until it has them: after 600 MiB of the
-    original's, second calls took 1.4 times as long as fourth ones, and those as long as tenth ones.
+    original's, second calls took 1.2 to 1.4 times as long as fourth ones, and those as long as
+    tenth ones (Xeon, Sapphire Rapids, two threads).
     """
     order, shuffle = list(searches.items()), random.Random(0).shuffle
     fewest, most = ROUNDS

@@ -94,7 +94,7 @@ def certified(
         falls &= scores[:, -1] > low[:, k:].max(1)
     if not falls.all():
         rows = (~falls).nonzero()[0]
-        scores[rows], chosen[rows] = _sorted_again(low[rows], indices[rows], k)
+        scores[rows], chosen[rows] = _sorted(low[rows], indices[rows], k)
     unproven = None
     if left_out is not None:
         proven = scores[:, -1:] > left_out.astype(np.float32)
@@ -104,7 +104,7 @@ def certified(
     return torch.from_numpy(scores), torch.from_numpy(chosen), unproven
 
 
-def _sorted_again(scores: np.ndarray, indices: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _sorted(scores: np.ndarray, indices: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k best (Q, k) of (Q, n) in the one order; what may not match, at -inf, is none."""
     values = torch.from_numpy(scores)
     keys = order.pack(values, torch.from_numpy(indices))

@@ -1,6 +1,6 @@
 """The k best of a block of queries, from all their scores at once."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +39,11 @@ class Answer(NamedTuple):
     """(Q,) bool; None where all are proven"""
     rescored: int
     """Pairs evaluated in fp64."""
+
+    def failed(self) -> Tensor:
+        """(n,) int64: the queries that are not proven."""
+        assert self.unproven is not None
+        return torch.from_numpy(self.unproven.nonzero()[0])
 
     def mended(self, rows: Tensor, found: "Answer") -> "Answer":
         """With what is ``found`` of ``rows`` (n,), which are not proven, in place."""
@@ -86,8 +91,8 @@ def screened(
         multiplied, taken = queries.in_halves()
         bounds = Bounds(queries, metric, slack, (taken, bf16.roundoff_of(operands.are_halves)))
 
-        def promises(*first: Any) -> bool:
-            return bounds.hopeless(*first) <= GIVE_UP
+        def promises(values: Tensor, longest: float, k: int) -> bool:
+            return bounds.hopeless(values, longest, k) <= GIVE_UP
 
         found = listed(multiplied, operands, request, plan, scratch, promises)
     else:
@@ -95,16 +100,16 @@ def screened(
         found = listed(queries.given.float(), operands, request, plan, scratch)
     if found is None or not found.longest <= LARGEST_NORM:
         return None
-    lists = _Lists(queries, operands, request, plan, found, bounds)
+    lists = _Lists(bounds, operands, request, plan, found)
     first = lists.looked_at(slice(0, plan.first))
     answer = lists.answered(first)
     if answer.unproven is None or not plan.is_ordered:
         return answer
-    unproven = torch.from_numpy(answer.unproven.nonzero()[0])
-    few = lists.of(unproven)
+    rows = answer.failed()
+    few = lists.of(rows)
     more = few.looked_at(slice(plan.first, plan.size))
-    found_of_few = few.answered(first.of(unproven).beside(more))
-    return answer.mended(unproven, found_of_few._replace(rescored=more.exact.size))
+    found_of_few = few.answered(first.of(rows).beside(more))
+    return answer.mended(rows, found_of_few._replace(rescored=more.exact.size))
 
 
 class _Looked(NamedTuple):
@@ -131,29 +136,23 @@ class _Looked(NamedTuple):
 
 
 class _Lists(NamedTuple):
-    """A block of queries, and what is listed for each."""
+    """What is listed for each of a block of queries, those of ``bounds``."""
 
-    queries: Queries
+    bounds: Bounds
     operands: Operands
     request: Request
     plan: OnePass
     found: Listed
-    bounds: Bounds
 
     def of(self, rows: Tensor) -> "_Lists":
         """Of the queries ``rows`` (n,)."""
-        bounds = self.bounds.of(rows)
-        return self._replace(
-            queries=bounds.queries,
-            request=self.request.of(rows),
-            found=self.found.of(rows),
-            bounds=bounds,
-        )
+        bounds, request, found = (x.of(rows) for x in (self.bounds, self.request, self.found))
+        return self._replace(bounds=bounds, request=request, found=found)
 
     def looked_at(self, columns: slice) -> _Looked:
         """In fp64, of what is listed in these columns."""
         indices, tile_rows = self.found.indices[:, columns], self.plan.tile_rows
-        exact, norms = rescoring.of_listed(self.queries, self.operands, indices, tile_rows)
+        exact, norms = rescoring.of_listed(self.bounds.queries, self.operands, indices, tile_rows)
         if self.request.mask is not None:
             exact[self.found.values[:, columns].numpy() == -np.inf] = -np.inf
         return _Looked(exact, norms, indices.numpy())
@@ -166,14 +165,14 @@ class _Lists(NamedTuple):
         elif end < len(self.operands.rows):  # than the worst of these
             worst = values.min(1, keepdims=True)
             left_out = self.bounds.left_out(worst, self.found.longest)
-        return _certified(self.queries, self.operands, self.request, *looked, left_out)
+        return _certified(self.bounds.queries, self.operands, self.request, *looked, left_out)
 
 
 def repair(
     answer: Answer, queries: Queries, operands: Operands, request: Request, workspace: int
 ) -> None:
     """Search the queries that are not proven in general, and put what is found in place."""
-    rows = torch.from_numpy(answer.unproven).nonzero()[:, 0]
+    rows = answer.failed()
     shape = len(rows), len(operands.rows), queries.wide.shape[1], request.k
     plan = choose_plan(*shape, workspace, None)
     found = search_vectors(queries.given[rows], operands.rows.chunks, request.of(rows), plan)

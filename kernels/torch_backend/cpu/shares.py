@@ -116,7 +116,7 @@ def _screened(
         return screened(block, operands, request, plan, scratch, False)
     if answer is None or answer.unproven is None or not plan.in_halves:
         return answer
-    rows = torch.from_numpy(answer.unproven).nonzero()[:, 0]
+    rows = answer.failed()
     found = screened(block.of(rows), operands, request.of(rows), plan, scratch, False)
     if found is None:
         return None

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -77,8 +78,7 @@ def listed(
             if promise is not None and not promise(found[0][0], part.longest, request.k):
                 return None
             promise = None
-        pairs = zip(best, found, strict=True)
-        best = [_most_promising(*pair, plan) for pair in pairs] if best else found
+        best = list(map(partial(_most_promising, plan), best, found)) if best else found
         all_longest.append(part.longest)
     values, indices = best[0] if len(best) == 1 else map(torch.cat, zip(*best, strict=True))
     longest = all_longest[0] if len(all_longest) == 1 else float(np.max(all_longest))  # NaN counts
@@ -104,7 +104,7 @@ def _of_span(
 
 
 def _most_promising(
-    one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], plan: OnePass
+    plan: OnePass, one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
     values, indices = (torch.cat(both, 1) for both in zip(one, other, strict=True))
     values, at = values.topk(plan.size, sorted=plan.is_ordered)
