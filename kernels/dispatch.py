@@ -191,9 +191,10 @@ def _search_block(
         answer = _search_in_one_pass(queries, rows, by_row, workspace, workers, bank)
         if answer is not None:
             return _found(answer, rows)
-    if bank.nonfinite == "raise":
-        refuse_nonfinite("queries", ~norms(queries).isfinite(), first)
+    refuses = bank.nonfinite == "raise"
     if codes is None or not by_codes:
+        if refuses:
+            _refuse_queries(queries, first)
         search = _search_in_general if on_cpu else _search_vectors
         found = search(queries, rows, by_row, workspace)
         return Found(*found, 0, 0, rows.nbytes)
@@ -205,9 +206,18 @@ def _search_block(
 
         found, why_not = entrance.search_codes(queries, codes, rows, request, workspace)
         if found is not None:
+            if refuses and found.nonfinite:  # waits for the device, when all is launched
+                _refuse_queries(queries, first)
             return found
     _note(queries.device, why_not)
+    if refuses:
+        _refuse_queries(queries, first)
     return coded.search_shared(queries, codes, rows, request, workspace, workers)
+
+
+def _refuse_queries(queries: Tensor, first: int) -> None:
+    """Raise for queries that are not finite; they are numbered from ``first``."""
+    refuse_nonfinite("queries", ~norms(queries).isfinite(), first)
 
 
 def _workers(queries: Tensor, rows: Rows, workspace: int) -> int:

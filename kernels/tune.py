@@ -60,7 +60,8 @@ def tune(
     counts = _require_sizes("queries", queries, RAW_QUERIES + 1, 2**31)
     _require_sizes("rows", [rows], 1, 2**31)
     from . import WORKSPACE_BYTES  # at call time: it can be set
-    from .triton_backend import tile_sweep, tuned_tiles
+    from .triton_backend import tuned_tiles
+    from .triton_backend.selfcheck import tile_sweep
 
     target = tuned_tiles.default_path(found) if path is None else Path(path)
     if target.is_dir():

@@ -4,14 +4,15 @@ import re
 from collections.abc import Iterable
 
 VENDOR = ("int8 product, one call", "int8 product, chunked")  # measured beside the stages
-STAGES = ("prepare", "scan", "select", "rescore", "repair", "other")
+STAGES = ("prepare", "scan", "settle", "select", "rescore", "repair", "other")
 
 # The first that matches. Our kernels are named for what they do; torch's topk and sort are what
 # selects groups and orders matches.
 _PATTERNS = (
-    ("prepare", r"^(prepare|widen|pack)_\w*kernel"),
+    ("prepare", r"^(prepare|code|pack)_\w*kernel"),
     ("scan", r"^scan_\w*kernel"),
-    ("select", r"^(threshold|kth)_\w*kernel"),
+    ("settle", r"^settle_\w*kernel"),
+    ("select", r"^threshold_\w*kernel"),
     ("rescore", r"^rescore_\w*kernel"),
     ("repair", r"^repair_\w*kernel"),
     ("select", r"topk|sort|radix|withinkcounts|gathertop"),

@@ -47,6 +47,16 @@ class Frame:
             vectors = self.rotation(vectors)
         return int8.code_queries(vectors, self.origin_norm, shift, largest)
 
+    def rotated(self, queries: Tensor, norms: Tensor) -> Tensor:
+        """(Q, C) fp64, contiguous: queries in a frame that has a rotation."""
+        assert self.rotation is not None
+        vectors = queries.double()
+        if self.metric == "cosine":
+            vectors = vectors / norms.clamp(min=COSINE_EPS)[:, None]
+        if self.metric == "l2":
+            vectors = vectors - self.origin.double()
+        return self.rotation(vectors)
+
 
 def fitted_frame(sample: Tensor, metric: str, seed: int = 0) -> Frame:
     """A frame for vectors like ``sample`` (n, C): their median for an origin, rotated if it pays.

@@ -19,6 +19,11 @@ class Layout:
     tile_span: int = 0
 
     @property
+    def is_scanned(self) -> bool:
+        """Whether kernels scan it, tile by tile, which are told more of each group."""
+        return bool(self.tile_span)
+
+    @property
     def groups(self) -> int:
         """Per page."""
         return self.span // self.group

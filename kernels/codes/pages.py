@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..concurrency.room import Room
-from ..proofs import int8
+from ..proofs import int8, int8_scan
 from .frame import Frame
 from .held import HeldCodes, held_for
 from .layout import Layout
@@ -26,7 +26,9 @@ class Codes:
 
     By position: ``held``, codes (n, width) int8 as this machine's product wants them,
     ``row_in_page`` (n,) int16, ``unmatchable`` (n,) bool.
-    By group: ``bounds`` (groups, 4) fp32, of ``group_bounds``. By row: ``norms`` (count,) fp32.
+    By group: ``bounds`` (groups, 4) fp32, of ``group_bounds``; for kernels that scan, besides,
+    ``scan_terms`` (groups, 4) fp32, which they compare, and ``words`` (groups,) int32, whose bit j
+    is set where member j may match. By row: ``norms`` (count,) fp32.
 
     Those of a bank never change once others can see them. ``parts`` are all of a bank's: whole
     pages, which the next state shares, and behind them the last page, which it codes again.
@@ -106,13 +108,14 @@ class Codes:
                 new._in_use().values(), new._in_use(self).values(), strict=True
             ):
                 mine.copy_(theirs)
+            new._tell_scans(slice(0, pages))
             new.held = self.held.kept(rows, len(new.unmatchable))
         return new
 
     def closed(self, rows: Tensor, matchable: Tensor) -> "Codes":
         """With pages that hold ``rows`` as ``matchable`` (all rows,) bool decides."""
         span, new = self.layout.span, self._alike()
-        new.unmatchable = self.unmatchable.clone()
+        new.unmatchable, new.words = self.unmatchable.clone(), self.words.clone()
         here = rows[(rows >= self.first_row) & (rows < self.first_row + self.count)]
         pages = torch.div(here - self.first_row, span, rounding_mode="floor").unique()
         new.close(pages.to(self.device), matchable[self.first_row :])
@@ -142,6 +145,7 @@ class Codes:
         self.unmatchable.view(-1, span)[pages] = ~here.gather(
             1, self.row_in_page.view(-1, span)[pages].long()
         )
+        self._pack_words(pages)
 
     def _write(self, page: int, rows: Tensor, norms: Tensor) -> None:
         span, group, groups = self.layout.span, self.layout.group, self.layout.tile_groups
@@ -180,6 +184,23 @@ class Codes:
         self.bounds[at_groups][: len(scale.flatten())] = int8.group_bounds(
             scale.flatten(), error, size, bias
         )
+        self._tell_scans(slice(page, page + count))
+
+    def _tell_scans(self, pages: slice) -> None:
+        if self.layout.is_scanned:
+            each = self.layout.groups
+            groups = slice(pages.start * each, pages.stop * each)
+            self.scan_terms[groups] = int8_scan.scan_terms(self.bounds[groups])
+            self._pack_words(pages)
+
+    def _pack_words(self, pages: slice | Tensor) -> None:
+        if self.layout.is_scanned:
+            layout = self.layout
+            matchable = ~self.unmatchable.view(-1, layout.span)[pages]
+            bits = matchable.view(-1, layout.group, layout.tile_groups).int()
+            member = torch.arange(layout.group, device=self.device)[:, None]
+            words = (bits << member).sum(1, dtype=torch.int32).view(-1, layout.groups)
+            self.words.view(-1, layout.groups)[pages] = words
 
     def _allocate(self, pages: int) -> None:
         rows, device = pages * self.layout.span, self.device
@@ -187,6 +208,9 @@ class Codes:
         self.unmatchable = torch.ones(rows, dtype=torch.bool, device=device)
         self.bounds = torch.zeros(pages * self.layout.groups, 4, dtype=torch.float32, device=device)
         self.norms = torch.zeros(rows, dtype=torch.float32, device=device)
+        told = pages * self.layout.groups if self.layout.is_scanned else 0
+        self.scan_terms = torch.zeros(told, 4, dtype=torch.float32, device=device)
+        self.words = torch.zeros(told, dtype=torch.int32, device=device)
 
     def in_use(self) -> dict[str, list[Tensor]]:
         """What ``restore`` needs, by name, part by part, beside codes, frame and layout."""
@@ -212,6 +236,7 @@ class Codes:
         self.held.seal()
         for name, own in self._in_use().items():
             own.copy_(read(name, own.dtype, tuple(own.shape)))
+        self._tell_scans(slice(0, self.pages))
 
     def _in_use(self, of: "Codes | None" = None) -> dict[str, Tensor]:
         """Tensors of these codes, or others, as many as these have rows; named as in a file."""
@@ -244,4 +269,5 @@ class Codes:
         self.held.seal()
 
     def _tensors(self) -> tuple[Tensor, ...]:
-        return self.row_in_page, self.unmatchable, self.bounds, self.norms
+        tensors = self.row_in_page, self.unmatchable, self.bounds, self.norms
+        return *tensors, self.scan_terms, self.words

@@ -39,3 +39,5 @@ class Found(NamedTuple):
     """Pairs evaluated in fp64."""
     screened: int
     """Bytes of codes read."""
+    nonfinite: int | Tensor = 0
+    """Not 0 where some query is not finite, if that is told behind the search and not before."""

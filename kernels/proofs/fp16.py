@@ -52,6 +52,7 @@ its selfcheck holds against it, bit by bit.
 import math
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,10 +104,8 @@ def _delta(rho_q: float, rho_p: float, channels: int) -> float:
 
 def _raised_to_fp32(number: float) -> float:
     """The next number of fp32, which is how kernels are handed it."""
-    rounded = torch.tensor(number, dtype=torch.float32)
-    if rounded.item() < number:
-        rounded = rounded.nextafter(torch.tensor(math.inf))
-    return rounded.item()
+    rounded = np.float32(number)
+    return float(rounded if rounded >= number else np.nextafter(rounded, np.float32(math.inf)))
 
 
 def query_factors(

@@ -55,11 +55,11 @@ MAX_CHANNELS = 1 << 15
 LOWEST = -(2**31)
 """A product of codes that no vectors have: what may not match. No threshold lets it pass."""
 
-_RAISE = 1 + 2.0**-20
+RAISE = 1 + 2.0**-20
 _FLOOR = 2.0**-62
 """Times the square root of C: more than underflow takes from a norm."""
 
-_TINY = 2.0**-100
+TINY = 2.0**-100
 
 
 class CodedRows(NamedTuple):
@@ -92,7 +92,7 @@ class CodedQueries(NamedTuple):
 
 def scale_of(largest: Tensor) -> Tensor:
     """The scale s, fp32, of groups whose largest coordinate has this size."""
-    return (largest.float() * (_RAISE / LARGEST_CODE)).clamp(min=_TINY)
+    return (largest.float() * (RAISE / LARGEST_CODE)).clamp(min=TINY)
 
 
 def code_prototypes(
@@ -114,7 +114,7 @@ def code_prototypes(
     computed = roundings * U32 * (origin_norm + norm) + floor
     bias = torch.zeros_like(norm)
     if metric == "l2":
-        bias = (norm / summed - computed).clamp_(min=0).square_().mul_(-0.5 / _RAISE)
+        bias = (norm / summed - computed).clamp_(min=0).square_().mul_(-0.5 / RAISE)
     size = (norm + residual) * summed + floor
     return CodedRows(codes, residual * summed + computed, size, bias)
 
@@ -125,10 +125,10 @@ def code_queries(
     """Code ``vectors`` (Q, C) fp64, in the frame, by integers up to ``largest``; ``shift`` (Q,) is
     c as computed in fp64.
 
-    What underflows in a norm is far below _TINY. Raises ValueError beyond MAX_CHANNELS.
+    What underflows in a norm is far below TINY. Raises ValueError beyond MAX_CHANNELS.
     """
     _require_channels(vectors.shape[1])
-    scale = (vectors.abs().amax(1) / largest).clamp_(min=_TINY)[:, None]
+    scale = (vectors.abs().amax(1) / largest).clamp_(min=TINY)[:, None]
     rounded = (vectors / scale).round_().clamp_(-largest, largest)
     norm = torch.linalg.vector_norm(vectors, dim=1)
     residual = torch.linalg.vector_norm(vectors - rounded * scale, dim=1)
@@ -137,8 +137,8 @@ def code_queries(
     return CodedQueries(
         codes=rounded.to(torch.int8),
         scale=scale[:, 0],
-        error=residual * _RAISE + computed + _TINY,
-        norm=norm * _RAISE + computed + _TINY,
+        error=residual * RAISE + computed + TINY,
+        norm=norm * RAISE + computed + TINY,
         shift=shift + 2 * computed * reach,  # two sums of C, up to reach^2 and half
     )
 
@@ -153,7 +153,7 @@ def _require_channels(channels: int) -> None:
 
 def group_bounds(scale: Tensor, error: Tensor, size: Tensor, bias: Tensor) -> Tensor:
     """(n, 4) fp32 rows of s, |e|, |s Y|, b from the largest of each group (n,): none too small."""
-    raised = [value * _RAISE + _TINY for value in (error, size)]
+    raised = [value * RAISE + TINY for value in (error, size)]
     return torch.stack([scale.double(), *raised, bias + bias.abs() * 2.0**-20], 1).float()
 
 

@@ -19,7 +19,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from . import chips
 from .device.prepare import pack_mask_kernel, prepare_queries_kernel
-from .device.rescore import kth_kernel, repair_kernel, rescore_kernel
+from .device.rescore import repair_kernel, rescore_kernel
 from .plan import ScanPlan, pad
 from .query_block import Groups, Originals, QueryBlock
 from .tiles import TILE_P, WIDTH
@@ -130,14 +130,6 @@ def rescore(
     best.keys.copy_(torch.topk(pool, k, dim=1, sorted=False).values)
 
 
-def raise_thresholds(block: QueryBlock) -> None:
-    """To the k-th scores so far."""
-    keys = block.best.keys
-    kth_kernel[(block.count,)](
-        keys, block.best.thresholds, keys.shape[1], keys.stride(0), num_warps=1
-    )  # fmt: skip
-
-
 def repair(block: QueryBlock, originals: Originals, groups: Groups) -> None:
     """Prove the block's keys, or make them right; its thresholds become exact."""
     best, plan, rows, mask = block.best, block.plan, originals.rows, originals.mask
@@ -151,5 +143,5 @@ def repair(block: QueryBlock, originals: Originals, groups: Groups) -> None:
         block.exact.stride(0), *rows.stride(), *mask.stride(), groups.bounds.stride(0),
         witness.stride(0), best.keys.stride(0),
         METRIC=block.request.metric, TILE_P=TILE_P, SPAN=originals.span, GROUP=plan.group,
-        BLOCK_G=plan.repair_groups, BLOCK_K=plan.block_k, **plan.row_options,
+        BLOCK_G=plan.repair_groups, BLOCK_K=plan.held, **plan.row_options,
     )  # fmt: skip

@@ -12,9 +12,7 @@ from .tiles import (
     WIDTH,
     Screen,
     Tile,
-    few_tile,
     fp16_tiles,
-    int8_tiles,
     is_amd,
     masked,
     raw_tile,
@@ -24,7 +22,7 @@ from .tuned_tiles import Tuned
 MAX_K = 1024
 MAX_CHANNELS = min(fp16.MAX_CHANNELS, int8.MAX_CHANNELS)  # of either screen
 MOST_QUERIES = 8192  # of a block
-STRADDLING_PAGES = 2  # pages of rows copied together where they lie across chunks
+ROW_REGISTERS = 255  # fp64 rows need a few more than ptxas would spend, and it would rather spill
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class ScanPlan:
     group: int  # prototypes per group
     query_rows: int  # queries per block, a multiple of tile.block_q
     kept: int  # groups rescored per query and chunk, where the chunk has as many
-    block_k: int  # ranks held by the repair kernel
+    held: int  # ranks, by the repair kernel
     row_registers: int | None
 
     prepare_rows = 32  # rows per program of the kernels that prepare prototypes and masks
@@ -58,16 +56,6 @@ class TritonPlan(ScanPlan):
     chunk_rows: int  # prototypes per chunk
 
 
-@dataclass(frozen=True)
-class CodesPlan(ScanPlan):
-    """A search of int8 codes."""
-
-    few: bool  # few queries: the codes are read once
-    first: int  # of the kept groups, rescored before the others, which their scores exclude
-    strips: int  # programs per query that look at the others
-    chunk_pages: int
-
-
 def choose_plan(
     queries: int, prototypes: int, channels: int, k: int, *, half: bool, raw: bool,
     chip: Chip, workspace: int, pairs: bool = False, chunk_rows: int | None = None,
@@ -88,7 +76,7 @@ def choose_plan(
         tile = raw_tile(half, chip.arch)
     else:
         tiles = fp16_tiles(chip.arch)
-        tile = _chosen_tile("fp16", tiles, queries, channels, pairs, tuned)
+        tile = chosen_tile("fp16", tiles, queries, channels, pairs, tuned)
     query_rows = min(pad(queries, tile.block_q), MOST_QUERIES)
 
     def bytes_held(query_rows: int, rows: int) -> int:
@@ -99,7 +87,7 @@ def choose_plan(
         per_query = padded * 12 + groups * 4 + taken * 24 + keys * 8 + k * 40 + 64
         return pad(rows, tile.block_p) * per_prototype + query_rows * per_query + groups * 4
 
-    query_rows, rows = _shrunk(query_rows, rows, tile.block_q, tile.block_p, workspace, bytes_held)
+    query_rows, rows = shrunk(query_rows, rows, tile.block_q, tile.block_p, workspace, bytes_held)
     return TritonPlan(
         raw=raw,
         half=half,
@@ -108,62 +96,12 @@ def choose_plan(
         query_rows=query_rows,
         chunk_rows=rows,
         kept=kept,
-        block_k=_block_k(k),
-        row_registers=None if is_amd(chip.arch) else 255,
+        held=_held(k),
+        row_registers=None if is_amd(chip.arch) else ROW_REGISTERS,
     )
 
 
-def choose_codes_plan(
-    queries: int, pages: int, channels: int, k: int, *, span: int, group: int, width: int,
-    chip: Chip, workspace: int, pairs: bool = False, tuned: Tuned | None = None,
-) -> CodesPlan:  # fmt: skip
-    """The plan within ``workspace`` bytes for codes (pages * span, width) in tiles.
-
-    The slack of the int8 screen is ten times that of fp16, so that many groups may reach a
-    threshold that few contain. The ``first`` groups yield the threshold; of the other kept groups,
-    those that reach it are rescored: of 12,500 groups (C = 128, k = 10) a median of 20 to 400,
-    counted on a CPU (docs/decisions/0008). Groups not kept are left to repair, which has one
-    program for a query: where queries are few, that lasts longest, so that more groups are kept.
-    """
-    few = queries <= RAW_QUERIES
-    if few:
-        tile = few_tile(chip.arch)
-    else:
-        tiles = int8_tiles(width, chip.arch)
-        tile = _chosen_tile("int8", tiles, queries, channels, pairs, tuned)
-    first = k + max(8, k // 4)
-    kept = first + max(494 if queries <= 256 else 238, k)
-
-    def bytes_held_by_codes(query_rows: int, rows: int) -> int:
-        """Coding a query holds some seven fp64 copies of it, which its search does not need."""
-        groups = rows // group
-        taken = min(kept + 1, groups)
-        keys = k + min(kept, groups) * group
-        search = groups * 4 + taken * 12 + keys * 8 + k * 40
-        straddling = min(STRADDLING_PAGES * span, rows) * channels * 8
-        per_query = 8 * pad(channels, WIDTH) + width + max(56 * channels, search) + 64
-        return query_rows * per_query + groups * 4 + straddling
-
-    query_rows = min(pad(queries, tile.block_q), MOST_QUERIES)
-    query_rows, rows = _shrunk(
-        query_rows, max(1, pages) * span, tile.block_q, span, workspace, bytes_held_by_codes
-    )
-    return CodesPlan(
-        few=few,
-        first=first,
-        # 4,096 programs are 31 for each multiprocessor of an H100; 4 hide one another's latency.
-        strips=max(4, 4096 // query_rows),
-        chunk_pages=rows // span,
-        tile=tile,
-        group=group,
-        query_rows=query_rows,
-        kept=kept,
-        block_k=_block_k(k),
-        row_registers=None if is_amd(chip.arch) else 255,
-    )
-
-
-def _chosen_tile(
+def chosen_tile(
     screen: Screen, tiles: tuple[Tile, ...], queries: int, channels: int, pairs: bool,
     tuned: Tuned | None,
 ) -> Tile:  # fmt: skip
@@ -174,7 +112,7 @@ def _chosen_tile(
     return found or tiles[0]
 
 
-def _shrunk(
+def shrunk(
     query_rows: int, rows: int, block_q: int, block_p: int, workspace: int,
     held: Callable[[int, int], int],
 ) -> tuple[int, int]:  # fmt: skip
@@ -192,7 +130,7 @@ def _shrunk(
     return query_rows, rows
 
 
-def _block_k(k: int) -> int:
+def _held(k: int) -> int:
     return next(b for b in (16, 128, MAX_K) if b >= k)
 
 

@@ -9,6 +9,8 @@ from ..contract import order
 from ..contract.request import Request
 from .device.flags import Flag
 from .plan import ScanPlan
+from .rounds import PACK, CodesPlan, room_for
+from .tiles import GROUP
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,50 @@ class Groups:
     upper: Tensor  # (Q, kept + 1) the best of the bounds, or all
     index: Tensor  # (Q, kept + 1) int64: whose they are
     kept: int  # how many are rescored; the one behind them is the witness of all others
+
+
+@dataclass(frozen=True)
+class Best:
+    """The k best of each query so far, best first: what a search returns in the end."""
+
+    scores: Tensor  # (Q, k) fp32, -inf for none
+    indices: Tensor  # (Q, k) int64, -1 for none
+    flags: Tensor  # int32, of triton_backend/device/flags.py; one tensor for all queries
+
+    @classmethod
+    def empty(cls, queries: Tensor, k: int) -> "Best":
+        scores = queries.new_full((queries.shape[0], k), -torch.inf, dtype=torch.float32)
+        indices = queries.new_full((queries.shape[0], k), -1, dtype=torch.int64)
+        return cls(scores, indices, queries.new_zeros(len(Flag), dtype=torch.int32))
+
+    def of(self, queries: slice) -> "Best":
+        return Best(self.scores[queries], self.indices[queries], self.flags)
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What scans append and settling reads: for each query ``segments`` of ``capacity`` entries."""
+
+    failed: Tensor  # (1 + Q,) int32, how many queries failed in a run, and which
+    entries: Tensor  # (Qpad * segments * capacity,) int64
+    counts: Tensor  # (Qpad * segments,) int32: how many there would be
+    groups: Tensor  # (programs, slots) int32, scratch of settling, as are rows and found
+    rows: Tensor
+    found: Tensor
+
+    @classmethod
+    def of(cls, codes: Tensor, count: int, k: int, plan: CodesPlan) -> "Entries":
+        """For ``count`` queries, of whose ``codes`` (Qpad, width) there may be more."""
+        new, segments = codes.new_empty, codes.shape[0] * plan.segments
+        programs = min(plan.programs, count)
+        return cls(
+            new(1 + count, dtype=torch.int32),
+            new(segments * plan.capacity, dtype=torch.int64),
+            new(segments, dtype=torch.int32),
+            new((programs, plan.slots), dtype=torch.int32),
+            new((programs, PACK * GROUP), dtype=torch.int64),
+            new((programs, 2 * (k + room_for(k))), dtype=torch.int64),
+        )
 
 
 def parts(count: int, step: int) -> list[slice]:

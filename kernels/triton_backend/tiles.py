@@ -58,14 +58,11 @@ def int8_tiles(width: int, arch: int) -> tuple[Tile, ...]:
     if is_amd(arch):
         return (Tile(128, 128, 64, 8, 2),)
     if arch != 90 and not _keeps_sums_apart(arch):
-        return (Tile(128, 128, 64, 8, 4, registers=128), Tile(128, 256, 64, 8, 4))
-    tile_c = 128 if width % 128 == 0 else 64
-    return (
-        Tile(128, 128, tile_c, 8, 3, registers=128 if arch == 90 else None),
-        Tile(128, 256, tile_c, 8, 3),
-        Tile(128, 128, tile_c, 8, 4, persistent=True),
-        Tile(128, 256, tile_c, 8, 4, persistent=True),
-    )
+        return (Tile(128, 128, 64, 8, 4),)
+    # At 128 channels or fewer a program's queries stay with it.
+    tile_c = 128 if width == 128 else 64
+    registers = 128 if arch == 90 else None  # two programs fit a multiprocessor
+    return (Tile(128, 128, tile_c, 8, 3, registers), Tile(128, 256, tile_c, 8, 3))
 
 
 def masked(tiles: tuple[Tile, ...]) -> Tile:
@@ -88,6 +85,15 @@ def few_tile(arch: int) -> Tile:
         return Tile(RAW_QUERIES, TILE_P, 64, 4, 2)
     registers = None if _keeps_sums_apart(arch) else 128
     return Tile(RAW_QUERIES, TILE_P, 64, 4, 4, registers)
+
+
+def settle_options(arch: int, many: bool) -> dict[str, int]:
+    """Of the program that settles queries of a few slots, or of many: what spills nothing."""
+    options = {"num_warps": 8 if many else 4}
+    if is_amd(arch):
+        return {"num_warps": 16} if many and arch == RDNA else options
+    # Left alone, ptxas would spill a little elsewhere, to fit more programs.
+    return options if arch == 90 else options | {"maxnreg": 255}
 
 
 def is_amd(arch: int) -> bool:

@@ -42,7 +42,7 @@ def _kernels() -> set[str]:
 
 def test_every_kernel_has_a_stage() -> None:
     found = _kernels()
-    assert {"scan_codes_kernel", "repair_kernel", "kth_kernel"} <= found
+    assert {"scan_codes_kernel", "repair_kernel", "settle_kernel"} <= found
     assert [name for name in found if stage_of(name) == "other"] == []
     assert {stage_of(name) for name in found} == set(STAGES) - {"other"}
 
@@ -120,8 +120,9 @@ def test_a_probe_begins_nothing_when_its_minutes_are_over(kind: str, tmp_path: P
 
 def test_every_tile_is_a_figure_and_the_fastest_are_a_table(monkeypatch, tmp_path: Path) -> None:
     pytest.importorskip("triton")
-    from flashmatch.kernels.triton_backend import tile_sweep, tuned_tiles
-    from flashmatch.kernels.triton_backend.tile_sweep import Case, Trial
+    from flashmatch.kernels.triton_backend import tuned_tiles
+    from flashmatch.kernels.triton_backend.selfcheck import tile_sweep
+    from flashmatch.kernels.triton_backend.selfcheck.tile_sweep import Case, Trial
     from flashmatch.kernels.triton_backend.tiles import fp16_tiles
 
     monkeypatch.setenv("FLASHMATCH_CACHE", str(tmp_path / "cache"))

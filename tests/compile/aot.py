@@ -58,7 +58,7 @@ class Report:
     """What a compiled kernel uses."""
 
     registers: int
-    spills: int  # bytes of stack, and on AMD registers: none are allowed
+    spills: int  # bytes of stack, and on AMD vector registers: none are allowed
     shared_bytes: int
     instructions: dict[str, int]  # counted in the scans only: disassembling takes long
 
@@ -83,7 +83,7 @@ def compile_launch(launch: Launch, arch: int | str) -> Report:
 
 def _amd_report(assembly: str, shared: int) -> Report:
     (registers,) = map(int, re.findall(r"\.vgpr_count:\s+(\d+)", assembly))
-    spills = map(int, re.findall(r"\.[sv]gpr_spill_count:\s+(\d+)", assembly))
+    spills = map(int, re.findall(r"\.vgpr_spill_count:\s+(\d+)", assembly))
     scratch = map(int, re.findall(r"\.private_segment_fixed_size:\s+(\d+)", assembly))
     kinds = re.findall(r"^\s*v_(mfma|wmma)_(f32|i32)", assembly, re.M)
     counts = {"float": 0, "int8": 0}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ import json, sys
 sys.path.insert(0, sys.argv[1])
 import torch
 from triton import knobs
-from flashmatch.kernels.triton_backend.device.rescore import kth_kernel
+from flashmatch.kernels.triton_backend.device.rescore import threshold_kernel
 from gpu.compile_ahead import recording
 from gpu.probes.empty_kernel import empty_kernel
 
@@ -53,8 +54,11 @@ def listen(*, src, metadata, cache_hit, **_):
 knobs.compilation.listener = listen
 with recording._asked_by(recording._NoDevice(recording.nvidia(90))):
     empty_kernel.warmup(torch.zeros(1), grid=(1,))
-    keys, thresholds = torch.zeros(3, 10, dtype=torch.int64), torch.zeros(3)
-    kth_kernel.warmup(keys, thresholds, 10, 10, num_warps=1, grid=(3,))
+    bounds, groups = torch.zeros(3, 10), torch.zeros(3, 10, dtype=torch.int64)
+    norms = torch.zeros(3), torch.zeros(3, dtype=torch.float64), torch.zeros(3)
+    threshold_kernel.warmup(
+        bounds, groups, *norms, 10, 10, 0.5, 0.5, METRIC="dot", num_warps=1, grid=(3,)
+    )
 print(json.dumps(seen))
 """
 """What a process launches that knows nothing of jobs: the JIT's own way, as far as a device."""
@@ -63,7 +67,7 @@ print(json.dumps(seen))
 def test_slice_a_compiles_few_kernels() -> None:
     found = jobs(90)
     assert len(found) <= MOST_KERNELS, "\n".join(job.name for job in found)
-    assert {"scan_raw_kernel", "scan_kernel", "scan_few_codes_kernel", "scan_codes_kernel"} < {
+    assert {"scan_raw_kernel", "scan_kernel", "scan_codes_kernel", "settle_kernel"} < {
         job.kernel for job in found
     }
 
@@ -74,18 +78,21 @@ def test_a_rehearsal_compiles_two() -> None:
 
 
 def test_recording_sees_what_the_jit_specialises_on() -> None:
-    from flashmatch.kernels.triton_backend.device.rescore import kth_kernel
+    from flashmatch.kernels.triton_backend.device.rescore import threshold_kernel
+
+    dtypes = torch.float32, torch.float64, torch.float32
 
     def launched(*shape: int, start: int = 0) -> list[Job]:
-        keys = torch.empty(1000, dtype=torch.int64, device="meta")[start:].as_strided(shape, shape)
-        thresholds = torch.empty(3, device="meta")
-        launch = kth_kernel[(3,)]
-        return recorded(lambda: launch(keys, thresholds, *shape, num_warps=1), nvidia(90))
+        bounds = torch.empty(1000, device="meta")[start:].as_strided(shape, shape)
+        groups = torch.empty(shape, dtype=torch.int64, device="meta")
+        norms = [torch.empty(3, dtype=dtype, device="meta") for dtype in dtypes]
+        launch = partial(threshold_kernel[(3,)], METRIC="dot", num_warps=1)
+        return recorded(lambda: launch(bounds, groups, *norms, *shape, 0.5, 0.5), nvidia(90))
 
     assert launched(3, 10) == launched(3, 7)  # no argument of a call
     aligned, shifted = launched(3, 10)[0], launched(3, 10, start=1)[0]
-    assert aligned.divisible - shifted.divisible == {"keys"}
-    assert dict(aligned.signature, keys="") == dict(shifted.signature, keys="")
+    assert aligned.divisible - shifted.divisible == {"kept_bounds"}
+    assert aligned.signature == shifted.signature
 
 
 def test_what_was_compiled_is_found_elsewhere(tmp_path: Path) -> None:

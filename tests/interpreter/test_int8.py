@@ -16,13 +16,13 @@ from flashmatch.kernels.codes.pages import Codes
 from flashmatch.kernels.contract import reference
 from flashmatch.kernels.contract.chunks import Rows
 from flashmatch.kernels.contract.matches import Found
-from flashmatch.kernels.proofs import int8
-from flashmatch.kernels.triton_backend import int8_search, launches
-from flashmatch.kernels.triton_backend.plan import CodesPlan
+from flashmatch.kernels.proofs import int8, int8_scan
+from flashmatch.kernels.triton_backend import int8_search
+from flashmatch.kernels.triton_backend.rounds import CodesPlan
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 LAYOUT = dataclasses.replace(int8_search.LAYOUT, span=256)  # more pages, of two tiles
-ALL_PATHS = {"first": 1, "kept": 8, "strips": 1}  # rescored twice, and the rest is repaired
+ALL_PATHS = {"strips": 1, "capacity": 1}  # many rounds, and most entries are lost
 
 
 def run(problem: Problem, codes: Codes | None = None) -> Found:
@@ -89,8 +89,8 @@ def test_awkward_shapes(queries: int, rows: int, channels: int, k: int) -> None:
 
 @pytest.mark.parametrize("queries", [2, 17])
 def test_repair_happens(queries: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Near-duplicates everywhere: no bound separates them, so kept groups cannot be proof."""
-    replan(monkeypatch, first=3, kept=5)
+    """Near-duplicates everywhere: no bound separates them, so entries are lost, time and again."""
+    replan(monkeypatch, **ALL_PATHS)
     _, p = drawn("ulps", 1, 260, 64)
     q = p[:1].expand(queries, -1)
     for rows in (p, p[:1].expand(260, -1)):
@@ -153,9 +153,7 @@ def test_words_of_pairs_are_written_for_padding_too(queries: int) -> None:
     codes, mask = coded([p], "dot", LAYOUT), torch.ones(queries, 300, dtype=torch.bool)
     problem = Problem(q, [p], 5, "dot", mask, "raise", None)
     block, found = prepared_codes(problem, codes, codes_plan(problem, codes))
-    bounds = block.terms.new_empty((len(block.codes), len(found.group_terms)))
-    words = launches.pack_mask(block, found.originals, bounds)
-    assert words.data_ptr() == bounds.data_ptr()
+    words = int8_search.words_of(block, found)
     assert (words[:queries] == 2**LAYOUT.group - 1).any()
     assert not words[queries:].any()
 
@@ -205,23 +203,88 @@ def test_bad_queries_match_nothing(queries: int) -> None:
 
 @pytest.mark.parametrize("queries", [3, 17])
 @pytest.mark.parametrize("metric", METRICS)
-def test_bounds_are_those_of_the_twin(metric: str, queries: int) -> None:
+def test_entries_are_those_of_the_twin(metric: str, queries: int) -> None:
     q, p = drawn("offset", queries, 300, 70)
     p[5] *= 1e25
     mask = torch.rand(queries, 300, generator=torch.Generator().manual_seed(2)) < 0.05
     codes = coded([p], metric, LAYOUT)
     problem = Problem(q, [p], 1, metric, mask, "raise", None)
     block, run = prepared_codes(problem, codes, codes_plan(problem, codes))
-    bounds = int8_search.scan_run(block, run)[:queries]
-
     slots = codes.rows_at(torch.arange(384)).clamp(max=299)  # the tiles in use
     products = (block.codes[:queries].long() @ codes.codes[:384].long().T).int()
     allowed = mask[:, slots] & ~codes.unmatchable[:384]
     exact = reference.scores(q, p, metric)[:, slots].masked_fill(~allowed, -torch.inf)
     products = products.masked_fill(~allowed, int8.LOWEST)
     maxima, best = (x.view(queries, -1, 16, 8).amax(2).flatten(1) for x in (products, exact))
-    twin = int8.group_upper_bounds(block.terms[:, :queries], codes.bounds[:24], maxima, metric)
-    assert torch.allclose(bounds, twin, rtol=2**-18)
-    assert (bounds >= best).all()
-    assert torch.equal(bounds.isneginf(), best.isneginf())
-    assert metric == "cosine" or bounds.isposinf().any()
+    finite = best.where(best.isfinite(), -1e30)
+    for threshold in (finite.amax(1).float(), finite.median(1).values.float()):
+        block.thresholds[:queries] = threshold
+        found = appended(block, run)[:queries]
+        least = int8_scan.scan_thresholds(
+            block.terms[:, :queries], codes.scan_terms[:24], threshold, metric
+        )
+        assert torch.equal(found, maxima.long().where(maxima.float() >= least, int8.LOWEST))
+        assert (found > int8.LOWEST)[best.float() >= threshold[:, None]].all()
+
+
+def appended(block: int8_search.Int8Block, run: int8_search.Run) -> Tensor:
+    """(Qpad, groups) int64: the product of each entry of a scan; LOWEST where there is none."""
+    entries, plan = block.entries(), block.plan
+    words = int8_search.words_of(block, run)
+    int8_search.append(block, run, words, entries, 0, len(run.codes) // plan.tile.block_p)
+    counts = entries.counts.view(-1, plan.segments, 1)
+    assert counts.max() <= plan.capacity
+    there = (torch.arange(plan.capacity) < counts).flatten(1)
+    found = entries.entries.view(len(there), -1)
+    table = torch.full((len(there), len(run.words) + 1), int8.LOWEST, dtype=torch.int64)
+    table.scatter_(1, (found & 0xFFFFFFFF).where(there, len(run.words)), found >> 32)
+    return table[:, :-1]
+
+
+@pytest.mark.parametrize("k", [1, 40, 300])
+def test_thresholds_of_every_round_are_reached(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By k prototypes, at the end of each round; and they are the k-th score in the end."""
+    replan(monkeypatch, strips=1, capacity=1, growth=1.0)
+    q, p = drawn("gaussian", 3, 1500, 20)
+    kth = reference.scores(q, p, "dot").sort(descending=True).values[:, k - 1].float()
+    seen, settle = [], int8_search.settle
+
+    def watched(block, *args, **kwargs) -> None:
+        settle(block, *args, **kwargs)
+        seen.append(block.thresholds[:3].clone())
+
+    monkeypatch.setattr(int8_search, "settle", watched)
+    problem = Problem(q, [p], k, "dot", None, "raise", None)
+    assert_exact(search_codes(problem)[:2], problem)
+    assert len(seen) > 4
+    assert all((thresholds <= kth).all() for thresholds in seen)
+    assert torch.equal(seen[-1], kth)
+
+
+def test_the_order_of_entries_is_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As atomics or other strips would have it: entries of a query in any order."""
+    q, p = drawn("integers", 3, 700, 6)
+    problem = Problem(q, [p], 9, "l2", None, "raise", None)
+    settle = int8_search.settle
+
+    def shuffled(block, run, entries, *args, **kwargs) -> None:
+        plan = block.plan
+        table = entries.entries.view(len(block.codes), plan.segments, plan.capacity)
+        counts = entries.counts.view(len(block.codes), plan.segments)
+        for slot in range(block.count):
+            for segment in range(plan.segments):
+                count = min(int(counts[slot, segment]), plan.capacity)
+                part = table[slot, segment, :count]
+                part.copy_(part[torch.randperm(count)])
+        settle(block, run, entries, *args, **kwargs)
+
+    monkeypatch.setattr(int8_search, "settle", shuffled)
+    assert_exact(run(problem)[:2], problem)
+
+
+@pytest.mark.parametrize("channels", [8_320, 8_384])
+def test_many_channels(channels: int) -> None:
+    """Products of more than 8,320 channels fill 28 bits."""
+    q, p = drawn("gaussian", 2, 140, channels)
+    problem = Problem(q, [p], 3, "cosine", None, "raise", None)
+    assert_exact(run(problem)[:2], problem)

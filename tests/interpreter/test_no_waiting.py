@@ -5,6 +5,7 @@ lies with the host, or whose shape depends on numbers, make a CUDA stream wait: 
 The kernels themselves do not run, so that nothing but launching is seen.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -42,6 +43,13 @@ WAITING = {
     "_to_cpu",
 }
 """By the part of their names before the dot."""
+
+
+FREE = {
+    "alias", "detach", "empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided",
+    "expand", "select", "slice", "view", "_unsafe_view", "unsqueeze", "as_strided", "reshape",
+}  # fmt: skip
+"""Operators that launch nothing: views, and memory that is not written to."""
 
 
 class Seen(NamedTuple):
@@ -168,8 +176,43 @@ def test_searching_codes(
     seen, launched = watched(lambda: search_codes(problem, codes), monkeypatch)
     assert seen.waiting == []
     assert len(seen.operators) > 10
-    scan = "scan_few_codes_kernel" if queries <= 16 else "scan_codes_kernel"
-    assert {scan, "rescore_kernel", "repair_kernel"} <= launched
+    packed = {"pack_mask_kernel"} if mask != "none" else set()
+    assert launched == {"code_queries_kernel", "scan_codes_kernel", "settle_kernel"} | packed
+
+
+@pytest.mark.parametrize(("queries", "rows"), [(3, 2048), (17, 2048), (130, 10_240)])
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_a_search_of_codes_is_few_launches(
+    queries: int, rows: int, metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a bank of whole pages is searched that is too large for one round."""
+    q, p = drawn(queries, 20), drawn(rows, 20)
+    codes = coded([p], metric, int8_search.LAYOUT)
+    problem = Problem(q, [p], 5, metric, None, "exclude", None)
+    plan = codes_plan(problem, codes)
+    small = dataclasses.replace(plan, strips=1, capacity=rows // 512, growth=9.0)
+    monkeypatch.setattr(int8_search, "choose_codes_plan", lambda *_, **__: small)
+    assert len(small.ends(rows // 128)) == 2
+    launched: list[str] = []
+    for name in ("code_queries_kernel", "scan_codes_kernel", "settle_kernel", "pack_mask_kernel"):
+        monkeypatch.setattr(int8_search, name, Unlaunched(launched, name))
+    seen = watch(lambda: search_codes(problem, codes))
+    assert launched == ["code_queries_kernel", *["scan_codes_kernel", "settle_kernel"] * 3]
+    others = [name for name in seen.operators if name not in FREE]
+    assert len(others) <= 6, others
+
+
+def test_a_small_search_of_codes_is_three_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fits into one round is never scanned again."""
+    q, p = drawn(16, 128), drawn(1000, 128)
+    codes = coded([p], "cosine", int8_search.LAYOUT)
+    problem = Problem(q, [p], 10, "cosine", None, "exclude", None)
+    launched: list[str] = []
+    for name in ("code_queries_kernel", "scan_codes_kernel", "settle_kernel", "pack_mask_kernel"):
+        monkeypatch.setattr(int8_search, name, Unlaunched(launched, name))
+    seen = watch(lambda: search_codes(problem, codes))
+    assert launched == ["code_queries_kernel", "scan_codes_kernel", "settle_kernel"]
+    assert len([name for name in seen.operators if name not in FREE]) <= 4 + 1
 
 
 def test_raising_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,13 +262,14 @@ def test_what_does_not_wait_is_let_be() -> None:
 @pytest.mark.parametrize("screen", ["float", "int8"])
 def test_an_offender_in_a_launcher_is_noticed(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were the threshold read between two launches, the tests above would fail."""
-    repair = launches.repair
+    module, name = (launches, "repair") if screen == "float" else (int8_search, "settle")
+    stage = getattr(module, name)
 
     def reading(*args) -> None:
-        args[0].best.thresholds.max().item()
-        repair(*args)
+        args[0].best.flags.max().item()
+        stage(*args)
 
-    monkeypatch.setattr(launches, "repair", reading)
+    monkeypatch.setattr(module, name, reading)
     problem = Problem(drawn(3, 64), [drawn(300, 64)], 5, "dot", None, "exclude", None)
     codes = coded(problem.prototypes, "dot", int8_search.LAYOUT)
     searches = {

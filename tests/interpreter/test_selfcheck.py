@@ -1,6 +1,7 @@
 """Each kernel altered in one place: the selfcheck finds it, and nobody gets its answer."""
 
 import dataclasses
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("poisoned_empty", "unknown_card")
 CPU = torch.device("cpu")
 LAUNCHERS = float_search, int8_search, launches
 PERSISTENT = next(tile for tile in fp16_tiles(90) if tile.persistent)
-PERSISTENT_INT8 = next(tile for tile in int8_tiles(128, 90) if tile.persistent)
+WIDE_INT8 = next(tile for tile in int8_tiles(128, 90) if tile.block_p == 256)
 WIDE = next(tile for tile in fp16_tiles(90) if tile.block_p == 256)
 ULP = "(1 - 2.0**-24)"
 NOTHING = "pass"
@@ -53,11 +54,13 @@ SABOTAGES = [
              "prepared", "dot", tile=WIDE),
     Sabotage("scan_persistent_kernel", "float_scan", "best * a_q + r_q",
              f"(best * a_q + r_q) * {ULP}", "prepared", "dot", tile=PERSISTENT),
-    Sabotage("scan_codes_kernel", "int8_scan", "upper = gain * (", f"upper = {ULP} * gain * (",
+    Sabotage("scan_codes_kernel", "int8_scan", "tl.abs(c)) * SCAN_MARGIN", "tl.abs(c)) * 0.0",
              "codes", "cosine"),
-    Sabotage("scan_codes_persistent_kernel", "int8_scan", "+ (reach * UPPER_MARGIN", "+ (0 * reach",
-             "codes", "l2", tile=PERSISTENT_INT8),
-    Sabotage("scan_few_codes_kernel", "int8_scan", "upper = gain * (", f"upper = {ULP} * gain * (",
+    Sabotage("scan_codes_kernel", "int8_scan", "x * (1.0 + SCAN_MARGIN) / a", "x / a / 2",
+             "codes", "l2", tile=WIDE_INT8),
+    Sabotage("scan_codes_kernel", "int8_scan", "slack = d[:, None] * size +", "slack =",
+             "few codes", "dot"),
+    Sabotage("settle_kernel", "int8_scan", "upper = gain * (", "upper = 0.5 * gain * (",
              "few codes", "dot"),
     Sabotage("scan_raw_kernel", "float_scan", "upper = acc + delta * longest[:, None] + c_p",
              "upper = acc + c_p", "raw", "dot"),
@@ -69,13 +72,18 @@ SABOTAGES = [
              "lower = tl.min(least, axis=0) + 2.0**-14", "prepared", "dot"),
     Sabotage("threshold_kernel", "rescore", "slack = 2.0 * delta\n", "slack = 1.999 * delta\n",
              "raw", "cosine"),
-    Sabotage("kth_kernel", "rescore", "scores_of(tl.min(least", "scores_of(tl.max(least",
+    Sabotage("settle_kernel", "settle", "found + n_found + k - 1", "found + n_found",
              "codes", "dot"),
-    Sabotage("kth_kernel", "keys", "is_empty, -INF,", "is_empty, INF,", "few codes", "dot"),
+    Sabotage("settle_kernel", "keys", "is_empty(keys), -INF,", "is_empty(keys), INF,",
+             "few codes", "dot"),
+    Sabotage("settle_kernel", "settle", "passed_over >= threshold, 0, n_first", "False, 0, n_first",
+             "codes", "l2"),
+    Sabotage("settle_kernel", "settle", "(look == 0) | (upper < cut)", "(upper < cut)",
+             "codes", "dot"),
     Sabotage("scan_kernel", "float_scan", "tl.where(upper == upper, upper, INF)", "upper",
              "prepared", "dot"),
-    Sabotage("scan_codes_kernel", "int8_scan", "(upper == upper) & (size <= LARGEST_NORM)",
-             "upper == upper", "codes", "dot"),
+    Sabotage("scan_codes_kernel", "int8_scan", "best.to(tl.float32) >= least",
+             "best.to(tl.float32) >= least + 1", "codes", "dot"),
     Sabotage("scan_raw_kernel", "float_scan", "tl.store(group_norm + offs_g, tl.max",
              "tl.store(group_norm + offs_g, tl.min", "raw", "l2"),
     Sabotage("scan_raw_kernel", "float_scan", "tl.maximum(tl.where(is_small, 0.0, length), EPS)",
@@ -90,12 +98,22 @@ SABOTAGES = [
     Sabotage("prepare_queries_kernel", "prepare", "r = tl.zeros((BLOCK_Q,), tl.float64) + delta",
              f"r = tl.zeros((BLOCK_Q,), tl.float64) + delta * {ULP}", "raw", "cosine"),
     Sabotage("prepare_queries_kernel", "prepare", "tl.store(norm + offs_q, length)",
-             "tl.store(norm + offs_q, length * (1 - 2.0**-53))", "codes", "cosine"),
+             "tl.store(norm + offs_q, length * (1 - 2.0**-53))", "prepared", "cosine"),
+    Sabotage("code_queries_kernel", "prepare", "code = tl.floor(x / scale[:, None] + 0.5)",
+             "code = tl.floor(x / scale[:, None] + 0.5) - 2", "codes", "cosine"),
+    Sabotage("code_queries_kernel", "prepare", "error = tl.sqrt(fold(residuals, BLOCK_Q)) * RAISE",
+             "error = tl.sqrt(fold(residuals, BLOCK_Q)) * 0.9", "few codes", "dot"),
+    Sabotage("code_queries_kernel", "prepare", "shift -= 0.5 * origin_norm * origin_norm", NOTHING,
+             "codes", "l2"),
+    Sabotage("code_queries_kernel", "prepare", "shift = tl.where(matchable, shift, -INF)", NOTHING,
+             "few codes", "cosine"),
     Sabotage("prepare_prototypes_kernel", "prepare", "(p * factor[:, None]).to(tl.float32)",
              "(p * factor[:, None] * (1 + 2.0**-12)).to(tl.float32)", "prepared", "cosine"),
     Sabotage("prepare_prototypes_kernel", "prepare", "c_p = b_p * (SCALE * SCALE) * delta",
              f"c_p = b_p * (SCALE * SCALE) * delta * {ULP}", "prepared", "dot"),
     Sabotage("rescore_kernel", "fp64", "score = score.to(tl.float32)",
+             f"score = (score * {ULP}).to(tl.float32)", "prepared", "l2"),
+    Sabotage("settle_kernel", "fp64", "score = score.to(tl.float32)",
              f"score = (score * {ULP}).to(tl.float32)", "few codes", "l2"),
     Sabotage("repair_kernel", "fp64", "x.to(tl.float32)", "x.to(tl.float16).to(tl.float32)",
              "prepared", "dot"),
@@ -106,8 +124,12 @@ SABOTAGES = [
              "tl.load(at, mask=mask_pq, other=0) >= 0", "raw", "cosine", True),
     Sabotage("scan_codes_kernel", "int8_scan", "bits_of(packed[None, :], TILE_P",
              "bits_of(packed[None, :] | 3, TILE_P", "codes", "l2"),
-    Sabotage("scan_few_codes_kernel", "int8_scan", "tl.where((bits & 1) != 0, acc, LOWEST)",
+    Sabotage("scan_codes_kernel", "int8_scan", "tl.where((bits & 1) != 0, acc, LOWEST)",
              "acc", "few codes", "cosine"),
+    Sabotage("scan_codes_kernel", "int8_scan", "wanted = began == NEVER", "wanted = began >= 0",
+             "few codes", "dot"),
+    Sabotage("scan_codes_kernel", "int8_scan", "hit &= (rank >= began)[:, None]", NOTHING,
+             "codes", "dot"),
     Sabotage("pack_mask_kernel", "prepare", "allowed = tl.load(at, mask=allowed, other=0) != 0",
              NOTHING, "codes", "cosine", True),
     Sabotage("prepare_prototypes_kernel", "prepare", "exists & finite & (allowed != 0)",
@@ -116,21 +138,37 @@ SABOTAGES = [
              "raw", "cosine", True),
     Sabotage("pack_mask_kernel", "prepare", "row = offs_p // SPAN * SPAN + in_page",
              "row = in_page", "few codes", "dot", True),
-    Sabotage("rescore_kernel", "groups", "offs_p = offs_p // SPAN * SPAN + in_page",
+    Sabotage("settle_kernel", "groups", "offs_p = offs_p // SPAN * SPAN + in_page",
              "offs_p = in_page", "codes", "cosine"),
+    Sabotage("settle_kernel", "groups", "allowed & (in_mask != 0)", "allowed",
+             "codes", "l2", True),
     # NaN in the words that lie where bounds will.
     Sabotage("pack_mask_kernel", "prepare", "packed, mask=mask_qg", "0x7FC00000, mask=mask_qg",
              "prepared", "l2", True),
     # Results that are lost or misplaced.
     Sabotage("rescore_kernel", "rescore",
-             "first_row, n_channels, stride_pp, stride_pc, METRIC, PACK *",
-             "0, n_channels, stride_pp, stride_pc, METRIC, PACK *", "prepared", "cosine"),
+             "first_row, n_channels, 1, stride_pp, stride_pc, METRIC, PACK *",
+             "0, n_channels, 1, stride_pp, stride_pc, METRIC, PACK *", "prepared", "cosine"),
     Sabotage("rescore_kernel", "rescore", "live = (upper >= threshold)",
-             "live = (upper >= threshold + 20)", "codes", "dot"),
+             "live = (upper >= threshold + 20)", "prepared", "dot"),
     Sabotage("repair_kernel", "rescore", "best = tl.where(best == worst, top, best)", NOTHING,
-             "few codes", "cosine"),
+             "raw", "cosine"),
     Sabotage("repair_kernel", "rescore", "bounds + q * stride_bq + g + offs_g",
-             "bounds + g + offs_g", "few codes", "l2"),
+             "bounds + g + offs_g", "raw", "l2"),
+    Sabotage("scan_codes_kernel", "int8_scan", "entry, mask=hit & (count < capacity)",
+             "entry, mask=hit & (count < capacity - 1)", "codes", "cosine"),
+    Sabotage("scan_codes_kernel", "int8_scan", "tl.where(tile >= p_tiles, tile - p_tiles, tile)",
+             "tile", "few codes", "cosine"),
+    Sabotage("settle_kernel", "settle", "is_lost = tl.max(count, axis=0) > capacity",
+             "is_lost = tl.max(count, axis=0) < 0", "codes", "dot"),
+    Sabotage("settle_kernel", "settle", "tl.atomic_add(flags + REPAIRED, 1)", NOTHING,
+             "few codes", "l2"),
+    Sabotage("settle_kernel", "settle", "tl.where(is_lost & (again != 0), 3, 2)", "2",
+             "codes", "cosine"),
+    Sabotage("settle_kernel", "settle", "first_row, n_channels, stride_qc",
+             "0, n_channels, stride_qc", "codes", "l2"),
+    Sabotage("settle_kernel", "settle", "at_row = tl.cumsum(chosen.to(tl.int32), axis=0) - 1",
+             "at_row = tl.cumsum(chosen.to(tl.int32), axis=0)", "few codes", "cosine"),
     Sabotage("repair_kernel", "rescore", "tl.atomic_add(flags + REPAIRED, 1)", NOTHING,
              "raw", "l2"),
     Sabotage("scan_raw_kernel", "float_scan", " & (peak < INF)", "", "raw", "dot"),
@@ -166,14 +204,15 @@ def test_a_kernel_that_is_altered_is_found(
     sabotage: Sabotage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     alter(monkeypatch, tmp_path, sabotage.file, sabotage.old, sabotage.new)
+    monkeypatch.setattr(all_checks, "failures", lambda *of: list(islice(all_checks.found(*of), 1)))
     wrong = verdicts.found_wrong(CPU, variant_of(sabotage))
     assert wrong
     assert all(str(variant_of(sabotage)) in text for text in wrong)
 
 
 MORE = [
-    dataclasses.replace(variant_of(s), block_k=k)
-    for s, k in ((SABOTAGES[2], 16), (SABOTAGES[3], 16), (SABOTAGES[5], 128), (SABOTAGES[7], 128))
+    dataclasses.replace(variant_of(s), held=k)
+    for s, k in ((SABOTAGES[2], 16), (SABOTAGES[3], 16), (SABOTAGES[5], 1024), (SABOTAGES[0], 128))
 ]
 MORE.append(dataclasses.replace(MORE[0], queries=torch.float64, prototypes=torch.float64))
 MORE.append(dataclasses.replace(MORE[2], queries=torch.float16, prototypes=torch.float32))

@@ -109,7 +109,8 @@ def test_a_launch_that_fails_is_nobodys_answer(
     search: Search, module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = RuntimeError("Triton Error [CUDA]:\n out of resources")
-    monkeypatch.setattr(launches, "repair_kernel", Unlaunchable(error))
+    stage = (launches, "repair_kernel") if module is float_search else (module, "settle_kernel")
+    monkeypatch.setattr(*stage, Unlaunchable(error))
     warned_once(search, a_problem(), "RuntimeError: Triton Error [CUDA]: out of resources")
 
 
@@ -143,6 +144,22 @@ def test_refusals_are_the_contracts(monkeypatch: pytest.MonkeyPatch) -> None:
     problem.prototypes[0][7, 3] = torch.nan
     with pytest.raises(ValueError, match=r"prototypes must be finite.* row 7"):
         by_topk(problem)
+    assert not verdicts.of_device(CPU).failed
+
+
+@pytest.mark.usefixtures("_as_on_a_gpu")
+def test_a_bank_refuses_queries_behind_its_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the flags of the kernels: no norm is asked for before, and none where all is finite."""
+    problem = a_problem()
+    bank = PrototypeBank(problem.prototypes, metric=problem.metric)
+    asked, norms = [], dispatch.norms
+    monkeypatch.setattr(dispatch, "norms", lambda x: asked.append(x) or norms(x))
+    bank.topk(problem.queries, problem.k)
+    assert not asked
+    problem.queries[2, 5] = torch.inf
+    with pytest.raises(ValueError, match=r"queries must be finite.* row 2"):
+        bank.topk(problem.queries, problem.k)
+    assert len(asked) == 1
     assert not verdicts.of_device(CPU).failed
 
 

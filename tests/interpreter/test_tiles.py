@@ -1,4 +1,4 @@
-"""Every tile that a chip may run gives the bounds of the plainest, and visits everything."""
+"""Every tile that a chip may run gives what the plainest does, and visits everything."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,13 +9,14 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from by_triton import search_codes, search_vectors
+from by_triton import codes_plan, prepared_codes, search_codes, search_vectors
+from coded import coded
 from problems import Problem, assert_exact, vectors
 from torch import Tensor
 
 from flashmatch.kernels.triton_backend import float_search, int8_search
 from flashmatch.kernels.triton_backend.device import groups
-from flashmatch.kernels.triton_backend.plan import ScanPlan
+from flashmatch.kernels.triton_backend.selfcheck import tile_sweep
 from flashmatch.kernels.triton_backend.tiles import HIP, RDNA, Tile, fp16_tiles, int8_tiles
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
@@ -31,7 +32,7 @@ def distinct(tiles: list[Tile]) -> list[Tile]:
 
 FP16 = distinct([tile for arch in ARCHS for tile in fp16_tiles(arch)])
 INT8 = distinct([tile for arch in ARCHS for tile in int8_tiles(128, arch)])
-UNEVEN = [dataclasses.replace(INT8[0], together=4), dataclasses.replace(FP16[-1], together=1)]
+UNEVEN = dataclasses.replace(FP16[-1], together=1)
 
 
 def named(tile: Tile) -> str:
@@ -56,7 +57,7 @@ def bounds_of(
 ) -> Tensor:
     """The bounds by which a search would go; the rest of it takes long to interpret."""
     seen: list[Tensor] = []
-    name = "scan_chunk" if module is float_search else "scan_run"
+    name = "scan_chunk"
     scan = getattr(module, name)
 
     def stop(*args) -> Tensor:
@@ -75,20 +76,25 @@ def replan(module: ModuleType, patch: pytest.MonkeyPatch, tile: Tile) -> None:
     name = "choose_plan" if module is float_search else "choose_codes_plan"
     choose = getattr(module, name)
 
-    def chosen(*args, **kwargs) -> ScanPlan:
+    def chosen(*args, **kwargs) -> object:
         return dataclasses.replace(choose(*args, **kwargs), tile=tile)
 
     patch.setattr(module, name, chosen)
 
 
-@pytest.mark.parametrize("tile", [*INT8[1:], UNEVEN[0]], ids=named)
-def test_bounds_of_codes(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = partial(search_codes, problem(128, QUERIES, ROWS))
-    plain, bounds = (bounds_of(int8_search, monkeypatch, cut, search) for cut in (INT8[0], tile))
-    assert torch.equal(bounds, plain)
+@pytest.mark.parametrize("tile", INT8[1:], ids=named)
+def test_entries_of_codes(tile: Tile) -> None:
+    """Of each query as many as by the plainest tile, at a threshold that some groups reach."""
+    given = problem(128, QUERIES, ROWS)
+    codes = coded(given.prototypes, "l2", int8_search.LAYOUT)
+    block, run = prepared_codes(given, codes, codes_plan(given, codes))
+    block.thresholds.fill_(-200.0)
+    plain, passed = (tile_sweep.passed_by(block, run, cut) for cut in (INT8[0], tile))
+    assert 0 < plain[:QUERIES].mean() < plain.max() < len(run.words)
+    assert torch.equal(passed, plain)
 
 
-@pytest.mark.parametrize("tile", [*FP16[1:], UNEVEN[1]], ids=named)
+@pytest.mark.parametrize("tile", [*FP16[1:], UNEVEN], ids=named)
 def test_prepared_bounds(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
     search = partial(search_vectors, problem(64, QUERIES, ROWS))
     plain, bounds = (bounds_of(float_search, monkeypatch, cut, search) for cut in (FP16[0], tile))
@@ -112,7 +118,7 @@ def test_prepared_copies_are_searched_exactly(tile: Tile, monkeypatch: pytest.Mo
 def test_there_are_wide_and_persistent_tiles() -> None:
     for tiles in (FP16, INT8):
         assert {tile.block_p for tile in tiles} == {128, 256}
-        assert {tile.persistent for tile in tiles} == {False, True}
+    assert {tile.persistent for tile in FP16} == {False, True}
 
 
 @pytest.mark.parametrize("together", [1, 4, 8])

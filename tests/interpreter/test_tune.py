@@ -15,14 +15,9 @@ from triton.errors import TritonError
 
 from flashmatch.kernels import tune
 from flashmatch.kernels.proofs.fp16 import prepared_delta
-from flashmatch.kernels.triton_backend import (
-    float_search,
-    int8_search,
-    launches,
-    tile_sweep,
-    tuned_tiles,
-)
-from flashmatch.kernels.triton_backend.tile_sweep import Case, Trial
+from flashmatch.kernels.triton_backend import float_search, int8_search, launches, tuned_tiles
+from flashmatch.kernels.triton_backend.selfcheck import tile_sweep
+from flashmatch.kernels.triton_backend.selfcheck.tile_sweep import Case, Trial
 from flashmatch.kernels.triton_backend.tiles import Tile, fp16_tiles, int8_tiles
 from flashmatch.kernels.triton_backend.tuned_tiles import Row, Tuned
 
@@ -56,12 +51,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[Tile, float]], None
 def spoil(
     patch: pytest.MonkeyPatch, module: ModuleType, tile: Tile, change: Callable[[Tensor], object]
 ) -> None:
-    name = "scan_chunk" if module is float_search else "scan_run"
+    name = "scan_chunk" if module is float_search else "passed_by"
     scan = getattr(module, name)
 
     def spoiled(*args) -> Tensor:
         bounds = scan(*args)
-        if args[0].plan.tile == tile:
+        if tile in (args[0].plan.tile, args[-1]):
             change(bounds)
         return bounds
 
@@ -82,13 +77,13 @@ def planned() -> list[Tile]:
 
 
 def test_a_run_writes_the_fastest_and_plans_follow(clock, capsys) -> None:
-    clock({FP16[3]: 0.5, INT8[3]: 0.5})
+    clock({FP16[3]: 0.5, INT8[1]: 0.5})
     untuned = planned()
     path = tune(**TINY)
     assert path == tuned_tiles.default_path(CPU)
-    rows = (Row("fp16", 64, 100, FP16[3]), Row("int8", 64, 100, INT8[3]))
+    rows = (Row("fp16", 64, 100, FP16[3]), Row("int8", 64, 100, INT8[1]))
     assert tuned_tiles.read(path) == Tuned(rows)
-    assert planned() == [FP16[3], INT8[3]] != untuned
+    assert planned() == [FP16[3], INT8[1]] != untuned
     assert capsys.readouterr() == ("", "")
     clock({FP16[1]: 0.5})
     assert tune(CPU, path=path, verbose=True, **TINY) == path
@@ -115,18 +110,18 @@ def test_the_clock_itself_and_another_path(tmp_path: Path) -> None:
     assert tuned_tiles.of_device(CPU) is None
 
 
-def spoil_one(bounds: Tensor) -> None:
-    bounds[70, 50] = torch.nextafter(bounds[70, 50], torch.tensor(torch.inf))
+def spoil_one(passed: Tensor) -> None:
+    passed[70] += 1
 
 
 @pytest.mark.parametrize("change", [spoil_one, lambda bounds: bounds.fill_(torch.nan)])
-def test_codes_must_have_the_same_bounds(change, clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock({INT8[3]: 0.1, INT8[2]: 0.5})
-    spoil(monkeypatch, int8_search, INT8[3], change)
-    with pytest.warns(UserWarning, match=r"persistent=True\) is left out .* int8 .*differ") as seen:
+def test_codes_must_have_as_many_entries(change, clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock({INT8[1]: 0.1})
+    spoil(monkeypatch, tile_sweep, INT8[1], change)
+    with pytest.warns(UserWarning, match=r"block_p=256.* is left out .* int8 .*differ") as seen:
         tune(**TINY)
     assert sum(warning.category is UserWarning for warning in seen) == 1
-    assert planned()[1] == INT8[2]
+    assert planned()[1] == INT8[0]
 
 
 @pytest.mark.parametrize(("slack", "left_out"), [(1.9, False), (2.1, True), (-2.1, True)])
@@ -156,7 +151,7 @@ def test_a_tile_that_fails_is_left_out(clock, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_without_the_plainest_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8_search, "scan_run", lambda *_: 1 / 0)
+    monkeypatch.setattr(int8_search, "append", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tune(**TINY)
     assert not tuned_tiles.default_path(CPU).exists()
@@ -182,7 +177,7 @@ def test_the_best_beats_the_first(seconds: tuple[float | None, ...], best: int) 
 def test_a_search_with_a_tuned_persistent_tile_is_exact(
     i: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = (Row("fp16", 64, 100, FP16[i]), Row("int8", 64, 100, INT8[i]))
+    rows = (Row("fp16", 64, 100, FP16[i]), Row("int8", 64, 100, INT8[1]))
     tuned_tiles.write(tuned_tiles.default_path(CPU), rows)
     launched, scan = [], launches.scan
 
@@ -196,8 +191,9 @@ def test_a_search_with_a_tuned_persistent_tile_is_exact(
     problem = Problem(q, [p], 3, "l2", None, "raise", None)
     assert_exact(search_vectors(problem), problem)
     assert_exact(search_codes(problem)[:2], problem)
-    assert launched == [FP16[i], INT8[i]]
-    assert all(tile.persistent for tile in launched)
+    assert launched == [FP16[i]]
+    assert codes_plan(problem, coded([p], "l2", int8_search.LAYOUT)).tile == INT8[1]
+    assert FP16[i].persistent
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from flashmatch.kernels.contract.request import Request
 from flashmatch.kernels.triton_backend import float_search, int8_search
 from flashmatch.kernels.triton_backend.float_search import Chunk, FloatBlock
 from flashmatch.kernels.triton_backend.int8_search import Int8Block, Run
-from flashmatch.kernels.triton_backend.plan import CodesPlan, TritonPlan
-from flashmatch.kernels.triton_backend.query_block import RunningTopK, whole_mask
+from flashmatch.kernels.triton_backend.plan import TritonPlan
+from flashmatch.kernels.triton_backend.query_block import Best, RunningTopK, whole_mask
+from flashmatch.kernels.triton_backend.rounds import CodesPlan
 
 WORKSPACE = 2**28
 
@@ -71,7 +72,7 @@ def prepared_vectors(problem: Problem, plan: TritonPlan) -> tuple[FloatBlock, Ch
 def prepared_codes(problem: Problem, codes: Codes, plan: CodesPlan) -> tuple[Int8Block, Run]:
     """All queries as one block, and all pages as one run."""
     request, (p,) = request_of(problem), problem.prototypes
-    best = RunningTopK.empty(problem.queries, problem.k)
+    best = Best.empty(problem.queries, problem.k)
     mask = whole_mask(problem.queries, len(p), request)
-    block = int8_search.prepare_codes(problem.queries, codes.frame, request, plan, best)
+    block = int8_search.code_queries(problem.queries, codes.frame, request, plan, best)
     return block, int8_search.run_of(codes, slice(0, codes.pages), p, mask, plan)

@@ -30,10 +30,11 @@ MULTIPROCESSORS = 132  # of an H100 and H200; only how many programs are launche
 SECONDS = {
     "repair_kernel": 0.42, "prepare_prototypes_kernel": 0.58, "rescore_kernel": 0.39,
     "scan_raw_kernel": 0.63, "scan_kernel": 0.38, "scan_codes_kernel": 0.37,
-    "scan_few_codes_kernel": 0.4, "prepare_queries_kernel": 0.36, "pack_mask_kernel": 0.23,
-    "threshold_kernel": 0.1, "kth_kernel": 0.1,
+    "prepare_queries_kernel": 0.36, "pack_mask_kernel": 0.23, "threshold_kernel": 0.1,
+    "settle_kernel": 2.5, "code_queries_kernel": 0.7,
 }  # fmt: skip
-"""About what each takes to compile, of one core (Intel Xeon Sapphire Rapids, Triton 3.6)."""
+"""About what each takes to compile, of one core (Intel Xeon Sapphire Rapids, Triton 3.6; the last
+two 3.9)."""
 Search = Callable[[], object]
 
 

@@ -18,7 +18,7 @@ from measuring.timing import within
 from ..figures import figure, write
 
 if TYPE_CHECKING:
-    from flashmatch.kernels.triton_backend.tile_sweep import Case
+    from flashmatch.kernels.triton_backend.selfcheck.tile_sweep import Case
     from flashmatch.kernels.triton_backend.tuned_tiles import Tuned
 
 PART = "tiles"
@@ -33,7 +33,8 @@ def run(device: torch.device, folder: Path, minutes: float, tiny: bool = False) 
     failed, best = 0, []
     try:
         from flashmatch.kernels import WORKSPACE_BYTES
-        from flashmatch.kernels.triton_backend import tile_sweep, tuned_tiles
+        from flashmatch.kernels.triton_backend import tuned_tiles
+        from flashmatch.kernels.triton_backend.selfcheck import tile_sweep
 
         path = folder / tuned_tiles.default_path(device).name
         channels, queries, rows = TINY if tiny else SIZES

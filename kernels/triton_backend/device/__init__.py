@@ -1,10 +1,12 @@
 """Code that runs on the GPU, in Triton's language.
 
-A search goes through four files:
+A search goes through three files:
 
 prepare      queries and prototypes become what a screen multiplies; masks become bits
+int8_scan    the int8 screen: groups of codes that reach the threshold of a query
+settle       from those to the matches so far: members, fp64, the next threshold
+  or
 float_scan   the fp16 and TF32 screens: an upper bound for each query and group of prototypes
-int8_scan    the int8 screen: the same of codes
 rescore      thresholds, rescoring in fp64 and repair: from bounds to the keys of the result
 
 They share four:

@@ -2,6 +2,11 @@
 
 from enum import IntEnum
 
+import triton.language as tl
+
+NEVER = tl.constexpr(2**31 - 1)
+"""Where a query resumes that has not failed."""
+
 
 class Flag(IntEnum):
     """Where a number lies among the flags of a search, all of which start at 0."""

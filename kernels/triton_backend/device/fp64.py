@@ -46,16 +46,16 @@ def square_norm(rows, stride_c, exists, n_channels, ROWS: tl.constexpr):
 
 @triton.jit
 def exact_keys(
-    query, length, prototypes, offs_p, allowed, first_row, n_channels, stride_pp, stride_pc,
-    METRIC: tl.constexpr, ROWS: tl.constexpr,
+    query, length, prototypes, offs_p, allowed, first_row, n_channels,
+    stride_qc, stride_pp, stride_pc, METRIC: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """The keys of one fp64 query against ROWS prototypes; EMPTY where not allowed or not finite."""
+    """The keys of one query against ROWS prototypes; EMPTY where not allowed or not finite."""
     rows = prototypes + offs_p * stride_pp
     dots = tl.zeros((ROWS, BLOCK_C), tl.float64)
     squares = tl.zeros((ROWS, BLOCK_C), tl.float64)
     for c in range(0, n_channels, BLOCK_C):
         offs_c = c + tl.arange(0, BLOCK_C).to(tl.int64)
-        q = tl.load(query + offs_c)[None, :]  # zero-padded
+        q = load_fp64(query + offs_c * stride_qc, offs_c < n_channels)[None, :]
         mask = allowed[:, None] & (offs_c < n_channels)[None, :]
         p = load_fp64(rows[:, None] + offs_c[None, :] * stride_pc, mask)
         squares = tl.fma(p, p, squares)

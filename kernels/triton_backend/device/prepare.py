@@ -1,14 +1,15 @@
 """Vectors as the screens multiply them, and masks as the screens read them.
 
-The proofs are in proofs/fp16.py; codes are made outside of kernels, in codes/pages.py.
+The proofs are in proofs/fp16.py and proofs/int8.py; codes of prototypes are made outside of
+kernels, in codes/pages.py.
 """
 
 import triton
 import triton.language as tl
 
-from ...proofs import fp16
-from .flags import Flag
-from .fp64 import BLOCK_C, EPS, load_fp64, square_norm
+from ...proofs import fp16, fp32, int8
+from .flags import NEVER, Flag
+from .fp64 import BLOCK_C, EPS, fold, load_fp64, square_norm
 from .keys import INF
 
 TINY = tl.constexpr(fp16.TINY)
@@ -16,6 +17,11 @@ HUGE = tl.constexpr(fp16.HUGE)
 FLOOR = tl.constexpr(fp16.FLOOR)
 ABSOLUTE = tl.constexpr(fp16.ABSOLUTE)
 SCALE = tl.constexpr(fp16.SCALE)
+LARGEST_CODE = tl.constexpr(int8.LARGEST_CODE)
+LARGEST_NORM = tl.constexpr(fp32.LARGEST_NORM)
+RAISE = tl.constexpr(int8.RAISE)
+CODE_TINY = tl.constexpr(int8.TINY)
+U64 = tl.constexpr(fp32.U64)
 NONFINITE_QUERIES = tl.constexpr(Flag.NONFINITE_QUERIES.value)
 NONFINITE_PROTOTYPES = tl.constexpr(Flag.NONFINITE_PROTOTYPES.value)
 
@@ -82,6 +88,110 @@ def query_factors(
             unbounded |= is_tiny & (length > 0)
         r = tl.where(unbounded, INF, r)
     return factor, a, r
+
+
+@triton.jit
+def in_frame(q, origin, divisor, METRIC: tl.constexpr):
+    """Some coordinates of queries, before a rotation: see proofs/int8.py."""
+    if METRIC == "cosine":
+        q = q / divisor[:, None]
+    if METRIC == "l2":
+        q = q - origin[None, :]
+    return q
+
+
+@triton.jit(do_not_specialize=["n_queries", "stride_t"])
+def code_queries_kernel(
+    queries, origin, rotated, norm, codes, terms, thresholds, resume, flags,
+    n_queries, n_channels, slack, stride_qq, stride_qc, stride_t, stride_c,
+    METRIC: tl.constexpr, BLOCK_Q: tl.constexpr,
+):  # fmt: skip
+    """One program codes BLOCK_Q rows of (Q, C), padding included: int8.code_queries, query_terms.
+
+    origin (C,)         of the frame, fp32
+    rotated (Q, C)      queries in a frame that has a rotation, fp64, contiguous; else None
+    norm (Qpad,)        |q| in fp64, not finite where q is not
+    codes (Qpad, Cpad)  int8, zero-padded
+    terms (4, Qpad)     fp32 rows of a, |d|, |x|, c; c is -inf for padding and what is not finite
+    thresholds, resume (Qpad,)  as they begin: nothing is found, nothing failed
+    slack               fp64_slack of the channels, for l2
+    """
+    offs_q = tl.program_id(0).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    exists = offs_q < n_queries
+    rows = queries + offs_q * stride_qq
+    square = square_norm(rows, stride_qc, exists, n_channels, BLOCK_Q)
+    length = tl.sqrt(square)
+    finite = square < INF  # false for NaN
+    tl.store(flags + NONFINITE_QUERIES + offs_q * 0, 1, mask=exists & ~finite)
+    tl.store(norm + offs_q, length)
+    tl.store(thresholds + offs_q, tl.full((BLOCK_Q,), -INF, tl.float32))
+    tl.store(resume + offs_q, tl.full((BLOCK_Q,), NEVER, tl.int32))
+    matchable = exists & finite
+    length = tl.where(matchable, length, 0.0)
+    divisor = tl.maximum(length, tl.full((BLOCK_Q,), EPS, tl.float64))
+
+    sums = tl.zeros((BLOCK_Q, BLOCK_C), tl.float64)  # x.o, of |o|^2 and |x|^2 as of the largest
+    origins = tl.zeros((1, BLOCK_C), tl.float64)
+    squares = tl.zeros((BLOCK_Q, BLOCK_C), tl.float64)
+    largest = tl.zeros((BLOCK_Q,), tl.float64)
+    for c in range(0, n_channels, BLOCK_C):
+        offs_c = c + tl.arange(0, BLOCK_C)
+        mask_c = offs_c < n_channels
+        mask_qc = matchable[:, None] & mask_c[None, :]
+        o = tl.load(origin + offs_c, mask=mask_c, other=0.0).to(tl.float64)
+        q = load_fp64(rows[:, None] + offs_c.to(tl.int64)[None, :] * stride_qc, mask_qc)
+        shifted = q / divisor[:, None] if METRIC == "cosine" else q
+        sums += shifted * o[None, :]
+        origins += (o * o)[None, :]
+        x = in_frame(q, o, divisor, METRIC)
+        if rotated is not None:
+            x = tl.load(
+                rotated + offs_q[:, None] * n_channels + offs_c[None, :], mask=mask_qc, other=0.0
+            )
+        x = tl.where(mask_qc, x, 0.0)
+        squares = tl.fma(x, x, squares)
+        largest = tl.maximum(largest, tl.max(tl.abs(x), axis=1))
+    scale = tl.maximum(largest / LARGEST_CODE, CODE_TINY)
+
+    residuals = tl.zeros((BLOCK_Q, BLOCK_C), tl.float64)
+    for c in range(0, stride_c, BLOCK_C):
+        offs_c = c + tl.arange(0, BLOCK_C)
+        mask_c = offs_c < n_channels
+        mask_qc = matchable[:, None] & mask_c[None, :]
+        if rotated is not None:
+            x = tl.load(
+                rotated + offs_q[:, None] * n_channels + offs_c[None, :], mask=mask_qc, other=0.0
+            )
+        else:
+            o = tl.load(origin + offs_c, mask=mask_c, other=0.0).to(tl.float64)
+            q = load_fp64(rows[:, None] + offs_c.to(tl.int64)[None, :] * stride_qc, mask_qc)
+            x = in_frame(q, o, divisor, METRIC)
+        x = tl.where(mask_qc, x, 0.0)
+        code = tl.floor(x / scale[:, None] + 0.5)
+        code = tl.minimum(tl.maximum(code, -LARGEST_CODE), LARGEST_CODE)
+        residual = x - code * scale[:, None]
+        residuals = tl.fma(residual, residual, residuals)
+        tl.store(codes + offs_q[:, None] * stride_c + offs_c[None, :], code.to(tl.int8))
+
+    origin_norm = tl.sqrt(fold(origins, 1))
+    x_norm = tl.sqrt(fold(squares, BLOCK_Q))
+    reach = origin_norm + x_norm
+    computed = (n_channels + 64) * U64 * reach
+    shift = fold(sums, BLOCK_Q)
+    if METRIC == "l2":
+        shift -= 0.5 * origin_norm * origin_norm
+        about = length + origin_norm
+        shift += slack * (about * about) - 0.5 * length * length
+    shift += 2.0 * computed * reach
+    size = x_norm * RAISE + computed + CODE_TINY
+    error = tl.sqrt(fold(residuals, BLOCK_Q)) * RAISE + computed + CODE_TINY
+    unbounded = (size > LARGEST_NORM) | ~(tl.abs(shift) <= LARGEST_NORM * LARGEST_NORM)
+    shift = tl.where(unbounded, INF, shift)
+    shift = tl.where(matchable, shift, -INF)
+    tl.store(terms + offs_q, scale.to(tl.float32))
+    tl.store(terms + stride_t + offs_q, error.to(tl.float32))
+    tl.store(terms + 2 * stride_t + offs_q, size.to(tl.float32))
+    tl.store(terms + 3 * stride_t + offs_q, shift.to(tl.float32))
 
 
 @triton.jit(do_not_specialize=["n_prototypes", "stride_mp"])

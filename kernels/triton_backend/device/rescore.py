@@ -57,19 +57,6 @@ def threshold_kernel(
     tl.store(thresholds + q, tl.maximum(tl.load(thresholds + q), lower))
 
 
-@triton.jit(do_not_specialize=["k", "stride_kq"])
-def kth_kernel(keys, thresholds, k, stride_kq):
-    """One program raises the threshold of one query to the score of the last of its k keys."""
-    q = tl.program_id(0).to(tl.int64)
-    least = tl.full((RANKS,), LAST, tl.int64)
-    for first in range(0, k, RANKS):
-        offs_k = first + tl.arange(0, RANKS)
-        key = tl.load(keys + q * stride_kq + offs_k, mask=offs_k < k, other=LAST)
-        least = tl.minimum(least, key)
-    kth = scores_of(tl.min(least, axis=0))
-    tl.store(thresholds + q, tl.maximum(tl.load(thresholds + q), kth))
-
-
 @triton.jit(
     do_not_specialize=[*CALL_SIZES, "n_kept", "n_strips"], do_not_specialize_on_alignment=SLICES
 )
@@ -104,7 +91,7 @@ def rescore_kernel(
             )  # fmt: skip
             new = exact_keys(
                 exact + q * stride_eq, tl.load(norm + q), prototypes, offs_p, allowed,
-                first_row, n_channels, stride_pp, stride_pc, METRIC, PACK * GROUP,
+                first_row, n_channels, 1, stride_pp, stride_pc, METRIC, PACK * GROUP,
             )  # fmt: skip
             tl.store(bounds + q * stride_bq + group, -INF, mask=live & (offs_r % GROUP == 0))
             tl.store(out, new, mask=mask_r)
@@ -151,7 +138,7 @@ def repair_kernel(
                 )  # fmt: skip
                 new = exact_keys(
                     exact + q * stride_eq, tl.load(norm + q), prototypes, offs_p, allowed,
-                    first_row, n_channels, stride_pp, stride_pc, METRIC, GROUP,
+                    first_row, n_channels, 1, stride_pp, stride_pc, METRIC, GROUP,
                 )  # fmt: skip
                 top = tl.max(new, axis=0)
                 while top > worst:

@@ -1,4 +1,7 @@
-"""The fp32 bounds of groups of codes: never below a score, and close where they can be."""
+"""The fp32 bounds of groups of codes: never below a score, and close where they can be.
+
+And the thresholds that scans compare, which let every product pass that belongs to a score.
+"""
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from flashmatch.kernels.codes.frame import Frame
 from flashmatch.kernels.codes.layout import Layout
 from flashmatch.kernels.codes.pages import Codes
 from flashmatch.kernels.contract import finite
-from flashmatch.kernels.proofs import int8
+from flashmatch.kernels.proofs import int8, int8_scan
 from flashmatch.kernels.proofs.int8 import LOWEST
 from flashmatch.kernels.storage.clean_rows import screen_norms
 
@@ -40,7 +43,21 @@ def bounds_and_best(
     upper = int8.group_upper_bounds(terms, codes.bounds, maxima, metric)
     scores = in_fp64(queries, prototypes.double().nan_to_num(0, 0, 0), metric)[:, slots]
     alive = allowed & norms.isfinite()[:, None]
-    return upper, grouped(scores.masked_fill(~alive, -torch.inf))
+    best = grouped(scores.masked_fill(~alive, -torch.inf))
+    assert_passed(terms, codes.scan_terms, maxima, best, metric)
+    return upper, best
+
+
+def assert_passed(terms: Tensor, groups: Tensor, maxima: Tensor, best: Tensor, metric: str) -> None:
+    """Scans let pass what a group may hold, if the threshold is its very best, or none."""
+    alive = best > -torch.inf
+    for group in range(len(groups)):
+        t = best[:, group].float()
+        for threshold in (t, torch.full_like(t, -torch.inf)):
+            least = int8_scan.scan_thresholds(terms, groups[group : group + 1], threshold, metric)
+            assert not least.isnan().any()
+            assert (maxima[:, group].float() >= least[:, 0])[alive[:, group]].all()
+    assert (int8_scan.scan_thresholds(terms, groups, best[:, 0].float(), metric) > LOWEST).all()
 
 
 def in_fp64(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
@@ -126,3 +143,40 @@ def test_bounds_are_close(metric: str) -> None:
     slack = (upper - best)[best > -torch.inf] / reach
     assert slack.max() <= (0.3 if metric == "l2" else 0.025)
     assert slack.median() <= (0.07 if metric == "l2" else 0.015)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_scans_let_little_more_pass_than_bounds_do(metric: str) -> None:
+    generator = torch.Generator().manual_seed(8)
+    q, p = (vectors("gaussian", n, 128, generator).float() for n in (20, 2000))
+    codes = coded([p], metric, LAYOUT)
+    norms = finite.norms(q)
+    queries = codes.frame.queries(q.double(), norms)
+    terms = int8.query_terms(queries, norms, codes.frame.origin_norm, metric)
+    products = queries.codes.long() @ codes.codes[:, :128].long().T
+    maxima = grouped(products.int().masked_fill(codes.unmatchable, LOWEST))
+    upper = int8.group_upper_bounds(terms, codes.bounds, maxima, metric)
+    for group in range(0, len(codes.words), 7):
+        row = codes.scan_terms[group : group + 1]
+        above = upper[:, group] + upper.abs().max() * 2.0**-17
+        least = int8_scan.scan_thresholds(terms, row, above, metric)[:, 0]
+        assert (maxima[:, group].float() < least).all()
+
+
+def test_words_say_who_may_match() -> None:
+    p = vectors("gaussian", 700, 20, torch.Generator().manual_seed(9)).float()
+    codes = coded([p], "dot", LAYOUT)
+    before = codes.words.clone()
+    closed = codes.closed(torch.arange(300, 340), torch.arange(700) % 2 == 0)
+    for each in (codes, closed):
+        bits = (each.words[:, None] >> torch.arange(LAYOUT.group)) & 1
+        assert torch.equal(
+            bits.bool(),
+            (~each.unmatchable).view(-1, LAYOUT.group, LAYOUT.tile_groups).transpose(1, 2)
+            .reshape(-1, LAYOUT.group),
+        )  # fmt: skip
+    assert torch.equal(codes.words, before)
+    assert not torch.equal(closed.words, before)
+    longer = codes.extended(2, 40)  # copied, with room
+    assert torch.equal(longer.words[:32], before[:32])
+    assert torch.equal(longer.scan_terms[:32], codes.scan_terms[:32])

@@ -1,18 +1,16 @@
 """The plan is a pure function that keeps to its workspace."""
 
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
+from math import exp, lgamma, log
 
 import pytest
 
+from flashmatch.kernels.triton_backend import rounds
 from flashmatch.kernels.triton_backend.chips import Chip
-from flashmatch.kernels.triton_backend.plan import (
-    MAX_K,
-    CodesPlan,
-    TritonPlan,
-    choose_codes_plan,
-    choose_plan,
-    pad,
-)
+from flashmatch.kernels.triton_backend.plan import MAX_K, TritonPlan, choose_plan, pad
+from flashmatch.kernels.triton_backend.rounds import CodesPlan, choose_codes_plan
 from flashmatch.kernels.triton_backend.tiles import HIP, RDNA, fp16_tiles, int8_tiles
 
 MIB = 2**20
@@ -38,7 +36,7 @@ def test_largest_buffers_fit(queries: int, channels: int, k: int, workspace: int
     if (chosen.query_rows, chosen.chunk_rows) != (chosen.tile.block_q, chosen.tile.block_p):
         assert copies + bounds + pool + blocks <= workspace
     assert chosen.query_rows % chosen.tile.block_q == 0
-    assert chosen.block_k >= k
+    assert chosen.held >= k
 
 
 def test_chunks_are_no_larger_than_asked_for() -> None:
@@ -59,26 +57,69 @@ def test_amd_takes_no_register_limit() -> None:
 
 
 def codes_plan(queries: int, pages: int, channels: int, k: int, **changes: object) -> CodesPlan:
-    layout = {"span": 1024, "group": 16, "width": pad(channels, 64)}
+    layout = {"span": 1024, "width": pad(channels, 64)}
     options = {**layout, "chip": H100, "workspace": 2**28}
     return choose_codes_plan(queries, pages, channels, k, **(options | changes))
 
 
-@pytest.mark.parametrize("workspace", [16 * MIB, 256 * MIB])
-@pytest.mark.parametrize("k", [1, 10, MAX_K])
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("workspace", [32 * MIB, 256 * MIB])
+@pytest.mark.parametrize("k", [1, 10, rounds.MAX_K])
 @pytest.mark.parametrize("channels", [16, 768])
 @pytest.mark.parametrize("queries", [1, 1000, 10**6])
-def test_largest_buffers_of_codes_fit(queries: int, channels: int, k: int, workspace: int) -> None:
-    chosen = codes_plan(queries, 10**5, channels, k, workspace=workspace)
-    groups = chosen.chunk_pages * 64
-    bounds = chosen.query_rows * groups * 4
-    pool = chosen.query_rows * (k + min(chosen.kept, groups) * 16) * 8
-    block = chosen.query_rows * pad(channels, 64) * 9
+def test_largest_buffers_of_codes_fit(
+    queries: int, channels: int, k: int, workspace: int, pairs: bool
+) -> None:
+    chosen = codes_plan(queries, 10**5, channels, k, workspace=workspace, pairs=pairs)
+    entries = chosen.query_rows * chosen.segments * (chosen.capacity * 8 + 4)
+    words = chosen.query_rows * chosen.chunk_pages * 64 * 4 if pairs else 0
+    block = chosen.query_rows * (pad(channels, 64) + 32)
+    scratch = min(chosen.programs, chosen.query_rows) * (chosen.slots * 4 + (k + 256) * 16)
     if (chosen.query_rows, chosen.chunk_pages) != (chosen.tile.block_q, 1):
-        assert bounds + pool + block <= workspace
+        assert entries + words + block + scratch <= workspace
     assert chosen.query_rows % chosen.tile.block_q == 0
-    assert chosen.block_k >= k
-    assert k <= chosen.first < chosen.kept
+
+
+@pytest.mark.parametrize("k", [1, 10, 100, rounds.MAX_K])
+@pytest.mark.parametrize("pages", [1, 7, 100, 10**4])
+@pytest.mark.parametrize("queries", [1, 16, 17, 130, 1024, 2048, 16384, 10**6])
+def test_rounds_take_every_tile_and_have_room(queries: int, pages: int, k: int) -> None:
+    chosen = codes_plan(queries, pages, 128, k)
+    tiles = chosen.chunk_pages * 1024 // chosen.tile.block_p
+    ends = chosen.ends(tiles)
+    assert ends[-1] == tiles
+    assert ends == sorted(set(ends))
+    assert ends[0] <= chosen.strips * chosen.capacity  # of each segment no more than it holds
+    assert chosen.segments * chosen.capacity <= chosen.slots
+    assert len(ends) <= (16 if k == rounds.MAX_K else 12)
+    assert chosen.strips * (chosen.query_rows // chosen.tile.block_q) <= 2 * H100.multiprocessors
+
+
+@pytest.mark.parametrize(("queries", "rows"), [(16384, 100_000), (1024, 10**6), (1, 10**7)])
+def test_common_searches_take_few_rounds(queries: int, rows: int) -> None:
+    chosen = codes_plan(queries, -(-rows // 1024), 128, 10)
+    assert chosen.query_rows == pad(queries, chosen.tile.block_q)
+    assert len(chosen.ends(-(-rows // 128))) <= 4
+
+
+def test_capacities_are_seldom_exceeded() -> None:
+    for capacity in (4, 8, 16, 32, 64, 256):
+        mean = rounds.few_of(capacity)
+        assert 0 < mean < capacity
+        within = sum(exp(n * log(mean) - mean - lgamma(n + 1)) for n in range(capacity + 1))
+        assert 1 - within < 1e-3
+
+
+@pytest.mark.parametrize("tiles", [1, 2, 3, 8, 100, 782, 1024, 7813])
+def test_every_prefix_of_the_order_is_spread(tiles: int) -> None:
+    order = [i * rounds.spread(tiles) % tiles for i in range(tiles)]
+    assert sorted(order) == list(range(tiles))
+    if tiles >= 100:
+        for count in (tiles // 2, max(40, tiles // 10)):
+            sizes = Counter(tile % 8 for tile in order[:count])  # of rows, within a page
+            assert max(sizes.values()) <= 1.7 * min(sizes.values())
+            gaps = [b - a for a, b in pairwise(sorted(order[:count]))]
+            assert max(gaps) <= 6 * tiles / count
 
 
 def test_a_bank_that_fits_is_read_once() -> None:

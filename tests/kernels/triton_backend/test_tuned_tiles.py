@@ -13,7 +13,8 @@ import torch
 from flashmatch.kernels import tune
 from flashmatch.kernels.triton_backend import tuned_tiles
 from flashmatch.kernels.triton_backend.chips import Chip
-from flashmatch.kernels.triton_backend.plan import choose_codes_plan, choose_plan
+from flashmatch.kernels.triton_backend.plan import choose_plan
+from flashmatch.kernels.triton_backend.rounds import choose_codes_plan
 from flashmatch.kernels.triton_backend.tiles import fp16_tiles, int8_tiles, masked
 from flashmatch.kernels.triton_backend.tuned_tiles import Row, Tuned, path_for, read, write
 
@@ -173,30 +174,31 @@ def test_tiles_that_the_chip_does_not_run_are_ignored() -> None:
 def test_a_tile_keeps_its_kind_where_the_width_wants_other_channels() -> None:
     narrow = int8_tiles(192, 90)
     assert not set(narrow) & set(INT8)
-    tuned = Tuned((Row("int8", 256, 128, INT8[3]),))
-    assert tuned.tile("int8", 128, 192, narrow) == narrow[3]
+    tuned = Tuned((Row("int8", 256, 128, INT8[1]),))
+    assert tuned.tile("int8", 128, 192, narrow) == narrow[1]
 
 
 @pytest.mark.parametrize("queries", [17, 128, 50_000])
 def test_plans_follow_the_table(queries: int) -> None:
-    rows = (Row("fp16", 64, 128, FP16[3]), Row("int8", 64, 128, INT8[2]))
+    int8 = int8_tiles(768, 90)
+    rows = (Row("fp16", 64, 128, FP16[3]), Row("int8", 64, 128, int8[1]))
 
     def plans(**given):
         plan = choose_plan(
             queries, 10**5, 768, 5, half=False, raw=True, workspace=WORKSPACE, **given
         )
         codes = choose_codes_plan(
-            queries, 100, 768, 5, span=1024, group=16, width=768, workspace=WORKSPACE, **given
+            queries, 100, 768, 5, span=1024, width=768, workspace=WORKSPACE, **given
         )
         return plan, codes
 
     untuned, tuned = plans(chip=H100), plans(chip=H100, tuned=Tuned(rows))
-    assert [plan.tile for plan in tuned] == [FP16[3], INT8[2]]
+    assert [plan.tile for plan in tuned] == [FP16[3], int8[1]]
     assert not any(plan.tile.persistent for plan in untuned)
     assert plans(chip=A100, tuned=Tuned(rows)) == plans(chip=A100)
     assert plans(chip=H100, tuned=Tuned(())) == untuned
     paired = plans(chip=H100, tuned=Tuned(rows), pairs=True)
-    assert [plan.tile for plan in paired] == [masked(FP16), masked(INT8)]
+    assert [plan.tile for plan in paired] == [masked(FP16), masked(int8)]
 
 
 def test_few_queries_are_not_tuned() -> None:

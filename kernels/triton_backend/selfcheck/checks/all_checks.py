@@ -7,9 +7,10 @@ import torch
 
 from .answers import wrong_answers
 from .float_bounds import wrong_float_bounds
-from .int8_bounds import wrong_int8_bounds
+from .int8_entries import wrong_entries
 from .preparation import wrong_preparation
 from .rescoring import wrong_rescoring
+from .settling import wrong_settling
 from .variants import Variant
 
 
@@ -19,13 +20,18 @@ def failures(variant: Variant, device: torch.device) -> list[str]:
 
     Raises what Triton or the device raises where a kernel does not compile or run.
     """
-    wrong_bounds = wrong_int8_bounds if variant.by_codes else wrong_float_bounds
     with torch.device("cpu"), _searching(device):  # whatever device is the caller's default
-        return [
-            f"{variant}: {wrong}"
-            for check in (wrong_preparation, wrong_bounds, wrong_rescoring, wrong_answers)
-            for wrong in check(variant, device)
-        ]
+        return list(found(variant, device))
+
+
+def found(variant: Variant, device: torch.device) -> Iterator[str]:
+    """The same, as each check finds it."""
+    of_screen = wrong_float_bounds, wrong_rescoring
+    if variant.by_codes:
+        of_screen = wrong_entries, wrong_settling
+    for check in (wrong_preparation, *of_screen, wrong_answers):
+        for wrong in check(variant, device):
+            yield f"{variant}: {wrong}"
 
 
 @contextmanager

@@ -19,13 +19,13 @@ from ... import float_search, int8_search
 from ...device.flags import Flag
 from .samples import (
     QUERIES,
-    K,
     channels,
     codes_plan,
     difference,
     exact_scores,
     float_plan,
     integers,
+    ranks,
     request_of,
     some,
 )
@@ -39,7 +39,7 @@ def wrong_answers(variant: Variant, device: torch.device) -> list[str]:
 
 def _of_mixed_rows(variant: Variant, device: torch.device) -> list[str]:
     generator = torch.Generator().manual_seed(13)
-    count, k = QUERIES, K[variant.block_k]
+    count, k = QUERIES, ranks(variant)
     queries = integers((count, channels(variant)), 4, generator)
     rows = integers((16 * k + 560, channels(variant)), 4, generator)
     copies = torch.arange(3, len(rows), 7)
@@ -62,7 +62,8 @@ def _of_equal_rows(variant: Variant, device: torch.device) -> list[str]:
     """No bound excludes any: every query is repaired, but for one that is not finite."""
     count = 3
     queries = torch.ones(count, channels(variant), dtype=torch.float64)
-    rows = queries[:1].repeat(16 * K[variant.block_k] + 560, 1)
+    more = 560 if variant.tile.block_p == 128 else 1200  # tiles, some entries of which are lost
+    rows = queries[:1].repeat(16 * ranks(variant) + more, 1)
     queries[1, 4], rows[2, 1] = torch.inf, -torch.inf
     mask = torch.ones(count, len(rows), dtype=torch.bool) if variant.masked else None
     found, flags = _searched(variant, queries, rows, mask, device)
@@ -119,7 +120,7 @@ def compared(
     allowed = rows.isfinite().all(1) & queries.isfinite().all(1)[:, None]
     allowed = allowed if mask is None else allowed & mask
     keys = order.pack(scores.nan_to_num(0), torch.arange(len(rows)))
-    keys = keys.masked_fill(~allowed, order.EMPTY).topk(K[variant.block_k], dim=1).values
+    keys = keys.masked_fill(~allowed, order.EMPTY).topk(ranks(variant), dim=1).values
     expected = order.unpack(keys)
     return [
         *difference(f"{what}, indices", found[1], expected[1]),

@@ -1,4 +1,7 @@
-"""Vectors as prepared, and thresholds, beside the formulas of proofs/fp16.py, to the bit."""
+"""Vectors as prepared, and thresholds, beside the formulas of proofs/, to the bit.
+
+But for the terms of coded queries, whose sums may be in any order.
+"""
 
 # A launch has options beside the kernel's parameters, and plain values for its constexprs.
 # pyright: reportCallIssue=false, reportArgumentType=false
@@ -6,16 +9,13 @@
 import torch
 from torch import Tensor
 
-from ....contract import order
-from ....proofs import fp16
-from ... import float_search, launches
-from ...launches import prepare_queries
-from ...query_block import QueryBlock, RunningTopK, whole_mask
+from ....codes.frame import Frame
+from ....proofs import fp16, int8
+from ... import float_search, int8_search
+from ...query_block import Best, RunningTopK, whole_mask
 from .samples import (
     LOWEST,
     QUERIES,
-    WIDTH,
-    K,
     channels,
     codes_plan,
     difference,
@@ -24,8 +24,10 @@ from .samples import (
     lengthened,
     padded,
     powers,
+    ranks,
     request_of,
     some,
+    violation,
 )
 from .variants import Variant
 
@@ -36,9 +38,9 @@ DELTA, EPSILON = 2.0**-10, 2.0**-14
 
 def wrong_preparation(variant: Variant, device: torch.device) -> list[str]:
     """What is wrong with what surrounds the scan."""
-    found = _queries(variant, device)
     if variant.by_codes:
-        return [*found, *_kth(variant, device)]
+        return _coded_queries(variant, device)
+    found = _queries(variant, device)
     if not variant.raw:
         found += _prototypes(variant, device)
     return [*found, *_thresholds(variant, device)]
@@ -48,9 +50,6 @@ def _queries(variant: Variant, device: torch.device) -> list[str]:
     rows = _rows(PREPARED, variant.queries, variant)
     given, request = rows.to(device), request_of(variant)
     best = RunningTopK.empty(given, request.k)
-    if variant.by_codes:
-        exact, norm = prepare_queries(given, best.flags, codes_plan(variant, len(rows), 1, device))
-        return _measured("queries", rows, exact, norm)
     plan = float_plan(variant, len(rows), ROWS, device)
     block = float_search.prepare_vectors(given, request, plan, best)
     found = _measured("queries", rows, block.exact, block.norm)
@@ -64,6 +63,38 @@ def _queries(variant: Variant, device: torch.device) -> list[str]:
         *found,
         *_unit_differs("queries", rows, live, factor, block.unit, kind),
         *_terms_differ("queries", live, (a, r), (block.scale, block.bias)),
+    ]
+
+
+def _coded_queries(variant: Variant, device: torch.device) -> list[str]:
+    """Beside int8.code_queries and query_terms."""
+    rows = _rows(PREPARED, variant.queries, variant)
+    norms, live = _norms(rows)
+    origin = torch.arange(channels(variant)).remainder(5).float() / 8
+    plan, request = codes_plan(variant, len(rows), 1, device), request_of(variant)
+    given = rows.to(device)
+    frame = Frame(variant.metric, origin.to(device), None)
+    block = int8_search.code_queries(given, frame, request, plan, Best.empty(given, request.k))
+    expected = Frame(variant.metric, origin, None).queries(
+        rows.double().where(live[:, None], 0), norms
+    )
+    count = len(rows)
+    terms = int8.query_terms(
+        expected, norms.masked_fill(~live, torch.nan), frame.origin_norm, variant.metric
+    )
+    off = (block.codes.cpu()[:count, : len(origin)] - expected.codes).abs().where(live[:, None], 0)
+    found, infinite = block.terms.cpu()[:, :count], terms.isinf()
+    close = (found - terms).abs() <= terms.abs() * 2.0**-18
+    lowest = torch.full((len(block.norm),), LOWEST[1], dtype=torch.float32)
+    padding = block.codes[:, len(origin) :].cpu()
+    close = torch.where(infinite, found == terms, close) | (~live & (torch.arange(4) < 3)[:, None])
+    return [
+        *difference("norms", block.norm[:count].cpu().where(live, 0), norms),
+        *violation("codes of queries", off, off <= 1, off),  # a tie goes either way
+        *violation("terms of queries", found, close, terms),
+        *difference("padding", block.terms[3, count:], lowest[count:]),
+        *difference("thresholds", block.thresholds, lowest),
+        *difference("padding of codes", padding, torch.zeros_like(padding)),
     ]
 
 
@@ -150,7 +181,7 @@ def _terms_differ(
 def _thresholds(variant: Variant, device: torch.device) -> list[str]:
     """Of k best groups, by their bounds; every step is exact, and the last is rounded once."""
     generator = torch.Generator().manual_seed(3)
-    k, count = K[variant.block_k], QUERIES
+    k, count = ranks(variant), QUERIES
     upper = integers((count, k + 1), 512, generator).sort(1, descending=True).values.float() / 64
     upper[0, :2], upper[1, 2] = torch.inf, -torch.inf
     index = torch.rand(count, 50 + k, generator=generator).argsort(1)[:, : k + 1].contiguous()
@@ -171,20 +202,3 @@ def _thresholds(variant: Variant, device: torch.device) -> list[str]:
 def _earlier(count: int) -> Tensor:
     """Thresholds: one that is high already, and some that are there to be raised."""
     return torch.tensor([torch.inf, *[-torch.inf] * (count - 1)], dtype=torch.float32)
-
-
-def _kth(variant: Variant, device: torch.device) -> list[str]:
-    """Of the keys found so far."""
-    generator = torch.Generator().manual_seed(4)
-    k, count = K[variant.block_k], QUERIES
-    scores = integers((count, k), 512, generator).float()
-    keys = order.pack(scores, torch.arange(k).expand(count, k))
-    keys[1, 1] = order.EMPTY
-    before = _earlier(count)
-    best = RunningTopK.empty(torch.zeros(count, WIDTH, dtype=torch.float32, device=device), k)
-    best.keys.copy_(keys)
-    best.thresholds.copy_(before)
-    none, plan = best.thresholds, codes_plan(variant, count, 1, device)
-    launches.raise_thresholds(QueryBlock(none, none, best, request_of(variant), plan))
-    scores[1, 1] = -torch.inf
-    return difference("thresholds", best.thresholds, torch.maximum(before, scores.amin(1)))

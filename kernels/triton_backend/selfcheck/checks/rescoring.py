@@ -7,24 +7,20 @@ as true, but their order is another for each query: what is kept is not what is 
 import torch
 from torch import Tensor
 
-from ... import int8_search, launches
-from ...int8_search import LAYOUT, Int8Block
-from ...plan import CodesPlan, pad
+from ... import launches
+from ...plan import pad
 from ...query_block import Originals, QueryBlock, RunningTopK
 from .answers import compared, rounded_scores
 from .samples import (
     QUERIES,
     WIDTH,
-    K,
     channels,
-    codes_plan,
     difference,
     float_plan,
     group_maxima,
     integers,
-    lengthened,
-    mixed_pages,
     padded,
+    ranks,
     request_of,
     some,
 )
@@ -35,41 +31,27 @@ FIRST_ROW = 1000  # of the rows among all prototypes
 
 def wrong_rescoring(variant: Variant, device: torch.device) -> list[str]:
     """What is wrong with what is made of bounds."""
-    generator, k = torch.Generator().manual_seed(17), K[variant.block_k]
-    before = LAYOUT.span if variant.by_codes else 0  # a page of codes, of which none may match
-    count = before + 16 * k + 560
+    generator, k = torch.Generator().manual_seed(17), ranks(variant)
+    count = 16 * k + 560
     q, p = (integers((n, channels(variant)), 4, generator) for n in (QUERIES, count))
     if variant.metric == "cosine" and torch.float16 not in (variant.queries, variant.prototypes):
         q[3], p[-3] = q[3] * 2.0**-40, p[-3] * 2.0**-40  # shorter than COSINE_EPS
     mask = some((QUERIES, count), 0.8, generator)
-    mask[:, :before] = mask[3] = False
+    mask[3] = False
     mask[3, -3 * (k - 2) :: 3] = True  # fewer than k
-    hidden = some((count,), 0.1, generator) & variant.by_codes
-    row_in_page, row = _positions(variant, count, generator)
-    unmatchable = lengthened(hidden, len(row), True)[row]
-    scores = rounded_scores(q, p, variant.metric).masked_fill(~mask | hidden, -torch.inf)
+    scores = rounded_scores(q, p, variant.metric).masked_fill(~mask, -torch.inf)
     least = scores.topk(k).values[:, -1]
-    bounds = _bounds(group_maxima(padded(scores, QUERIES, len(row), -torch.inf)[:, row]), generator)
+    positions = pad(count, variant.tile.block_p)
+    bounds = _bounds(group_maxima(padded(scores, QUERIES, positions, -torch.inf)), generator)
     originals = Originals(FIRST_ROW, p.to(variant.prototypes), mask.view(torch.uint8))
-    if variant.by_codes:
-        codes = row_in_page.short(), unmatchable.view(torch.uint8), LAYOUT.span
-        originals = Originals(FIRST_ROW, originals.rows, originals.mask, *codes)
     best = _rescored(variant, q, originals, bounds, least, device)
     thresholds = best.thresholds
     found_scores, indices = (x.cpu() for x in best.ranked(QUERIES))
     indices = indices.where(indices < 0, indices - FIRST_ROW)
     return [
-        *compared("rescored rows", variant, q, p, mask & ~hidden, (found_scores, indices)),
+        *compared("rescored rows", variant, q, p, mask, (found_scores, indices)),
         *difference("thresholds of rescored rows", thresholds, least),
     ]
-
-
-def _positions(variant: Variant, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """By position: the row in its page, and the row; those behind ``count`` are of padding."""
-    if not variant.by_codes:
-        rows = torch.arange(pad(count, variant.tile.block_p))
-        return rows, rows
-    return mixed_pages(-(-count // LAYOUT.span), generator)
 
 
 def _bounds(best: Tensor, generator: torch.Generator) -> Tensor:
@@ -94,30 +76,17 @@ def _rescored(
     device: torch.device,
 ) -> RunningTopK:
     """By the stages of a search, but for its scan; the first query has its threshold already."""
-    rows, request = len(originals.rows), request_of(variant)
-    if variant.by_codes:
-        plan = codes_plan(variant, QUERIES, rows // LAYOUT.span + 1, device)
-    else:
-        plan = float_plan(variant, QUERIES, rows, device)
+    request = request_of(variant)
+    plan = float_plan(variant, QUERIES, len(originals.rows), device)
     exact = padded(queries, plan.query_rows, WIDTH).to(device)
     norm = exact.square().sum(1).sqrt()
     best = RunningTopK.empty(exact[:QUERIES], request.k)
     best.thresholds[:1] = least[:1].to(device)
-    given = _moved(originals, device)
+    rows, mask = originals.rows.to(device), originals.mask.to(device)
+    given = Originals(originals.first_row, rows, mask)
     whole = padded(bounds, plan.query_rows, bounds.shape[1]).contiguous().to(device)
-    if isinstance(plan, CodesPlan):
-        coded = Int8Block(exact, norm, best, request, plan, codes=exact, terms=exact)  # not scanned
-        int8_search.settle_run(coded, given, whole)
-        return best
     block = QueryBlock(exact, norm, best, request, plan)
     groups = launches.select(block, whole)
     launches.rescore(block, given, groups, 0, groups.kept, strips=groups.kept)
     launches.repair(block, given, groups)
     return best
-
-
-def _moved(originals: Originals, device: torch.device) -> Originals:
-    tensors = (originals.row_in_page, originals.unmatchable)
-    row_in_page, unmatchable = (None if x is None else x.to(device) for x in tensors)
-    rows, mask = originals.rows.to(device), originals.mask.to(device)
-    return Originals(originals.first_row, rows, mask, row_in_page, unmatchable, originals.span)

@@ -9,17 +9,23 @@ from ....contract.metrics import COSINE_EPS
 from ....contract.request import Request
 from ...chips import chip
 from ...int8_search import LAYOUT
-from ...plan import CodesPlan, TritonPlan, choose_codes_plan, choose_plan, pad
+from ...plan import TritonPlan, choose_plan, pad
+from ...rounds import CodesPlan, choose_codes_plan
 from ...tiles import GROUP, TILE_P
 from .variants import WIDTH, Variant
 
 WORKSPACE = 2**26
 K = {16: 5, 128: 17, 1024: 129}
-"""By the ranks that a repair program holds."""
+"""By the ranks that a repair program holds; any of them for codes."""
 LOWEST = 0.0, -torch.inf
 """Scale and bias of what may not match, and of padding."""
 QUERIES = 4
 """Of the checks that do not need a second tile of them."""
+
+
+def ranks(variant: Variant) -> int:
+    """The k of a check."""
+    return K[16] if variant.by_codes else K[variant.held]
 
 
 def channels(variant: Variant) -> int:
@@ -29,7 +35,7 @@ def channels(variant: Variant) -> int:
 
 def float_plan(variant: Variant, queries: int, rows: int, device: torch.device) -> TritonPlan:
     """As a search would have it, but for its tile; so few groups are kept that some are left."""
-    k = K[variant.block_k]
+    k = ranks(variant)
     plan = choose_plan(
         queries, rows, channels(variant), k, half=variant.half, raw=variant.raw,
         chip=chip(device), workspace=WORKSPACE, pairs=variant.masked,
@@ -38,23 +44,24 @@ def float_plan(variant: Variant, queries: int, rows: int, device: torch.device) 
     return replace(plan, tile=variant.tile, query_rows=query_rows, kept=k + 4)
 
 
-def codes_plan(variant: Variant, queries: int, pages: int, device: torch.device) -> CodesPlan:
-    """As a search would have it, but for its tile; so few groups are kept that some are left."""
-    k = K[variant.block_k]
+def codes_plan(
+    variant: Variant, queries: int, pages: int, device: torch.device, capacity: int = 2
+) -> CodesPlan:
+    """As a search would have it, but for its tile; so few entries have room that some are lost."""
     plan = choose_codes_plan(
-        queries, pages, channels(variant), k, span=LAYOUT.span, group=GROUP, width=WIDTH,
+        queries, pages, channels(variant), ranks(variant), span=LAYOUT.span, width=WIDTH,
         chip=chip(device), workspace=WORKSPACE, pairs=variant.masked,
     )  # fmt: skip
     query_rows = pad(queries, variant.tile.block_q)
     return replace(
-        plan, few=variant.few, tile=variant.tile, query_rows=query_rows,
-        first=2, kept=k + 12, strips=2,
+        plan, few=variant.few, tile=variant.tile, query_rows=query_rows, slots=variant.held,
+        strips=1, capacity=capacity, programs=2,
     )  # fmt: skip
 
 
 def request_of(variant: Variant, mask: Tensor | None = None) -> Request:
     """A search that excludes, by a mask on its device."""
-    return Request(K[variant.block_k], variant.metric, mask, exclude=True)
+    return Request(ranks(variant), variant.metric, mask, exclude=True)
 
 
 def integers(shape: tuple[int, ...], most: int, generator: torch.Generator) -> Tensor:

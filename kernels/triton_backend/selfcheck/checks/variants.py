@@ -8,7 +8,8 @@ from torch import Tensor
 from ....contract.metrics import METRICS
 from ....contract.request import Request
 from ...chips import Chip
-from ...plan import CodesPlan, ScanPlan, TritonPlan
+from ...plan import TritonPlan
+from ...rounds import MANY_SLOTS, CodesPlan
 from ...tiles import RDNA, Tile, few_tile, fp16_tiles, int8_tiles, masked, raw_tile
 
 SCREENS = ("raw", "prepared", "few codes", "codes")
@@ -26,7 +27,7 @@ class Variant:
     queries: torch.dtype
     prototypes: torch.dtype
     masked: bool  # whether the scan reads a mask: of pairs, or of rows in the raw screen
-    block_k: int
+    held: int  # what the program holds that finishes a query: of ranks, or of slots
     tile: Tile
 
     def __str__(self) -> str:
@@ -34,7 +35,7 @@ class Variant:
         q, p = (str(dtype).removeprefix("torch.") for dtype in (self.queries, self.prototypes))
         dtypes, masked = q if q == p else f"{q} {p}", "masked, " if self.masked else ""
         tile = " ".join(map(str, astuple(self.tile)))
-        return f"{self.screen}, {self.metric}, {dtypes}, {masked}k {self.block_k}, tile {tile}"
+        return f"{self.screen}, {self.metric}, {dtypes}, {masked}holding {self.held}, tile {tile}"
 
     @property
     def raw(self) -> bool:
@@ -76,10 +77,10 @@ def _by_dtype(
     queries: Tensor,
     chunks: list[Tensor],
     request: Request,
-    plan: ScanPlan,
+    plan: TritonPlan | CodesPlan,
 ) -> list[Variant]:
     return [
-        Variant(screen, request.metric, queries.dtype, dtype, masked, plan.block_k, plan.tile)
+        Variant(screen, request.metric, queries.dtype, dtype, masked, plan.held, plan.tile)
         for dtype in dict.fromkeys(chunk.dtype for chunk in chunks)
     ]
 
@@ -93,7 +94,8 @@ def defaults(chip: Chip) -> tuple[Variant, ...]:
         for j, (metric, dtype) in enumerate(zip(METRICS, dtypes, strict=True)):
             pairs = (i + j) % len(METRICS) == 0
             tile = _plain_tile(screen, dtype != torch.float32, pairs, chip.arch)
-            found.append(Variant(screen, metric, dtype, dtype, pairs, 16, tile))
+            held = 16 if screen in ("raw", "prepared") else MANY_SLOTS
+            found.append(Variant(screen, metric, dtype, dtype, pairs, held, tile))
     return tuple(found)
 
 

@@ -8,6 +8,7 @@ them.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import TypeVar
@@ -16,16 +17,18 @@ import torch
 from torch import Tensor
 from triton.errors import TritonError
 
-from ..codes.frame import fitted_frame
-from ..codes.pages import Codes
-from ..contract.request import Request
-from ..proofs import fp16
-from ..storage.clean_rows import screen_norms
-from . import chips, float_search, int8_search
-from .plan import choose_codes_plan, choose_plan, pad
-from .query_block import QueryBlock, RunningTopK, whole_mask
-from .tiles import WIDTH, Screen, Tile, fp16_tiles, int8_tiles
-from .tuned_tiles import Row
+from ...codes.frame import fitted_frame
+from ...codes.pages import Codes
+from ...contract.request import Request
+from ...proofs import fp16
+from ...storage.clean_rows import screen_norms
+from .. import chips, float_search, int8_search
+from ..int8_search import Int8Block, Run
+from ..plan import choose_plan, pad
+from ..query_block import Best, QueryBlock, RunningTopK, whole_mask
+from ..rounds import choose_codes_plan
+from ..tiles import WIDTH, Screen, Tile, fp16_tiles, int8_tiles
+from ..tuned_tiles import Row
 
 Scan = Callable[[Tile], Tensor]
 Block = TypeVar("Block", bound=QueryBlock)
@@ -35,6 +38,7 @@ ROUNDS = 9
 FLUSH_BYTES = (
     2**28
 )  # of the largest cache, gfx942's; clearing it also hides launches from the clock
+PASSED_AT = 3.0  # standard deviations of a cosine: of 700 codes one, as late in a search
 MARGIN = 0.02  # by which a tile must beat the one of untuned plans
 
 
@@ -107,22 +111,29 @@ def _int8(queries: int, rows: int, channels: int, device: torch.device, workspac
     chip, layout = chips.chip(device), int8_search.LAYOUT
     width = layout.width(channels)
     plan = choose_codes_plan(
-        queries, rows // layout.span, channels, REQUEST.k, span=layout.span, group=layout.group,
-        width=width, chip=chip, workspace=workspace,
+        queries, rows // layout.span, channels, REQUEST.k, span=layout.span, width=width,
+        chip=chip, workspace=workspace,
     )  # fmt: skip
     count, rows = plan.query_rows, plan.chunk_pages * layout.span
     q, p = _unit_vectors(count, channels, device), _unit_vectors(rows, channels, device)
     codes = Codes(fitted_frame(p[:2048], REQUEST.metric), layout, rows, channels)
     codes.write(0, p, screen_norms(p))
-    best, mask = RunningTopK.empty(q, REQUEST.k), whole_mask(q, rows, REQUEST)
-    block = int8_search.prepare_codes(q, codes.frame, REQUEST, plan, best)
+    best, mask = Best.empty(q, REQUEST.k), whole_mask(q, rows, REQUEST)
+    block = int8_search.code_queries(q, codes.frame, REQUEST, plan, best)
+    block.thresholds.fill_(PASSED_AT / channels**0.5)
     run = int8_search.run_of(codes, slice(0, codes.pages), p, mask, plan)
-
-    def scan_codes(tile: Tile) -> Tensor:
-        return int8_search.scan_run(_cut(block, tile), run)
-
-    trials = _trials(scan_codes, int8_tiles(width, chip.arch), 0.0, device)
+    trials = _trials(partial(passed_by, block, run), int8_tiles(width, chip.arch), 0.0, device)
     return Case("int8", channels, queries, (count, rows), trials)
+
+
+def passed_by(block: Int8Block, run: Run, tile: Tile) -> Tensor:
+    """(Qpad,) fp32: how many entries a scan of all codes by this tile has for each query."""
+    plan = block.plan
+    capacity = max(1, plan.capacity * plan.tile.block_p // tile.block_p)
+    block = replace(block, plan=replace(plan, tile=tile, capacity=capacity))
+    entries, words = block.entries(), int8_search.words_of(block, run)
+    int8_search.append(block, run, words, entries, 0, len(run.codes) // tile.block_p)
+    return entries.counts.view(len(block.codes), -1).sum(1, dtype=torch.float32)
 
 
 def _cut(block: Block, tile: Tile) -> Block:
@@ -159,7 +170,7 @@ def _status(scan: Scan, tile: Tile, right: Tensor, slack: float) -> str:
             return "ok"
     except (RuntimeError, TritonError) as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    return "its bounds differ from those of the plainest tile"
+    return "what it gives differs from the plainest tile's"
 
 
 def _seconds(scan: Scan, tiles: list[Tile], device: torch.device) -> list[float]:
