@@ -217,13 +217,15 @@ def search_run(block: Int8Block, run: Run, entries: Entries) -> None:
     """Make the block's matches the best of what they were and of the run, proven."""
     plan, words = block.plan, words_of(block, run)
     tiles = run.codes.shape[0] // plan.tile.block_p
-    first = 0
-    entries.failed[:1].zero_()
-    for stop in plan.ends(tiles):
+    first, ends = 0, plan.ends(tiles)
+    can_fail = len(ends) > 1  # the first round has room for all
+    if can_fail:
+        entries.failed[:1].zero_()
+    for stop in ends:
         append(block, run, words, entries, first, stop)
         settle(block, run, entries, first)
         first = stop
-    if first > plan.strips * plan.capacity:  # the first round has room for all
+    if can_fail:
         append(block, run, words, entries, 0, tiles, again=True)
         settle(block, run, entries, 0, again=True)
 
