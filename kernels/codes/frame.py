@@ -36,26 +36,26 @@ class Frame:
         self, queries: Tensor, norms: Tensor, largest: int = int8.LARGEST_CODE
     ) -> int8.CodedQueries:
         """From finite queries (Q, C) as given and norms (Q,) fp64; codes up to ``largest``."""
-        vectors, origin = queries.double(), self.origin.double()
-        if self.metric == "cosine":
-            vectors = vectors / norms.clamp(min=COSINE_EPS)[:, None]
+        vectors, origin = self._scaled(queries, norms), self.origin.double()
         shift = vectors @ origin
         if self.metric == "l2":
             shift -= 0.5 * origin.square().sum()
-            vectors = vectors - origin
-        if self.rotation:
-            vectors = self.rotation(vectors)
-        return int8.code_queries(vectors, self.origin_norm, shift, largest)
+        return int8.code_queries(self._moved(vectors), self.origin_norm, shift, largest)
 
-    def rotated(self, queries: Tensor, norms: Tensor) -> Tensor:
-        """(Q, C) fp64, contiguous: queries in a frame that has a rotation."""
-        assert self.rotation is not None
+    def moved(self, queries: Tensor, norms: Tensor) -> Tensor:
+        """(Q, C) fp64, contiguous: queries (Q, C) in the frame; norms as for ``queries``."""
+        return self._moved(self._scaled(queries, norms))
+
+    def _scaled(self, queries: Tensor, norms: Tensor) -> Tensor:
         vectors = queries.double()
         if self.metric == "cosine":
             vectors = vectors / norms.clamp(min=COSINE_EPS)[:, None]
+        return vectors
+
+    def _moved(self, vectors: Tensor) -> Tensor:
         if self.metric == "l2":
             vectors = vectors - self.origin.double()
-        return self.rotation(vectors)
+        return self.rotation(vectors) if self.rotation else vectors
 
 
 def fitted_frame(sample: Tensor, metric: str, seed: int = 0) -> Frame:

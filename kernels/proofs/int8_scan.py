@@ -40,7 +40,7 @@ def scan_thresholds(terms: Tensor, groups: Tensor, threshold: Tensor, metric: st
         T = (t - c - M (|t| + |c|) - 2^-120) / a,    D = (1 + M) |d| / a,    X = (1 + M) |x| / a,
         threshold = T / s - (D S + X E + B / a),
 
-    which is what integer_thresholds has, from another side, and never more.
+    which is what integer_thresholds has, from another side.
 
     Rounding, in units of u32, relative to what stands for each term. T / s: a score that rounds to
     t lies 1 below it at most, c and a are off by 1 each, three operations make T, 1 / s and the

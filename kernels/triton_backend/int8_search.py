@@ -19,7 +19,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-import triton
 from torch import Tensor
 
 from ..codes.frame import Frame
@@ -30,10 +29,10 @@ from ..contract.chunks import Rows
 from ..contract.matches import Found
 from ..contract.request import Request
 from ..proofs import fp32
-from . import chips, tuned_tiles
+from . import chips, launches, tuned_tiles
 from .device.flags import Flag
 from .device.int8_scan import scan_codes_kernel
-from .device.prepare import code_queries_kernel, pack_mask_kernel
+from .device.prepare import code_queries_kernel
 from .device.settle import settle_kernel
 from .plan import pad
 from .query_block import Best, Entries, Originals, parts, whole_mask
@@ -204,7 +203,7 @@ def code_queries(
     terms = queries.new_empty((4, size), dtype=torch.float32)
     thresholds = queries.new_empty(size, dtype=torch.float32)
     resume = queries.new_empty(size, dtype=torch.int32)
-    rotated = frame.rotated(queries, finite.norms(queries)) if frame.rotation else None
+    rotated = frame.moved(queries, finite.norms(queries)) if frame.rotation else None
     code_queries_kernel[(size // plan.code_rows,)](
         queries, frame.origin, rotated, norm, codes, terms, thresholds, resume, best.flags,
         count, channels, fp32.fp64_slack(channels), *queries.stride(), terms.stride(0),
@@ -232,20 +231,11 @@ def search_run(block: Int8Block, run: Run, entries: Entries) -> None:
 
 def words_of(block: Int8Block, run: Run) -> Tensor:
     """(1 or Qpad, groups) int32: bit j is set where member j of a group may match."""
-    mask, originals = block.request.mask, run.originals
-    if mask is None:
+    if block.request.mask is None:
         return run.words[None]
-    groups, pairs = run.words.shape[0], block.request.has_pairs
-    words = run.words.new_empty((block.codes.shape[0] if pairs else 1, groups))
-    count, block_q, tiles = (block.count, 32, 1) if pairs else (1, 1, 8)
-    p_tiles = triton.cdiv(groups * GROUP, TILE_P * tiles)
-    pack_mask_kernel[(p_tiles, triton.cdiv(words.shape[0], block_q))](
-        originals.mask, originals.row_in_page, originals.unmatchable, words,
-        count, words.shape[0], originals.positions, groups,
-        *originals.mask.stride(), words.stride(0),
-        BLOCK_Q=block_q, TILES=tiles, TILE_P=TILE_P, SPAN=originals.span, GROUP=GROUP,
-        num_warps=4,
-    )  # fmt: skip
+    rows = block.codes.shape[0] if block.request.has_pairs else 1
+    words = run.words.new_empty((rows, run.words.shape[0]))
+    launches.pack_words(run.originals, words, block.count)
     return words
 
 

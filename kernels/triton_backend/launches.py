@@ -22,19 +22,19 @@ from .device.prepare import pack_mask_kernel, prepare_queries_kernel
 from .device.rescore import repair_kernel, rescore_kernel
 from .plan import ScanPlan, pad
 from .query_block import Groups, Originals, QueryBlock
-from .tiles import TILE_P, WIDTH
+from .tiles import GROUP, TILE_P, WIDTH
 
 
 def prepare_queries(
     queries: Tensor,
     flags: Tensor,
     plan: ScanPlan,
-    metric: str = "",
-    copies: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None),
-    slack: tuple[float, float] = (0.0, 0.0),
-    unit_scale: float = 1.0,
+    metric: str,
+    copies: tuple[Tensor, Tensor, Tensor],
+    slack: tuple[float, float],
+    unit_scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """(Qpad, Cpad) fp64 and its norms (Qpad,); a float screen has its ``copies`` filled besides."""
+    """(Qpad, Cpad) fp64 and its norms (Qpad,); the screen's ``copies`` are filled besides."""
     count, channels = queries.shape
     size, width = pad(count, plan.tile.block_q), pad(channels, WIDTH)
     exact = queries.new_empty((size, width), dtype=torch.float64)
@@ -48,23 +48,30 @@ def prepare_queries(
 
 
 def pack_mask(block: QueryBlock, originals: Originals, bounds: Tensor) -> Tensor:
-    """(Qpad or 1, groups) int32 words: bit j is set where member j of a group may match.
+    """(Qpad, groups) int32 words of a mask of pairs, which lie where the bounds will.
 
-    Words of a mask of pairs lie where the bounds will: each program of a scan reads its words, then
-    overwrites them.
+    Each program of a scan reads its words, then overwrites them.
     """
-    pairs, groups = block.request.has_pairs, bounds.shape[1]
-    words = bounds.view(torch.int32) if pairs else bounds.new_empty((1, groups), dtype=torch.int32)
-    count, block_q, tiles = (block.count, block.plan.prepare_rows, 1) if pairs else (1, 1, 8)
-    p_tiles = triton.cdiv(groups * block.plan.group, TILE_P * tiles)
-    pack_mask_kernel[(p_tiles, triton.cdiv(len(words), block_q))](
-        None if block.request.mask is None else originals.mask,
-        originals.row_in_page, originals.unmatchable, words,
-        count, len(words), originals.positions, groups, *originals.mask.stride(), words.stride(0),
-        BLOCK_Q=block_q, TILES=tiles, TILE_P=TILE_P, SPAN=originals.span, GROUP=block.plan.group,
+    words = bounds.view(torch.int32)
+    pack_words(originals, words, block.count)
+    return words
+
+
+def pack_words(originals: Originals, words: Tensor, count: int) -> None:
+    """Fill words (Qpad or 1, groups) int32: bit j is set where member j of a group may match.
+
+    Of the ``count`` masks of as many queries, or of the one that all share.
+    """
+    pairs, groups = words.shape[0] > 1, words.shape[1]
+    count, block_q, tiles = (count, 32, 1) if pairs else (1, 1, 8)
+    p_tiles = triton.cdiv(groups * GROUP, TILE_P * tiles)
+    pack_mask_kernel[(p_tiles, triton.cdiv(words.shape[0], block_q))](
+        originals.mask, originals.row_in_page, originals.unmatchable, words,
+        count, words.shape[0], originals.positions, groups,
+        *originals.mask.stride(), words.stride(0),
+        BLOCK_Q=block_q, TILES=tiles, TILE_P=TILE_P, SPAN=originals.span, GROUP=GROUP,
         num_warps=4,
     )  # fmt: skip
-    return words
 
 
 def scan(

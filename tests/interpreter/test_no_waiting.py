@@ -120,11 +120,18 @@ class Unlaunched:
 
 
 def watched(search: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> tuple[Seen, set]:
+    seen, launched = watched_in_order(search, monkeypatch)
+    return seen, set(launched)
+
+
+def watched_in_order(
+    search: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Seen, list[str]]:
     launched: list[str] = []
     for module in LAUNCHERS:
         for name in [name for name in vars(module) if name.endswith("_kernel")]:
             monkeypatch.setattr(module, name, Unlaunched(launched, name))
-    return watch(search), set(launched)
+    return watch(search), launched
 
 
 def drawn(rows: int, channels: int) -> Tensor:
@@ -193,10 +200,7 @@ def test_a_search_of_codes_is_few_launches(
     small = dataclasses.replace(plan, strips=1, capacity=rows // 512, growth=9.0)
     monkeypatch.setattr(int8_search, "choose_codes_plan", lambda *_, **__: small)
     assert len(small.ends(rows // 128)) == 2
-    launched: list[str] = []
-    for name in ("code_queries_kernel", "scan_codes_kernel", "settle_kernel", "pack_mask_kernel"):
-        monkeypatch.setattr(int8_search, name, Unlaunched(launched, name))
-    seen = watch(lambda: search_codes(problem, codes))
+    seen, launched = watched_in_order(lambda: search_codes(problem, codes), monkeypatch)
     assert launched == ["code_queries_kernel", *["scan_codes_kernel", "settle_kernel"] * 3]
     others = [name for name in seen.operators if name not in FREE]
     assert len(others) <= 6, others
@@ -207,10 +211,7 @@ def test_a_small_search_of_codes_is_three_launches(monkeypatch: pytest.MonkeyPat
     q, p = drawn(16, 128), drawn(1000, 128)
     codes = coded([p], "cosine", int8_search.LAYOUT)
     problem = Problem(q, [p], 10, "cosine", None, "exclude", None)
-    launched: list[str] = []
-    for name in ("code_queries_kernel", "scan_codes_kernel", "settle_kernel", "pack_mask_kernel"):
-        monkeypatch.setattr(int8_search, name, Unlaunched(launched, name))
-    seen = watch(lambda: search_codes(problem, codes))
+    seen, launched = watched_in_order(lambda: search_codes(problem, codes), monkeypatch)
     assert launched == ["code_queries_kernel", "scan_codes_kernel", "settle_kernel"]
     assert len([name for name in seen.operators if name not in FREE]) <= 4
 

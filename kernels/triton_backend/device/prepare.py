@@ -26,34 +26,46 @@ NONFINITE_QUERIES = tl.constexpr(Flag.NONFINITE_QUERIES.value)
 NONFINITE_PROTOTYPES = tl.constexpr(Flag.NONFINITE_PROTOTYPES.value)
 
 
-@triton.jit(do_not_specialize=["n_queries"])
-def prepare_queries_kernel(
-    queries, exact, norm, unit, scale, bias, flags,
-    n_queries, n_channels, delta, epsilon, unit_scale, stride_qq, stride_qc, stride_eq,
-    METRIC: tl.constexpr, BLOCK_Q: tl.constexpr,
+@triton.jit
+def measured(
+    queries, norm, flags, offs_q, n_queries, n_channels, stride_qq, stride_qc,
+    BLOCK_Q: tl.constexpr,
 ):  # fmt: skip
-    """One program prepares BLOCK_Q rows of (Q, C), padding rows included.
+    """Pointers to rows (Q, C), their norms in fp64, which are stored, and which of them may match.
 
-    exact (Qpad, Cpad)  q in fp64, zero-padded, and zero where q is not finite
-    norm (Qpad,)        |q| in fp64, not finite where q is not
-    unit (Qpad, Cpad)   unit_scale * q / |q|, zero-padded, for the float screens; None for codes
-    scale, bias (Qpad,) of the epilogue; None for codes
+    Padding may not, nor what is not finite, of which the flag tells.
     """
-    offs_q = tl.program_id(0).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     exists = offs_q < n_queries
     rows = queries + offs_q * stride_qq
     square = square_norm(rows, stride_qc, exists, n_channels, BLOCK_Q)
     length = tl.sqrt(square)
     finite = square < INF  # false for NaN
     tl.store(flags + NONFINITE_QUERIES + offs_q * 0, 1, mask=exists & ~finite)
-    matchable = exists & finite
     tl.store(norm + offs_q, length)
+    return rows, length, exists & finite
 
-    if unit is not None:
-        factor, a, r = query_factors(length, delta, epsilon, unit_scale, METRIC, BLOCK_Q)
-        factor = tl.where(matchable, factor, 0.0)  # NaN * 0 is NaN
-        tl.store(scale + offs_q, tl.where(matchable, a, 0.0).to(tl.float32))
-        tl.store(bias + offs_q, tl.where(matchable, r, -INF).to(tl.float32))
+
+@triton.jit(do_not_specialize=["n_queries"])
+def prepare_queries_kernel(
+    queries, exact, norm, unit, scale, bias, flags,
+    n_queries, n_channels, delta, epsilon, unit_scale, stride_qq, stride_qc, stride_eq,
+    METRIC: tl.constexpr, BLOCK_Q: tl.constexpr,
+):  # fmt: skip
+    """One program prepares BLOCK_Q rows of (Q, C) for a float screen, padding rows included.
+
+    exact (Qpad, Cpad)  q in fp64, zero-padded, and zero where q is not finite
+    norm (Qpad,)        |q| in fp64, not finite where q is not
+    unit (Qpad, Cpad)   unit_scale * q / |q|, zero-padded
+    scale, bias (Qpad,) of the epilogue
+    """
+    offs_q = tl.program_id(0).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    rows, length, matchable = measured(
+        queries, norm, flags, offs_q, n_queries, n_channels, stride_qq, stride_qc, BLOCK_Q
+    )  # fmt: skip
+    factor, a, r = query_factors(length, delta, epsilon, unit_scale, METRIC, BLOCK_Q)
+    factor = tl.where(matchable, factor, 0.0)  # NaN * 0 is NaN
+    tl.store(scale + offs_q, tl.where(matchable, a, 0.0).to(tl.float32))
+    tl.store(bias + offs_q, tl.where(matchable, r, -INF).to(tl.float32))
 
     for c in range(0, stride_eq, BLOCK_C):
         offs_c = c + tl.arange(0, BLOCK_C)
@@ -61,9 +73,8 @@ def prepare_queries_kernel(
         q = load_fp64(rows[:, None] + offs_c.to(tl.int64)[None, :] * stride_qc, mask_qc)
         offs_qc = offs_q[:, None] * stride_eq + offs_c[None, :]
         tl.store(exact + offs_qc, q)
-        if unit is not None:
-            copy = (q * factor[:, None]).to(tl.float32).to(unit.dtype.element_ty)
-            tl.store(unit + offs_qc, copy)
+        copy = (q * factor[:, None]).to(tl.float32).to(unit.dtype.element_ty)
+        tl.store(unit + offs_qc, copy)
 
 
 @triton.jit
@@ -91,13 +102,26 @@ def query_factors(
 
 
 @triton.jit
-def in_frame(q, origin, divisor, METRIC: tl.constexpr):
-    """Some coordinates of queries, before a rotation: see proofs/int8.py."""
+def in_frame(
+    rows, rotated, origin, divisor, matchable, offs_q, c, n_channels, stride_qc,
+    METRIC: tl.constexpr,
+):  # fmt: skip
+    """Coordinates from the c-th on: q, of norm 1 for cosine; x of proofs/int8.py; the origin's."""
+    offs_c = c + tl.arange(0, BLOCK_C)
+    mask_c = offs_c < n_channels
+    mask_qc = matchable[:, None] & mask_c[None, :]
+    o = tl.load(origin + offs_c, mask=mask_c, other=0.0).to(tl.float64)[None, :]
+    q = load_fp64(rows[:, None] + offs_c.to(tl.int64)[None, :] * stride_qc, mask_qc)
     if METRIC == "cosine":
         q = q / divisor[:, None]
-    if METRIC == "l2":
-        q = q - origin[None, :]
-    return q
+    if rotated is not None:
+        at = rotated + offs_q[:, None] * n_channels + offs_c[None, :]
+        x = tl.load(at, mask=mask_qc, other=0.0)
+    elif METRIC == "l2":
+        x = tl.where(mask_qc, q - o, 0.0)
+    else:
+        x = q
+    return q, x, o
 
 
 @triton.jit(do_not_specialize=["n_queries", "stride_t"])
@@ -117,60 +141,38 @@ def code_queries_kernel(
     slack               fp64_slack of the channels, for l2
     """
     offs_q = tl.program_id(0).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    exists = offs_q < n_queries
-    rows = queries + offs_q * stride_qq
-    square = square_norm(rows, stride_qc, exists, n_channels, BLOCK_Q)
-    length = tl.sqrt(square)
-    finite = square < INF  # false for NaN
-    tl.store(flags + NONFINITE_QUERIES + offs_q * 0, 1, mask=exists & ~finite)
-    tl.store(norm + offs_q, length)
+    rows, length, matchable = measured(
+        queries, norm, flags, offs_q, n_queries, n_channels, stride_qq, stride_qc, BLOCK_Q
+    )  # fmt: skip
     tl.store(thresholds + offs_q, tl.full((BLOCK_Q,), -INF, tl.float32))
     tl.store(resume + offs_q, tl.full((BLOCK_Q,), NEVER, tl.int32))
-    matchable = exists & finite
     length = tl.where(matchable, length, 0.0)
     divisor = tl.maximum(length, tl.full((BLOCK_Q,), EPS, tl.float64))
 
-    sums = tl.zeros((BLOCK_Q, BLOCK_C), tl.float64)  # x.o, of |o|^2 and |x|^2 as of the largest
+    sums = tl.zeros((BLOCK_Q, BLOCK_C), tl.float64)  # of q.o, |o|^2 and |x|^2
     origins = tl.zeros((1, BLOCK_C), tl.float64)
     squares = tl.zeros((BLOCK_Q, BLOCK_C), tl.float64)
     largest = tl.zeros((BLOCK_Q,), tl.float64)
     for c in range(0, n_channels, BLOCK_C):
-        offs_c = c + tl.arange(0, BLOCK_C)
-        mask_c = offs_c < n_channels
-        mask_qc = matchable[:, None] & mask_c[None, :]
-        o = tl.load(origin + offs_c, mask=mask_c, other=0.0).to(tl.float64)
-        q = load_fp64(rows[:, None] + offs_c.to(tl.int64)[None, :] * stride_qc, mask_qc)
-        shifted = q / divisor[:, None] if METRIC == "cosine" else q
-        sums += shifted * o[None, :]
-        origins += (o * o)[None, :]
-        x = in_frame(q, o, divisor, METRIC)
-        if rotated is not None:
-            x = tl.load(
-                rotated + offs_q[:, None] * n_channels + offs_c[None, :], mask=mask_qc, other=0.0
-            )
-        x = tl.where(mask_qc, x, 0.0)
+        q, x, o = in_frame(
+            rows, rotated, origin, divisor, matchable, offs_q, c, n_channels, stride_qc, METRIC
+        )  # fmt: skip
+        sums += q * o
+        origins += o * o
         squares = tl.fma(x, x, squares)
         largest = tl.maximum(largest, tl.max(tl.abs(x), axis=1))
     scale = tl.maximum(largest / LARGEST_CODE, CODE_TINY)
 
     residuals = tl.zeros((BLOCK_Q, BLOCK_C), tl.float64)
     for c in range(0, stride_c, BLOCK_C):
-        offs_c = c + tl.arange(0, BLOCK_C)
-        mask_c = offs_c < n_channels
-        mask_qc = matchable[:, None] & mask_c[None, :]
-        if rotated is not None:
-            x = tl.load(
-                rotated + offs_q[:, None] * n_channels + offs_c[None, :], mask=mask_qc, other=0.0
-            )
-        else:
-            o = tl.load(origin + offs_c, mask=mask_c, other=0.0).to(tl.float64)
-            q = load_fp64(rows[:, None] + offs_c.to(tl.int64)[None, :] * stride_qc, mask_qc)
-            x = in_frame(q, o, divisor, METRIC)
-        x = tl.where(mask_qc, x, 0.0)
+        _, x, _ = in_frame(
+            rows, rotated, origin, divisor, matchable, offs_q, c, n_channels, stride_qc, METRIC
+        )  # fmt: skip
         code = tl.floor(x / scale[:, None] + 0.5)
         code = tl.minimum(tl.maximum(code, -LARGEST_CODE), LARGEST_CODE)
         residual = x - code * scale[:, None]
         residuals = tl.fma(residual, residual, residuals)
+        offs_c = c + tl.arange(0, BLOCK_C)
         tl.store(codes + offs_q[:, None] * stride_c + offs_c[None, :], code.to(tl.int8))
 
     origin_norm = tl.sqrt(fold(origins, 1))
@@ -254,7 +256,7 @@ def pack_mask_kernel(
 
     words (n_words, n_groups) int32   a bit is set where the member may match; a scan then needs
                                       one word where it has one maximum; rows of padding are 0
-    mask (n_queries, M)               by row, or None
+    mask (n_queries, M)               by row
     row_in_page, unmatchable          (n_positions,) of codes, or None where positions are rows
     """
     GROUPS: tl.constexpr = TILE_P // GROUP
@@ -269,9 +271,8 @@ def pack_mask_kernel(
         in_page = tl.load(row_in_page + offs_p, mask=matchable, other=0)
         row = offs_p // SPAN * SPAN + in_page.to(tl.int64)
     allowed = mask_q[:, None] & matchable[None, :]
-    if mask is not None:
-        at = mask + offs_q[:, None] * stride_mq + row[None, :] * stride_mp
-        allowed = tl.load(at, mask=allowed, other=0) != 0
+    at = mask + offs_q[:, None] * stride_mq + row[None, :] * stride_mp
+    allowed = tl.load(at, mask=allowed, other=0) != 0
     member = (tl.arange(0, TILES * TILE_P) % TILE_P // GROUPS)[None, :]
     bits = tl.reshape(allowed.to(tl.int32) << member, (BLOCK_Q, TILES, GROUP, GROUPS))
     packed = tl.reshape(tl.sum(bits, axis=2), (BLOCK_Q, TILES * GROUPS))
