@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .codes.layout import Layout
+from .codes.pages import Codes
 from .concurrency.fit_thread import in_fit_thread
 from .concurrency.workers import workers_for
 from .contract.chunks import Rows
@@ -179,6 +180,14 @@ def _search_block(
     by_row = request
     if request.mask is not None or collection.matchable() is not None:
         by_row = request.masked(collection.mask_by_row(request.mask))
+    own = request if request.mask is None else by_row  # without one, codes know what never matches
+    refuses = bank.nonfinite == "raise"
+    if codes is not None:
+        found = _codes_by_triton(queries, codes, rows, own, by_row, workspace)
+        if found is not None:
+            if refuses and found.nonfinite:  # waits for the device, when all is launched
+                _refuse_queries(queries, first)
+            return found
     shape = queries.shape[0], len(rows), rows.channels
     by_codes = codes is not None and bool(codes.held.product) and codes_pay(*shape, request.k)
     on_cpu = queries.is_cpu and bool(why_no_triton(queries.device))
@@ -191,28 +200,28 @@ def _search_block(
         answer = _search_in_one_pass(queries, rows, by_row, workspace, workers, bank)
         if answer is not None:
             return _found(answer, rows)
-    refuses = bank.nonfinite == "raise"
+    if refuses:
+        _refuse_queries(queries, first)
     if codes is None or not by_codes:
-        if refuses:
-            _refuse_queries(queries, first)
         search = _search_in_general if on_cpu else _search_vectors
         found = search(queries, rows, by_row, workspace)
         return Found(*found, 0, 0, rows.nbytes)
-    if request.mask is not None:  # without one, codes know what never matches
-        request = by_row
+    return coded.search_shared(queries, codes, rows, own, workspace, workers)
+
+
+def _codes_by_triton(
+    queries: Tensor, codes: Codes, rows: Rows, request: Request, by_row: Request, workspace: int
+) -> Found | None:
+    """None where the Triton backend does not take it."""
     why_not = why_no_triton(queries.device)
     if not why_not:
         from .triton_backend.selfcheck import entrance
 
-        found, why_not = entrance.search_codes(queries, codes, rows, request, workspace)
+        found, why_not = entrance.search_codes(queries, codes, rows, request, by_row, workspace)
         if found is not None:
-            if refuses and found.nonfinite:  # waits for the device, when all is launched
-                _refuse_queries(queries, first)
             return found
     _note(queries.device, why_not)
-    if refuses:
-        _refuse_queries(queries, first)
-    return coded.search_shared(queries, codes, rows, request, workspace, workers)
+    return None
 
 
 def _refuse_queries(queries: Tensor, first: int) -> None:

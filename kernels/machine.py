@@ -74,7 +74,9 @@ def cpu_name() -> str:
 def _searches(device: torch.device) -> list[tuple[str, str]]:
     """Backend, screens and precision there, and why another was refused."""
     least = choice.least_channels(device.type)
-    if layout_for(device, max(least, 64), "auto"):
+    if not why_no_triton(device):
+        banks = "int8 codes"
+    elif layout_for(device, max(least, 64), "auto"):
         wide = f"{least} channels and " if least > 1 else ""
         least = cpu_plan.CODES_ELEMENTS // 2 if device.type == "cpu" else plan.CODES_ELEMENTS
         banks = f"int8 codes from {wide}{least:,} coordinates on, float with fewer"
@@ -104,7 +106,7 @@ def _backend(device: torch.device) -> str:
     why_not = why_no_triton(device)
     if why_not:
         return f"torch, since {why_not}"
-    from .triton_backend.plan import MAX_K
+    from .triton_backend.rounds import MAX_K
 
     return f"Triton for k up to {MAX_K:,}, torch beyond"
 

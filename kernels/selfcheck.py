@@ -14,7 +14,7 @@ class Selfcheck:
 
     device: torch.device
     passed: tuple[str, ...]
-    """Variants: screen, metric, dtypes, mask, ranks, tile."""
+    """Variants: screen, metric, dtypes, mask, slots, tile."""
     failures: tuple[str, ...]
     """What is wrong, each with its variant."""
     seconds: float
@@ -32,9 +32,9 @@ class Selfcheck:
 def selfcheck(device: torch.device | str | int | None = None) -> Selfcheck:
     """Hold the Triton kernels against the contract on a card, in small searches that are hard.
 
-    Every kernel is run for every metric, dtypes and masks in turn: its answers beside fp64, its
-    bounds beside the formulas of ``proofs/`` to the bit, the sums of the tensor cores beside the
-    error that the proofs allow them.
+    Every kernel is run for every metric, dtypes and masks in turn: its answers beside fp64, what a
+    scan appends beside the formulas of ``proofs/`` to the bit, the sums of the tensor cores beside
+    the error that the proofs allow them.
 
     A search does this by itself, for what it launches, before the first answer of a kernel on a
     card; ``<cache>/flashmatch/selfcheck-<device>.json`` spares later processes the same, as long as

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from .contract import arguments
+from .proofs.int8 import MAX_CHANNELS
 from .triton_backend import chips
-from .triton_backend.plan import MAX_CHANNELS
-from .triton_backend.tiles import RAW_QUERIES
+from .triton_backend.tiles import FEW_QUERIES
 
 
 @torch.no_grad()
@@ -27,10 +27,9 @@ def tune(
 
     Where that lies in the default place, plans on that card follow it by its nearest channels, then
     queries: from then on, and in every later process with the same version of Triton. The results
-    of a search stay the same: a tile counts only where its bounds are those of the plainest tile,
-    bit for bit in the int8 screen, to within twice the screen's own slack in the fp16 screen. A
-    tile that fails that is left out, with a warning. The plainest tile stays unless another is
-    more than 2 % faster.
+    of a search stay the same: a tile counts only where it finds as many entries as the plainest
+    tile, query by query. A tile that fails that is left out, with a warning. The plainest tile
+    stays unless another is more than 2 % faster.
 
     Each tile is compiled, and scans every shape some ten times; how long that takes is not
     measured. Holds about 3 * rows * max(channels) bytes, four times ``WORKSPACE_BYTES`` and 256
@@ -46,7 +45,7 @@ def tune(
         path: the file to write; None = the one that plans look up,
             ``<cache>/flashmatch/tiles-<device>-triton-<version>.json``, where ``<cache>`` is
             $FLASHMATCH_CACHE, $XDG_CACHE_HOME or ~/.cache.
-        verbose: print a line for each screen and shape.
+        verbose: print a line for each shape.
 
     Returns:
         The path of the file, which appears whole or not at all. Delete it to be untuned.
@@ -57,7 +56,7 @@ def tune(
     """
     found = chips.runnable(device)
     widths = _require_sizes("channels", channels, 1, MAX_CHANNELS)
-    counts = _require_sizes("queries", queries, RAW_QUERIES + 1, 2**31)
+    counts = _require_sizes("queries", queries, FEW_QUERIES + 1, 2**31)
     _require_sizes("rows", [rows], 1, 2**31)
     from . import WORKSPACE_BYTES  # at call time: it can be set
     from .triton_backend import tuned_tiles
@@ -72,13 +71,13 @@ def tune(
         for trial in case.trials:
             if trial.seconds is None:
                 warnings.warn(
-                    f"{trial.tile} is left out of the {case.screen} screen of {case.channels} "
-                    f"channels and {case.queries} queries: {trial.status}",
+                    f"{trial.tile} is left out for {case.channels} channels and {case.queries} "
+                    f"queries: {trial.status}",
                     stacklevel=2,
                 )
         best.append(case.row)
         if verbose:
-            print(f"{case.screen} {case.channels} channels, {case.queries} queries: {case.best}")
+            print(f"{case.channels} channels, {case.queries} queries: {case.best}")
     tuned_tiles.write(target, best)
     tuned_tiles.of_device.cache_clear()
     return target

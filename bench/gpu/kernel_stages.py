@@ -4,24 +4,18 @@ import re
 from collections.abc import Iterable
 
 VENDOR = ("int8 product, one call", "int8 product, chunked")  # measured beside the stages
-STAGES = ("prepare", "scan", "settle", "select", "rescore", "repair", "other")
-
-# The first that matches. Our kernels are named for what they do; torch's topk and sort are what
-# selects groups and orders matches.
-_PATTERNS = (
-    ("prepare", r"^(prepare|code|pack)_\w*kernel"),
-    ("scan", r"^scan_\w*kernel"),
-    ("settle", r"^settle_\w*kernel"),
-    ("select", r"^threshold_\w*kernel"),
-    ("rescore", r"^rescore_\w*kernel"),
-    ("repair", r"^repair_\w*kernel"),
-    ("select", r"topk|sort|radix|withinkcounts|gathertop"),
-)
+_KERNELS = {
+    "prepare": r"(fit|order|code|scale|pack)_\w*kernel",
+    "scan": r"scan_\w*kernel",
+    "settle": r"settle_\w*kernel",
+}
+"""By stage, how the names of our kernels begin; they are named for what they do."""
+STAGES = (*_KERNELS, "other")
 
 
 def stage_of(kernel: str) -> str:
     """The stage of a kernel by its name in a profile; "other" for what is not a stage's own."""
-    found = (stage for stage, pattern in _PATTERNS if re.search(pattern, kernel, re.IGNORECASE))
+    found = (stage for stage, pattern in _KERNELS.items() if re.match(pattern, kernel))
     return next(found, "other")
 
 

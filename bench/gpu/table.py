@@ -101,8 +101,8 @@ def _tiles(found: Sequence[Figure]) -> list[str]:
     lines: dict[str, list[str]] = {}
     for f in found:
         if f.part == "tiles":
-            body, at = f.what.removesuffix(": scan").split(", tile ")
-            lines.setdefault(f"scan of {body} {f.shape}", []).append(f"tile {at} {_value(f)}")
+            what, at = f.what.removesuffix(": scan").split(", tile ")
+            lines.setdefault(f"scan of {what} {f.shape}", []).append(f"tile {at} {_value(f)}")
     return [f"{name}: {', '.join(each)}" for name, each in lines.items()]
 
 

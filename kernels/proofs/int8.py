@@ -31,7 +31,9 @@ nearest, exclude nothing that thresholds of real numbers would not.
 
 Rounding. u = 2^-24. y is computed in fp32: |p|, off by C/2 + 1 roundings, two for p/|p|, one for
 casting p, each relative to |p| or 1 <= |o| + |y|; one for subtracting o, and those of the rotation,
-relative to |y|. |e| is measured on what was computed, with two more roundings for y - s Y. Norms
+relative to |y|. |e| is measured on what was computed, with two more roundings for y - s Y. A GPU
+that codes in passing may be off by 2 more in each square root and quotient. ``code_prototypes``
+allows C + 16 roundings and those of the rotation, which is more than all of them. Norms
 summed in fp32 are off by C/2 + 1 roundings, and by underflow: 2^-126 for each square. Queries go
 the same way in fp64. Everything stored is raised by far more than what its last operations can
 lose, 2^-20 of itself, so that the thresholds' own arithmetic (fp64, sums of five terms) is covered:
@@ -56,9 +58,6 @@ LOWEST = -(2**31)
 """A product of codes that no vectors have: what may not match. No threshold lets it pass."""
 
 RAISE = 1 + 2.0**-20
-_FLOOR = 2.0**-62
-"""Times the square root of C: more than underflow takes from a norm."""
-
 TINY = 2.0**-100
 
 
@@ -90,6 +89,11 @@ class CodedQueries(NamedTuple):
     """(Q,) fp64, at least c"""
 
 
+def floor_of(channels: int) -> float:
+    """More than underflow takes from a norm that is summed in fp32."""
+    return math.sqrt(channels) * 2.0**-62
+
+
 def scale_of(largest: Tensor) -> Tensor:
     """The scale s, fp32, of groups whose largest coordinate has this size."""
     return (largest.float() * (RAISE / LARGEST_CODE)).clamp(min=TINY)
@@ -110,7 +114,7 @@ def code_prototypes(
     rounded.mul_(scale).sub_(vectors)
     residual = torch.linalg.vector_norm(rounded, dim=1).double()
     roundings += channels + 16
-    summed, floor = 1 + roundings * U32, math.sqrt(channels) * _FLOOR
+    summed, floor = 1 + roundings * U32, floor_of(channels)
     computed = roundings * U32 * (origin_norm + norm) + floor
     bias = torch.zeros_like(norm)
     if metric == "l2":

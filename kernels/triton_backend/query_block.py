@@ -1,89 +1,15 @@
-"""What the stages of a search hand on: queries and the best found for them, groups, originals."""
+"""What the stages of a search hand on: queries and the best found for them, prototypes, entries."""
 
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..contract import order
 from ..contract.request import Request
 from .device.flags import Flag
-from .plan import ScanPlan
-from .rounds import PACK, CodesPlan, room_for
+from .plan import SearchPlan
+from .rounds import PACK, room_for
 from .tiles import GROUP
-
-
-@dataclass(frozen=True)
-class RunningTopK:
-    """The k best of each query so far, in no order."""
-
-    keys: Tensor  # (Q, k) int64, of contract/order.py
-    thresholds: Tensor  # (Q,) fp32, proven lower bounds of the k-th scores
-    flags: Tensor  # int32, of triton_backend/device/flags.py; one tensor for all queries
-
-    @classmethod
-    def empty(cls, queries: Tensor, k: int) -> "RunningTopK":
-        keys = queries.new_full((len(queries), k), order.EMPTY, dtype=torch.int64)
-        thresholds = queries.new_full((len(queries),), -torch.inf, dtype=torch.float32)
-        return cls(keys, thresholds, queries.new_zeros(len(Flag), dtype=torch.int32))
-
-    def of(self, queries: slice) -> "RunningTopK":
-        return RunningTopK(self.keys[queries], self.thresholds[queries], self.flags)
-
-    def ranked(self, step: int) -> tuple[Tensor, Tensor]:
-        """Scores (Q, k) fp32 and indices (Q, k) int64, best first, ``step`` queries at a time.
-
-        The indices take the place of the keys.
-        """
-        scores = self.keys.new_empty(self.keys.shape, dtype=torch.float32)
-        for part in parts(len(scores), step):
-            ordered = self.keys[part].sort(dim=1, descending=True).values
-            scores[part], self.keys[part] = order.unpack(ordered)
-        return scores, self.keys
-
-
-@dataclass(frozen=True)
-class QueryBlock:
-    """Some queries, prepared: what rescoring and repair want of them. Each screen adds its own."""
-
-    exact: Tensor  # (>= Q, Cpad) fp64, zero-padded
-    norm: Tensor  # (>= Q,) fp64, not finite where the query is not
-    best: RunningTopK
-    request: Request  # its mask is that of these queries
-    plan: ScanPlan
-
-    @property
-    def count(self) -> int:
-        return len(self.best.keys)
-
-
-@dataclass(frozen=True)
-class Originals:
-    """Some prototypes as given, which the positions of a screen's tiles lead to."""
-
-    first_row: int  # of all prototypes
-    rows: Tensor  # (rows, C), readable by kernels on the queries' device
-    mask: Tensor  # (Q, rows) uint8, with strides of 0 where it was given as less
-    row_in_page: Tensor | None = None  # int16 by position; None: a position is a row
-    unmatchable: Tensor | None = None  # uint8 by position: never matches
-    span: int = 1  # rows of a page
-
-    @property
-    def positions(self) -> int:
-        return len(self.rows if self.row_in_page is None else self.row_in_page)
-
-    def of(self, queries: slice) -> "Originals":
-        return replace(self, mask=self.mask[queries])
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Groups of prototypes, and the best of them, best first: by their bounds, which prove them."""
-
-    bounds: Tensor  # (Qpad, groups) fp32: no score in a group is above; -inf once it is rescored
-    upper: Tensor  # (Q, kept + 1) the best of the bounds, or all
-    index: Tensor  # (Q, kept + 1) int64: whose they are
-    kept: int  # how many are rescored; the one behind them is the witness of all others
 
 
 @dataclass(frozen=True)
@@ -105,6 +31,90 @@ class Best:
 
 
 @dataclass(frozen=True)
+class CodedQueries:
+    """What the int8 screen multiplies."""
+
+    codes: Tensor  # (Qpad, width) int8
+    terms: Tensor  # (4, Qpad) fp32, of int8.query_terms
+
+
+@dataclass(frozen=True)
+class ScaledQueries:
+    """What the TF32 screen multiplies."""
+
+    unit: Tensor  # (Qpad, width) fp32, q / |q|
+    scale: Tensor  # (Qpad,) fp32, of tf32.query_factors
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class QueryBlock:
+    """Some queries, prepared, and how far they are."""
+
+    queries: Tensor  # (Q, C) as given
+    request: Request  # its mask is that of these queries
+    plan: SearchPlan
+    best: Best
+    norm: Tensor  # (Qpad,) fp64, not finite where the query is not
+    thresholds: Tensor  # (Qpad,) fp32, proven lower bounds of the k-th scores
+    resume: Tensor  # (Qpad,) int32, the first tile of the round where it failed; else NEVER
+    screened: CodedQueries | ScaledQueries
+
+    @property
+    def count(self) -> int:
+        return self.queries.shape[0]
+
+    @property
+    def padded(self) -> int:
+        """Queries, those of padding included."""
+        return self.norm.shape[0]
+
+    @property
+    def gain(self) -> float:
+        """Of scores over what the proof of codes bounds."""
+        return 2.0 if self.request.metric == "l2" else 1.0
+
+
+@dataclass(frozen=True)
+class Originals:
+    """Some prototypes as given, which positions lead to."""
+
+    first_row: int  # of all prototypes
+    rows: Tensor  # (rows, C), readable by kernels on the queries' device
+    mask: Tensor  # (Q, rows) uint8, with strides of 0 where it was given as less
+    row_in_page: Tensor | None = None  # int16 by position; None: a position is a row
+    unmatchable: Tensor | None = None  # uint8 by position: never matches; None: words say so
+    span: int = 1  # rows of a page
+
+    @property
+    def positions(self) -> int:
+        return self.rows.shape[0] if self.row_in_page is None else self.row_in_page.shape[0]
+
+
+@dataclass(frozen=True)
+class CodedRows:
+    """Codes of some prototypes, by position."""
+
+    codes: Tensor  # (Mpad, width) int8
+    group_terms: Tensor  # (groups, 4) fp32, of int8.group_bounds
+    scan_terms: Tensor  # (groups, 4) fp32, of int8_scan.scan_terms
+    words: Tensor  # (groups,) int32: bit j is set where member j may match
+
+
+@dataclass(frozen=True)
+class Run:
+    """Some prototypes that are searched together, up to the last tile in use."""
+
+    originals: Originals
+    coded: CodedRows | None  # None: the TF32 screen reads the originals
+
+    def of(self, queries: slice) -> "Run":
+        """The same with the mask of some queries."""
+        originals = replace(self.originals, mask=self.originals.mask[queries])
+        return replace(self, originals=originals)
+
+
+@dataclass(frozen=True)
 class Entries:
     """What scans append and settling reads: for each query ``segments`` of ``capacity`` entries."""
 
@@ -116,12 +126,12 @@ class Entries:
     found: Tensor
 
     @classmethod
-    def of(cls, codes: Tensor, count: int, k: int, plan: CodesPlan) -> "Entries":
-        """For ``count`` queries, of whose ``codes`` (Qpad, width) there may be more."""
-        new, segments = codes.new_empty, codes.shape[0] * plan.segments
-        programs = min(plan.programs, count)
+    def of(cls, block: QueryBlock) -> "Entries":
+        plan, k = block.plan, block.request.k
+        new, segments = block.norm.new_empty, block.padded * plan.segments
+        programs = min(plan.programs, block.count)
         return cls(
-            new(1 + count, dtype=torch.int32),
+            new(1 + block.count, dtype=torch.int32),
             new(segments * plan.capacity, dtype=torch.int64),
             new(segments, dtype=torch.int32),
             new((programs, plan.slots), dtype=torch.int32),

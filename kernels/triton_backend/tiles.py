@@ -1,22 +1,19 @@
 """How a scan is cut into programs: the tiles that each chip may run, and which of them it does."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
-
-Screen = Literal["int8", "fp16", "tf32"]
 
 # Architectures: 80, 86, 90 ... for compute capability 8.0, 8.6, 9.0 ...; and of AMD:
 HIP = 0  # gfx942
-RDNA = 1  # gfx11: no product of TF32 precision, so prototypes are not screened as given
+RDNA = 1  # gfx11: no product of TF32 precision
 WIDTH = 64  # channels are padded to a multiple of this
 GROUP = 16  # prototypes that share a bound
 TILE_P = 128  # prototypes whose groups interleave: group i is rows i, i + groups, ... of its tile
-RAW_QUERIES = 16  # queries at most, for which prototypes or codes are read once
+FEW_QUERIES = 16  # at most: the prototypes are the M side of products
 
 
 @dataclass(frozen=True)
 class Tile:
-    """What one program of a scan multiplies, and in which order programs run."""
+    """What one program of a scan multiplies."""
 
     block_q: int
     block_p: int  # a multiple of TILE_P
@@ -24,33 +21,11 @@ class Tile:
     warps: int
     stages: int
     registers: int | None = None  # most per thread; None: the compiler's choice
-    together: int = 8  # tiles of prototypes whose programs run side by side over all queries
-    persistent: bool = False  # programs stay for many tiles and load by tensor descriptors
 
     @property
     def options(self) -> dict[str, int]:
         options = {"num_warps": self.warps, "num_stages": self.stages}
         return options | ({"maxnreg": self.registers} if self.registers else {})
-
-
-def fp16_tiles(arch: int) -> tuple[Tile, ...]:
-    """For many queries against the prepared fp16 copy. Untuned plans take the first."""
-    if is_amd(arch):
-        return (Tile(128, 128, 64, 8, 2),)
-    if arch == 90:
-        return (
-            Tile(128, 128, 64, 8, 3, registers=128),  # two programs fit a multiprocessor
-            Tile(128, 256, 64, 16, 3),
-            Tile(128, 128, 64, 8, 4, persistent=True),
-            Tile(128, 256, 64, 16, 4, persistent=True),
-        )
-    # Wider tiles spill 120 bytes on sm_100 with 8 warps, and with 16 warps leave tcgen05 for HMMA.
-    if _keeps_sums_apart(arch):
-        return (Tile(128, 128, 64, 8, 3), Tile(128, 128, 64, 8, 4, persistent=True))
-    if arch == 120:
-        return (Tile(128, 128, 64, 8, 3), Tile(128, 256, 64, 8, 3))
-    # 128 x 128 takes all of its 128 registers on sm_80; any other order of tiles needs more.
-    return (Tile(128, 128, 64, 8, 3, registers=128, together=1), Tile(128, 256, 64, 8, 3))
 
 
 def int8_tiles(width: int, arch: int) -> tuple[Tile, ...]:
@@ -70,30 +45,30 @@ def masked(tiles: tuple[Tile, ...]) -> Tile:
     return replace(tiles[0], registers=None)
 
 
-def raw_tile(half: bool, arch: int) -> Tile:
-    """For at most RAW_QUERIES against prototypes as given."""
-    tile_c = 64 if half else 32
+def tf32_tile(half: bool, arch: int) -> Tile:
+    """For at most FEW_QUERIES against prototypes as given."""
+    tile_c, warps = (64, 8) if half else (32, 4)
     if is_amd(arch):
-        return Tile(RAW_QUERIES, TILE_P, tile_c, 4, 2)
+        return Tile(FEW_QUERIES, TILE_P, tile_c, warps, 2)
     # With 255 registers, ptxas does not spill; left alone, it spills a little to fit more programs.
-    return Tile(RAW_QUERIES, TILE_P, tile_c, 4, 4, registers=255)
+    return Tile(FEW_QUERIES, TILE_P, tile_c, warps, 4, registers=255)
 
 
 def few_tile(arch: int) -> Tile:
-    """For at most RAW_QUERIES against codes: bound by memory, so small and many in flight."""
+    """For at most FEW_QUERIES against codes: bound by memory, so small and many in flight."""
     if is_amd(arch):
-        return Tile(RAW_QUERIES, TILE_P, 64, 4, 2)
+        return Tile(FEW_QUERIES, TILE_P, 64, 4, 2)
     registers = None if _keeps_sums_apart(arch) else 128
-    return Tile(RAW_QUERIES, TILE_P, 64, 4, 4, registers)
+    return Tile(FEW_QUERIES, TILE_P, 64, 4, 4, registers)
 
 
-def settle_options(arch: int, many: bool) -> dict[str, int]:
+def settle_options(arch: int, many: bool, coded: bool) -> dict[str, int]:
     """Of the program that settles queries of a few slots, or of many: what spills nothing."""
     options = {"num_warps": 8 if many else 4}
     if is_amd(arch):
         return {"num_warps": 16} if many and arch == RDNA else options
     # Left alone, ptxas would spill a little elsewhere, to fit more programs.
-    return options if arch == 90 else options | {"maxnreg": 255}
+    return options if arch == 90 and (coded or many) else options | {"maxnreg": 255}
 
 
 def is_amd(arch: int) -> bool:

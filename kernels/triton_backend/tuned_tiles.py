@@ -8,23 +8,22 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from math import log
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from ..files.cache_folder import cache_folder, slug
 from ..files.whole_file import whole_file
 from . import chips
-from .tiles import Screen, Tile
+from .tiles import Tile
 
-FORMAT = "flashmatch.tiles 1"
+FORMAT = "flashmatch.tiles 2"
 
 
 @dataclass(frozen=True)
 class Row:
-    """The tile that was fastest for one screen and shape."""
+    """The tile that was fastest for one shape."""
 
-    screen: Screen
     channels: int
     queries: int
     tile: Tile
@@ -36,9 +35,7 @@ class Tuned:
 
     rows: tuple[Row, ...]
 
-    def tile(
-        self, screen: Screen, queries: int, channels: int, among: tuple[Tile, ...]
-    ) -> Tile | None:
+    def tile(self, queries: int, channels: int, among: tuple[Tile, ...]) -> Tile | None:
         """Of ``among``, the tile of the nearest row: by channels, then by queries, as ratios.
 
         ``among``: what the chip may run at this width. A row counts if its tile is one of those up
@@ -48,7 +45,7 @@ class Tuned:
         def distance(row: Row) -> tuple[float, float]:
             return abs(log(row.channels / channels)), abs(log(row.queries / queries))
 
-        for row in sorted((row for row in self.rows if row.screen == screen), key=distance):
+        for row in sorted(self.rows, key=distance):
             for tile in among:
                 if replace(row.tile, tile_c=tile.tile_c) == tile:
                     return tile
@@ -103,10 +100,8 @@ def _parsed(table: Any) -> Tuned:
     return Tuned(tuple(_row(**row) for row in table["rows"]))
 
 
-def _row(screen: Any, channels: Any, queries: Any, tile: Any) -> Row:
-    if screen not in get_args(Screen):
-        raise ValueError(f"screen must be one of {get_args(Screen)}; got {screen!r}")
+def _row(channels: Any, queries: Any, tile: Any) -> Row:
     for name, value in (("channels", channels), ("queries", queries)):
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} must be an int of at least 1; got {value!r}")
-    return Row(screen, channels, queries, Tile(**tile))
+    return Row(channels, queries, Tile(**tile))

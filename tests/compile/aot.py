@@ -15,15 +15,12 @@ from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 
-from flashmatch.kernels.triton_backend import float_search, int8_search, launches
+from flashmatch.kernels.triton_backend import stages, vector_search
 from gpu.compile_ahead.recording import Job, compiled, nvidia, recorded
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 KERNELS = {
-    name
-    for module in (float_search, launches, int8_search)
-    for name in vars(module)
-    if name.endswith("_kernel")
+    name for module in (stages, vector_search) for name in vars(module) if name.endswith("_kernel")
 }
 COUNTED = "HMMA|HGMMA|UTCHMMA|IMMA|IGMMA|UTCIMMA|LDGSTS|UTMALDG|SHFL|FMNMX|IMNMX|VIMNMX|VIMNMX3"
 WAVE = {"gfx942": 64, "gfx1100": 32}
@@ -43,7 +40,7 @@ class Launch(Job):
 
     def __str__(self) -> str:
         types = [
-            self.signature[n] for n in ("queries", "prototypes", "unit") if n in self.signature
+            self.signature[n] for n in ("queries", "prototypes", "sample") if n in self.signature
         ]
         consts = [
             f"{n}={v}"

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import aot
 import pytest
 import torch
 import triton
@@ -24,7 +25,7 @@ from gpu.compile_ahead.recording import nvidia, recorded
 from gpu.kernel_cache import relocate
 from measuring.links import ROOT, link
 
-MOST_KERNELS = 60
+MOST_KERNELS = 56
 STUBBORN = """
 import os, time
 
@@ -42,7 +43,7 @@ import json, sys
 sys.path.insert(0, sys.argv[1])
 import torch
 from triton import knobs
-from flashmatch.kernels.triton_backend.device.rescore import threshold_kernel
+from flashmatch.kernels.triton_backend.device.prototypes import fit_origin_kernel
 from gpu.compile_ahead import recording
 from gpu.probes.empty_kernel import empty_kernel
 
@@ -54,10 +55,8 @@ def listen(*, src, metadata, cache_hit, **_):
 knobs.compilation.listener = listen
 with recording._asked_by(recording._NoDevice(recording.nvidia(90))):
     empty_kernel.warmup(torch.zeros(1), grid=(1,))
-    bounds, groups = torch.zeros(3, 10), torch.zeros(3, 10, dtype=torch.int64)
-    norms = torch.zeros(3), torch.zeros(3, dtype=torch.float64), torch.zeros(3)
-    threshold_kernel.warmup(
-        bounds, groups, *norms, 10, 10, 0.5, 0.5, METRIC="dot", num_warps=1, grid=(3,)
+    fit_origin_kernel.warmup(
+        torch.zeros(3, 10), torch.zeros(10), 3, 10, 10, 1, METRIC="dot", num_warps=1, grid=(2,)
     )
 print(json.dumps(seen))
 """
@@ -67,9 +66,7 @@ print(json.dumps(seen))
 def test_slice_a_compiles_few_kernels() -> None:
     found = jobs(90)
     assert len(found) <= MOST_KERNELS, "\n".join(job.name for job in found)
-    assert {"scan_raw_kernel", "scan_kernel", "scan_codes_kernel", "settle_kernel"} < {
-        job.kernel for job in found
-    }
+    assert {job.kernel for job in found} == {*aot.KERNELS, "empty_kernel"}
 
 
 def test_a_rehearsal_compiles_two() -> None:
@@ -78,20 +75,17 @@ def test_a_rehearsal_compiles_two() -> None:
 
 
 def test_recording_sees_what_the_jit_specialises_on() -> None:
-    from flashmatch.kernels.triton_backend.device.rescore import threshold_kernel
+    from flashmatch.kernels.triton_backend.device.prototypes import fit_origin_kernel
 
-    dtypes = torch.float32, torch.float64, torch.float32
+    def launched(rows: int, start: int = 0) -> list[Job]:
+        sample = torch.empty(1000, device="meta")[start:].as_strided((rows, 10), (10, 1))
+        given = sample, torch.empty(10, device="meta"), *sample.shape, *sample.stride()
+        launch = partial(fit_origin_kernel[(2,)], METRIC="dot", num_warps=1)
+        return recorded(lambda: launch(*given), nvidia(90))
 
-    def launched(*shape: int, start: int = 0) -> list[Job]:
-        bounds = torch.empty(1000, device="meta")[start:].as_strided(shape, shape)
-        groups = torch.empty(shape, dtype=torch.int64, device="meta")
-        norms = [torch.empty(3, dtype=dtype, device="meta") for dtype in dtypes]
-        launch = partial(threshold_kernel[(3,)], METRIC="dot", num_warps=1)
-        return recorded(lambda: launch(bounds, groups, *norms, *shape, 0.5, 0.5), nvidia(90))
-
-    assert launched(3, 10) == launched(3, 7)  # no argument of a call
-    aligned, shifted = launched(3, 10)[0], launched(3, 10, start=1)[0]
-    assert aligned.divisible - shifted.divisible == {"kept_bounds"}
+    assert launched(64) == launched(7)  # no argument of a call
+    aligned, shifted = launched(64)[0], launched(64, start=1)[0]
+    assert aligned.divisible - shifted.divisible == {"sample"}
     assert aligned.signature == shifted.signature
 
 

@@ -7,21 +7,20 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
-from types import ModuleType
 
 import aot
 import pytest
 import torch
-from by_triton import search_codes, search_with_flags
+from by_triton import search_codes, search_whole, search_with_flags
 from problems import Problem
 
 from flashmatch.kernels.codes.frame import Frame
 from flashmatch.kernels.codes.pages import Codes
 from flashmatch.kernels.storage.clean_rows import screen_norms
-from flashmatch.kernels.triton_backend import chips, float_search, int8_search
+from flashmatch.kernels.triton_backend import bank_search, chips, vector_search
 from flashmatch.kernels.triton_backend.chips import Chip
-from flashmatch.kernels.triton_backend.rounds import CodesPlan
-from flashmatch.kernels.triton_backend.tiles import HIP, RDNA, Tile, fp16_tiles, int8_tiles
+from flashmatch.kernels.triton_backend.plan import SearchPlan
+from flashmatch.kernels.triton_backend.tiles import HIP, RDNA, Tile, int8_tiles
 
 
 @dataclass(frozen=True)
@@ -44,22 +43,27 @@ TARGETS: dict[int | str, Target] = {
 }
 METRICS = ("cosine", "dot", "l2")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-KS = (10, 100, 1000)  # one for each size of the repair kernel's list; few slots, and many
+KS = (10, 100, 1000)  # few slots, and many
 
 
 Search = Callable[[], object]
 
 
 def searches() -> Iterator[Search]:
-    """(queries, dtype, k, metric, mask dimensions): all that a constexpr depends on."""
-    wide = itertools.product([20], DTYPES, KS, METRICS, [0])
-    pairs = itertools.product([20], DTYPES[:1], KS[:1], METRICS, [2])
-    few = itertools.product([7], DTYPES[:3], KS[:1], METRICS, [0, 2])
-    for queries, dtype, k, metric, mask_ndim in (*wide, *pairs, *few):
-        rows = 20 * k + 320  # as many groups as are kept, or more
-        q, p = torch.zeros(queries, 64, dtype=dtype), torch.zeros(rows, 64, dtype=dtype)
-        mask = torch.ones(queries, rows, dtype=torch.bool) if mask_ndim else None
-        yield partial(search_with_flags, Problem(q, [p], k, metric, mask, "exclude", None))
+    """(queries, channels, dtype, k, metric, mask dimensions): all that a constexpr depends on."""
+    wide = itertools.product([20], [64], DTYPES, KS[1:], METRICS, [0])
+    pairs = itertools.product([20], [64], DTYPES[:1], KS[:1], METRICS, [2])
+    few = itertools.product([7], [64], DTYPES[:3], KS[::2], METRICS, [0, 2])
+    uneven = itertools.product([7], [20], DTYPES[:1], KS[:1], METRICS, [1])
+    for queries, channels, dtype, k, metric, mask_ndim in (*wide, *pairs, *few, *uneven):
+        rows = 36 * k + 2400
+        q, p = (torch.zeros(n, channels, dtype=dtype) for n in (queries, rows))
+        mask = torch.ones((queries, rows)[2 - mask_ndim :], dtype=torch.bool)
+        problem = Problem(q, [p], k, metric, mask if mask_ndim else None, "exclude", None)
+        yield partial(search_with_flags, problem)
+    for rows, dtype, metric in itertools.product([50, 2000], DTYPES, METRICS):  # all are scored
+        q, p = (torch.zeros(n, 64, dtype=dtype) for n in (2, rows))
+        yield partial(search_whole, Problem(q, [p], KS[0], metric, None, "exclude", None))
 
 
 def coded_searches() -> Iterator[Search]:
@@ -84,20 +88,18 @@ def coded_searches() -> Iterator[Search]:
 def coded(rows: torch.Tensor, metric: str) -> Codes:
     count, channels = rows.shape
     frame = Frame(metric, torch.zeros(channels), None)
-    codes = Codes(frame, int8_search.LAYOUT, count, channels)
+    codes = Codes(frame, bank_search.LAYOUT, count, channels)
     codes.write(0, rows, screen_norms(rows))
     return codes
 
 
-def cut_searches(arch: int) -> Iterator[tuple[Search, ModuleType, Tile]]:
+def cut_searches(arch: int) -> Iterator[tuple[Search, Tile]]:
     """The scans of each tile; those with masks of pairs are among the searches above."""
     for channels, metric in itertools.product([64, 128, 192], METRICS):
         rows = torch.zeros(2400, channels)
         problem = Problem(rows[:20], [rows], 10, metric, None, "exclude", None)
         for tile in int8_tiles(channels, arch):
-            yield partial(search_codes, problem, coded(rows, metric)), int8_search, tile
-        for tile in fp16_tiles(arch) if channels == 64 else ():
-            yield partial(search_with_flags, problem), float_search, tile
+            yield partial(search_codes, problem, coded(rows, metric)), tile
 
 
 def launches(arch: int | str) -> set[aot.Launch]:
@@ -105,24 +107,26 @@ def launches(arch: int | str) -> set[aot.Launch]:
     chip = Chip(TARGETS[arch].arch, 132)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chips, "chip", lambda device: chip)
-        patch.setattr(int8_search, "choose_codes_plan", in_rounds(int8_search.choose_codes_plan))
+        for module in (bank_search, vector_search):
+            patch.setattr(module, "choose_plan", in_rounds(module.choose_plan))
         for search in (*searches(), *coded_searches()):
             found |= aot.record(search, arch)
-        for search, module, tile in cut_searches(chip.arch):
-            found |= {one for one in _with_tile(search, module, tile, arch) if one.is_scan}
+        for search, tile in cut_searches(chip.arch):
+            found |= {one for one in _with_tile(search, tile, arch) if one.is_scan}
     return found
 
 
-def in_rounds(choose: Callable[..., CodesPlan]) -> Callable[..., CodesPlan]:
-    """As larger banks are searched: what has one round is never scanned again."""
-    return lambda *args, **kwargs: replace(choose(*args, **kwargs), strips=1, capacity=2)
+def in_rounds(choose: Callable[..., SearchPlan]) -> Callable[..., SearchPlan]:
+    """As larger searches go: what has one round is never scanned again."""
+    return lambda *args, **kwargs: replace(choose(*args, **kwargs), strips=1, capacity=8)
 
 
-def _with_tile(search: Search, module: ModuleType, tile: Tile, arch: int | str) -> set[aot.Launch]:
-    name = "choose_plan" if module is float_search else "choose_codes_plan"
-    choose = getattr(module, name)
+def _with_tile(search: Search, tile: Tile, arch: int | str) -> set[aot.Launch]:
+    choose = bank_search.choose_plan
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, name, lambda *args, **kw: replace(choose(*args, **kw), tile=tile))
+        patch.setattr(
+            bank_search, "choose_plan", lambda *args, **kw: replace(choose(*args, **kw), tile=tile)
+        )
         return aot.record(search, arch)
 
 
@@ -169,9 +173,7 @@ def test_shared_memory_fits(reports: dict, arch: int | str) -> None:
 def test_scans_use_tensor_cores(reports: dict, arch: int | str) -> None:
     scans = {launch: report for (launch, a), report in reports.items()
              if a == arch and launch.is_scan}  # fmt: skip
-    expected = {"scan_kernel", "scan_codes_kernel"}
-    expected |= set() if arch == "gfx1100" else {"scan_raw_kernel"}
-    expected |= {"scan_persistent_kernel"} if arch in (90, 100) else set()
+    expected = {"scan_codes_kernel"} | (set() if arch == "gfx1100" else {"scan_rows_kernel"})
     assert {launch.kernel for launch in scans} == expected
     for launch, report in scans.items():
         target = TARGETS[arch]
@@ -183,9 +185,8 @@ def test_scans_use_tensor_cores(reports: dict, arch: int | str) -> None:
 def test_scans_copy_asynchronously(reports: dict, arch: int) -> None:
     """Honest divisibility hints keep the cp.async pipeline: the copies are padded for it."""
     for (launch, a), report in reports.items():
-        if a == arch and launch.is_scan and launch.kernel != "scan_raw_kernel":
-            copy = "UTMALDG" if "persistent" in launch.kernel else "LDGSTS"
-            assert report.instructions.get(copy), launch
+        if a == arch and launch.kernel == "scan_codes_kernel":
+            assert report.instructions.get("LDGSTS"), launch
 
 
 def test_every_kernel_is_in_the_matrix(reports: dict) -> None:

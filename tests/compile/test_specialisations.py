@@ -7,25 +7,39 @@ specialise on those that change from call to call.
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import aot
 import pytest
 import torch
-from by_triton import search_codes, search_with_flags
+from by_triton import search_codes, search_whole, search_with_flags
 from problems import Problem
 
 from flashmatch.kernels.codes.frame import Frame
 from flashmatch.kernels.codes.pages import Codes
 from flashmatch.kernels.storage.clean_rows import screen_norms
-from flashmatch.kernels.triton_backend.int8_search import LAYOUT
+from flashmatch.kernels.triton_backend import bank_search, vector_search
+from flashmatch.kernels.triton_backend.bank_search import LAYOUT
 
 QUERIES = {"few": (1, 2, 3, 7, 13, 16), "many": (17, 31, 128, 129, 521, 1009)}
 ROWS = (67, 131, 320, 521, 1009, 2048, 4093)
 K = 5
-MOST_KERNELS = 7
-"""Of one plan: prepare both sides, pack a mask, scan, threshold, rescore, repair; or of codes: code
-queries, pack a mask, scan at first and again, settle in few slots and in many."""
+MOST_KERNELS = 8
+"""Of one search: fit an origin, order and code prototypes, code queries, pack a mask, scan at first
+and again, settle."""
 Search = Callable[[], object]
+
+
+@pytest.fixture(autouse=True)
+def _little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than a tile goes in rounds, as larger searches do, and is scanned again."""
+    for module in (bank_search, vector_search):
+        choose = module.choose_plan
+        monkeypatch.setattr(
+            module,
+            "choose_plan",
+            lambda *args, choose=choose, **kw: replace(choose(*args, **kw), strips=1, capacity=8),
+        )
 
 
 def drawn(queries: int, rows: int, channels: int, mask_ndim: int) -> Problem:
@@ -61,19 +75,28 @@ def test_launches_do_not_depend_on_how_many(
 ) -> None:
     """All these searches together compile each kernel once.
 
-    Where few groups exist, some kernels have nothing to do, and are not launched.
+    Where there is room for all, nothing is scanned again, and that is not launched.
     """
     together: set[aot.Launch] = set()
     for rows, queries in itertools.product(ROWS, QUERIES[few]):
         together |= launches(make, queries, rows, channels, mask_ndim)
-    kernels = {(*launch.variant, launch.constants.get("SLOTS")) for launch in together}
+    kernels = {launch.variant for launch in together}
     assert len(together) == len(kernels) <= MOST_KERNELS
+
+
+@pytest.mark.parametrize("mask_ndim", [0, 1, 2])
+def test_few_prototypes_are_one_launch(mask_ndim: int) -> None:
+    together: set[aot.Launch] = set()
+    for rows, queries in itertools.product((K, 63, 64, *ROWS[:-1]), QUERIES["few"]):
+        problem = drawn(queries, rows, 20, mask_ndim)
+        together |= aot.record(lambda problem=problem: search_whole(problem))
+    assert len(together) == 1
 
 
 @pytest.mark.parametrize("queries", [3, 17])
 def test_launches_do_not_depend_on_chunks(queries: int) -> None:
     whole = launches(of_vectors, queries, 1009, 64, 2, None)
-    pieces = launches(of_vectors, queries, 1009, 64, 2, 128)
+    pieces = launches(of_vectors, queries, 1009, 64, 2, 256)  # two tiles each
     assert whole == pieces
 
 

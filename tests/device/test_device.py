@@ -8,15 +8,15 @@ if not torch.cuda.is_available():
     pytest.skip("needs a CUDA or ROCm device", allow_module_level=True)
 pytest.importorskip("triton")
 
-from by_triton import prepared_vectors, vectors_plan
+from by_triton import on, prepared_vectors, vectors_plan
 from captured import assert_never_waits, assert_replays
 from problems import KINDS, METRICS, Problem, assert_exact, vectors
 
 from flashmatch import kernels, topk
-from flashmatch.kernels.contract import reference
-from flashmatch.kernels.proofs import fp16
-from flashmatch.kernels.triton_backend import float_search
-from flashmatch.kernels.triton_backend.tiles import TILE_P
+from flashmatch.kernels.contract import order, reference
+from flashmatch.kernels.proofs import tf32
+from flashmatch.kernels.triton_backend.selfcheck.checks.int8_entries import appended
+from flashmatch.kernels.triton_backend.selfcheck.checks.samples import group_maxima
 
 try:
     from drawn import problems
@@ -25,7 +25,9 @@ except ImportError:
     given = None
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
-CASES = [(3, 5000, 40), (16, 700, 1), (17, 9001, 24), (300, 20011, 100), (1000, 3000, 129)]
+WHOLE = [(16, 700, 1), (5, 300, 72)]  # few prototypes, all of which are scored in fp64
+READ = [(3, 5000, 64), (16, 2100, 192)]  # few queries, whole tiles of channels: as given, in TF32
+CODED = [(3, 5000, 40), (17, 9001, 24), (300, 20011, 100), (1000, 3000, 129)]
 
 
 def run(problem: Problem, **changes: object) -> tuple[Tensor, Tensor]:
@@ -50,15 +52,15 @@ def drawn(kind: str, rows: int, channels: int, seed: int) -> Tensor:
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds(kind: str, metric: str) -> None:
-    for queries in (5, 200):
-        q, p = drawn(kind, queries, 72, 1), drawn(kind, 6000, 72, 2)
+    for queries, channels in ((5, 64), (5, 72), (200, 72)):
+        q, p = drawn(kind, queries, channels, 1), drawn(kind, 6000, channels, 2)
         problem = Problem(q, [p[:4001], p[4001:]], 10, metric, None, "raise", None)
         assert_exact(run(problem), problem)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize(("queries", "rows", "channels"), CASES)
+@pytest.mark.parametrize(("queries", "rows", "channels"), WHOLE + READ + CODED)
 def test_shapes_and_dtypes(
     queries: int, rows: int, channels: int, dtype: torch.dtype, metric: str
 ) -> None:
@@ -110,25 +112,22 @@ def test_prototypes_anywhere(kept_on: str, queries: int) -> None:
     assert_exact(topk(q.cuda(), kept, 20, **options), problem)
 
 
-@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("kind", ["gaussian", "integers", "offset", "duplicates"])
-@pytest.mark.parametrize("channels", [16, 768, 4096])
-def test_tensor_cores_stay_within_delta(channels: int, kind: str, raw: bool) -> None:
-    """The one assumption about hardware: section 2 of fp16, with its whole slack."""
-    q, p = drawn(kind, 16 if raw else 128, channels, 8), drawn(kind, 2048, channels, 9)
+@pytest.mark.parametrize("channels", [64, 768, 4096])
+def test_tensor_cores_stay_within_delta(channels: int, kind: str, dtype: torch.dtype) -> None:
+    """An assumption about hardware: sections 1 and 2 of proofs/tf32.py, with their whole slack."""
+    q, p = drawn(kind, 16, channels, 8), drawn(kind, 2048, channels, 9)
     p[: len(q)] = q * 3
-    exact = reference.scores(q, p, "cosine")
-    q, p = q.cuda(), p.cuda()
-    problem = Problem(q, [p], 1, "cosine", None, "raise", None)
+    p = p.to(dtype)
+    problem = on(Problem(q, [p], 1, "cosine", None, "raise", None), "cuda")
     plan = vectors_plan(problem)
-    bounds = float_search.scan_chunk(*prepared_vectors(problem, plan))[: len(q)].cpu()
-    groups = exact.view(len(q), -1, plan.group, TILE_P // plan.group)
-    best = groups.transpose(2, 3).flatten(1, 2).amax(2)
-    delta, _ = float_search.slack_of(plan, channels)
-    assert plan.raw == raw
+    assert plan.tf32
+    entries = appended(*prepared_vectors(problem, plan), capacity=2048)[: len(q)]
+    bounds, best = order.unpack(entries << 32)[0], group_maxima(reference.scores(q, p, "cosine"))
+    delta = tf32.delta_of(channels, plan.half)
     assert (bounds >= best).all()
     assert (bounds - best <= 2 * delta + 1e-6).all()
-    assert channels <= fp16.MAX_CHANNELS
 
 
 @pytest.mark.parametrize("queries", [8, 300])

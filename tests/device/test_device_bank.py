@@ -78,7 +78,7 @@ def test_a_file_moves_between_cpu_and_device(tmp_path) -> None:
 
 
 def test_all_equal_scores_count_as_repaired() -> None:
-    p = torch.ones(20_000, 64, device="cuda")
+    p = torch.ones(140_000, 64, device="cuda")  # more than two rounds have room for
     bank = PrototypeBank(p)
     if bank.screen == "float":
         pytest.skip("without Triton, codes are made where they are asked for")

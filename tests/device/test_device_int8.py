@@ -16,7 +16,12 @@ from problems import KINDS, METRICS, Problem, assert_exact, vectors
 from flashmatch.kernels.codes.pages import Codes
 from flashmatch.kernels.contract.chunks import Rows
 from flashmatch.kernels.contract.matches import Found
-from flashmatch.kernels.triton_backend import int8_search
+from flashmatch.kernels.proofs import int8
+from flashmatch.kernels.triton_backend import bank_search
+from flashmatch.kernels.triton_backend.bank_search import LAYOUT
+from flashmatch.kernels.triton_backend.query_block import CodedQueries
+from flashmatch.kernels.triton_backend.selfcheck.checks.int8_entries import appended
+from flashmatch.kernels.triton_backend.selfcheck.checks.samples import group_maxima
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 CASES = [(1, 129, 40), (16, 9001, 128), (17, 5000, 1), (300, 20011, 100), (1000, 3000, 769)]
@@ -27,7 +32,7 @@ def drawn(kind: str, rows: int, channels: int, seed: int) -> Tensor:
 
 
 def built(problem: Problem) -> Codes:
-    return coded([p.cuda() for p in problem.prototypes], problem.metric, int8_search.LAYOUT)
+    return coded([p.cuda() for p in problem.prototypes], problem.metric, LAYOUT)
 
 
 def run(problem: Problem, codes: Codes | None = None) -> Found:
@@ -38,7 +43,7 @@ def run(problem: Problem, codes: Codes | None = None) -> Found:
 
 def why_not(problem: Problem, codes: Codes) -> str:
     rows = Rows(problem.prototypes)
-    return int8_search.why_not_codes(problem.queries, codes, rows, request_of(problem))
+    return bank_search.why_not_codes(problem.queries, codes, rows, request_of(problem))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -65,21 +70,17 @@ def test_shapes_and_dtypes(
 @pytest.mark.parametrize("channels", [64, 1024, 2**15])
 @pytest.mark.parametrize("queries", [16, 128])
 def test_integer_units_are_exact(queries: int, channels: int) -> None:
-    """The one assumption about hardware: sums of products of codes, up to the largest, in int32."""
+    """An assumption about hardware: sums of products of codes, up to the largest, in int32."""
     q, p = drawn("integers", queries, channels, 8), drawn("integers", 512, channels, 9)
-    q[0], p[0], p[1] = 1, 1, -1
-    codes = coded([p.cuda()], "dot", int8_search.LAYOUT)
-    codes.frame.origin.zero_()
-    codes.bounds.zero_()[:, 0] = 1  # what is left of the bounds is X.Y, up to their margin
+    codes = coded([p.cuda()], "dot", LAYOUT)
     problem = on(Problem(q, [p], 1, "dot", None, "raise", None), "cuda")
     block, run = prepared_codes(problem, codes, codes_plan(problem, codes))
-    block.terms.zero_()[0] = 1
-    bounds = int8_search.scan_run(block, run)
-    products = block.codes[:queries].cpu().long() @ codes.codes.cpu().long().T
-    best = products.view(queries, -1, 16, 8).amax(2).flatten(1)
-    margin = best.abs() * 2.0**-19 + 1e-30
-    assert (bounds[:queries].cpu() >= best).all()
-    assert (bounds[:queries].cpu().double() - best <= margin).all()
+    assert isinstance(block.screened, CodedQueries)
+    block.screened.codes[0] = codes.codes[0] = int8.LARGEST_CODE
+    codes.codes[1] = -int8.LARGEST_CODE
+    own, others = (x.cpu().long() for x in (block.screened.codes[:queries], codes.codes[:512]))
+    products = torch.stack([(x * others).sum(1) for x in own])
+    assert torch.equal(appended(block, run, capacity=512)[:queries], group_maxima(products))
 
 
 @pytest.mark.parametrize("shape", [(9000,), (70, 9000)])
@@ -87,7 +88,7 @@ def test_masks_and_removed_rows(shape: tuple[int, ...]) -> None:
     q, p = drawn("gaussian", 70, 33, 5), drawn("gaussian", 9000, 33, 6)
     generator = torch.Generator().manual_seed(7)
     present = torch.rand(9000, generator=generator) < 0.8
-    codes = coded([p.cuda()], "dot", int8_search.LAYOUT)
+    codes = coded([p.cuda()], "dot", LAYOUT)
     close(codes, present.cuda())
     for share in (0.001, 0.5):
         mask = torch.rand(shape, generator=generator) < share
@@ -99,7 +100,8 @@ def test_masks_and_removed_rows(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("kind", ["ulps", "identical"])
 def test_repair(kind: str) -> None:
-    p = drawn(kind, 20000, 64, 1)
+    """All pass, and a second round has more tiles than there is room for."""
+    p = drawn(kind, 140_000, 64, 1)
     for queries in (3, 40):
         problem = Problem(p[:1].repeat(queries, 1), [p], 3, "cosine", None, "raise", None)
         found = run(problem)
@@ -118,11 +120,11 @@ def test_originals_in_pinned_host_memory() -> None:
 
 def test_what_is_refused_has_a_reason() -> None:
     q, p = torch.ones(1, 4, device="cuda"), torch.randn(200, 4)
-    problem = Problem(q, [p.cuda()], 1025, "dot", None, "raise", None)
+    problem = Problem(q, [p.cuda()], 2049, "dot", None, "raise", None)
     codes = built(problem)
-    assert why_not(problem, codes) == "k above 1,024"
+    assert why_not(problem, codes) == "k above 2,048"
     assert "not pinned" in why_not(problem.replace(k=100, prototypes=[p]), codes)
-    assert "layout" in why_not(problem.replace(k=100), coded([p], "dot", int8_search.LAYOUT))
+    assert "layout" in why_not(problem.replace(k=100), coded([p], "dot", LAYOUT))
 
 
 @pytest.mark.parametrize("queries", [8, 300])

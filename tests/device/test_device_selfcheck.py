@@ -14,7 +14,7 @@ from altered import Unlaunchable
 from problems import Problem, assert_exact, vectors
 
 from flashmatch import kernels, topk
-from flashmatch.kernels.triton_backend import chips, launches
+from flashmatch.kernels.triton_backend import chips, stages
 from flashmatch.kernels.triton_backend.selfcheck import verdict_file, verdicts
 from flashmatch.kernels.triton_backend.selfcheck.checks import all_checks, variants
 
@@ -74,7 +74,7 @@ def test_a_first_search_where_waiting_is_forbidden() -> None:
 
 def test_a_launch_that_fails_is_nobodys_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     error = RuntimeError("Triton Error [CUDA]: out of resources")
-    monkeypatch.setattr(launches, "repair_kernel", Unlaunchable(error))
+    monkeypatch.setattr(stages, "settle_kernel", Unlaunchable(error))
     with pytest.warns(RuntimeWarning, match="out of resources"):
         assert_exact(searched(a_problem()), a_problem())
     assert_exact(searched(a_problem()), a_problem())

@@ -35,7 +35,7 @@ from flashmatch.kernels.torch_backend import int8_scan, int8_search, rescore
 CUDA = torch.device("cuda", torch.cuda.current_device())
 CPU = torch.device("cpu")
 LAYOUT_OF_TRITON = Layout(span=1024, group=16, width_multiple=64, tile_span=128)
-"""As triton_backend/int8_search.py has it: codes that are there when the kernels are refused."""
+"""As triton_backend/bank_search.py has it: codes that are there when the kernels are refused."""
 QUERIES, ROWS, FIRST = 24, 2_600, 1_301
 """Of most problems here, and rows of their first chunk: three pages of codes."""
 BUSY_CYCLES = 50_000_000  # some tens of milliseconds
@@ -183,9 +183,9 @@ def test_codes_lie_as_cublas_wants_them() -> None:
 
 def test_the_layout_is_that_of_triton() -> None:
     pytest.importorskip("triton")
-    from flashmatch.kernels.triton_backend import int8_search as triton_search
+    from flashmatch.kernels.triton_backend import bank_search
 
-    assert triton_search.LAYOUT == LAYOUT_OF_TRITON
+    assert bank_search.LAYOUT == LAYOUT_OF_TRITON
 
 
 def test_raw_vectors_are_not_coded_in_passing(monkeypatch: pytest.MonkeyPatch) -> None:

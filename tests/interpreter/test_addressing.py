@@ -11,12 +11,13 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from by_triton import search_codes, search_vectors, vectors_plan
+from by_triton import search_codes, search_vectors, search_whole, search_with_flags, vectors_plan
 from coded import close, coded
 from problems import METRICS, Problem, assert_exact, vectors
 from torch import Tensor
 
-from flashmatch.kernels.triton_backend.int8_search import LAYOUT
+from flashmatch.kernels.triton_backend.bank_search import LAYOUT
+from flashmatch.kernels.triton_backend.device.flags import Flag
 
 BEYOND = 2**31
 ROWS, APART = 1100, 2**21  # rows, and elements from one to the next
@@ -53,27 +54,35 @@ def near(prototypes: Tensor, count: int) -> Tensor:
     return prototypes[chosen].float() + 0.05 * drawn(count, prototypes.shape[1], 1)
 
 
+def searched_whole(problem: Problem) -> tuple[Tensor, Tensor]:
+    best = search_whole(problem)
+    return best.scores, best.indices
+
+
 def searched_by_codes(problem: Problem) -> tuple[Tensor, Tensor]:
     codes = coded([p.contiguous() for p in problem.prototypes], problem.metric, LAYOUT)
     return search_codes(problem, codes)[:2]
 
 
+SEARCHES = [search_vectors, searched_by_codes, searched_whole]
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_raw_screen_of_rows_beyond(dtype: torch.dtype, metric: str) -> None:
+def test_rows_beyond_read_in_tf32(dtype: torch.dtype, metric: str) -> None:
     p = far(drawn(ROWS, 64), (APART, 1), dtype)
     problem = Problem(near(p, 3), [p], 2, metric, None, "raise", None)
-    assert vectors_plan(problem).raw
+    assert vectors_plan(problem).tf32
     scores, indices = search_vectors(problem)
     assert_exact((scores, indices), problem)
     assert (indices * APART > BEYOND).any()
 
 
 @pytest.mark.parametrize(("queries", "metric"), [(2, "cosine"), (2, "l2"), (17, "dot")])
-def test_prepared_screen_of_rows_beyond(queries: int, metric: str) -> None:
+def test_rows_beyond_coded_in_passing(queries: int, metric: str) -> None:
     p = far(drawn(ROWS, 20), (APART, 1), torch.float16)
     problem = Problem(near(p, queries), [p], 2, metric, None, "raise", None)
-    assert not vectors_plan(problem).raw
+    assert not vectors_plan(problem).tf32
     scores, indices = search_vectors(problem)
     assert_exact((scores, indices), problem)
     assert (indices * APART > BEYOND).any()
@@ -88,7 +97,7 @@ def test_codes_whose_originals_lie_beyond(queries: int, metric: str) -> None:
     assert (indices * APART > BEYOND).any()
 
 
-@pytest.mark.parametrize("search", [search_vectors, searched_by_codes])
+@pytest.mark.parametrize("search", SEARCHES)
 def test_channels_beyond(search) -> None:
     """Rows side by side, channels far apart: the offset of a channel is what overflows."""
     p = far(drawn(150, 35), (1, 2**26), torch.float16)
@@ -96,7 +105,7 @@ def test_channels_beyond(search) -> None:
     assert_exact(search(problem), problem)
 
 
-@pytest.mark.parametrize("search", [search_vectors, searched_by_codes])
+@pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("strides", [(2**30 + 64, 1), (1, 2**26)])
 @pytest.mark.parametrize("channels", [64, 35])
 def test_queries_beyond(channels: int, strides: tuple[int, int], search) -> None:
@@ -123,6 +132,8 @@ WITHIN, OVER = 2**29 + 2**28, 2**31 + 8  # strides that 32 bits hold, and that t
         (search_vectors, OVER, 5, 20),
         (searched_by_codes, WITHIN, 17, 20),
         (searched_by_codes, OVER, 5, 20),
+        (searched_whole, WITHIN, 5, 20),
+        (searched_whole, OVER, 5, 20),
     ],
 )
 def test_masks_of_pairs_beyond(search, apart: int, queries: int, channels: int) -> None:
@@ -132,7 +143,7 @@ def test_masks_of_pairs_beyond(search, apart: int, queries: int, channels: int) 
     assert_exact(search(problem), problem)
 
 
-@pytest.mark.parametrize("search", [search_vectors, searched_by_codes])
+@pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("channels", [64, 20])
 @pytest.mark.parametrize("ndim", [1, 2])
 def test_masks_whose_columns_lie_beyond(ndim: int, channels: int, search) -> None:
@@ -143,17 +154,35 @@ def test_masks_whose_columns_lie_beyond(ndim: int, channels: int, search) -> Non
     assert_exact(search(problem), problem)
 
 
-def test_repair_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("metric", METRICS)
+def test_whole_searches_of_rows_beyond(metric: str) -> None:
+    p = far(drawn(ROWS, 20), (APART, 1), torch.float16)
+    problem = Problem(near(p, 2), [p], 2, metric, None, "raise", None)
+    scores, indices = searched_whole(problem)
+    assert_exact((scores, indices), problem)
+    assert (indices * APART > BEYOND).any()
+
+
+@pytest.mark.parametrize("channels", [3, 64])
+def test_repair_beyond(channels: int, planned) -> None:
     """Near-duplicates everywhere, which no bound separates, some of them closed."""
     generator = torch.Generator().manual_seed(2)
-    p = far(vectors("integers", ROWS, 3, generator).float(), (APART, 1), torch.float16)
+    p = vectors("integers", ROWS, 3, generator).float()
+    p = far(torch.nn.functional.pad(p, (0, channels - 3)), (APART, 1), torch.float16)
     q = p[[-1, -5]].float()
     problem = Problem(q, [p], 6, "dot", None, "raise", None)
-    assert_exact(search_vectors(problem), problem)
-    codes = coded([p.contiguous()], "dot", LAYOUT)
-    present = torch.arange(ROWS) % 7 != 0
-    close(codes, present)
-    assert_exact(search_codes(problem, codes)[:2], problem.replace(mask=present))
+    with planned(strips=1, capacity=8, growth=2.0):
+        best = search_with_flags(problem)
+        assert_exact((best.scores, best.indices), problem)
+        assert best.flags[Flag.REPAIRED] > 0
+        if channels > 3:
+            return
+        codes = coded([p.contiguous()], "dot", LAYOUT)
+        present = torch.arange(ROWS) % 7 != 0
+        close(codes, present)
+        found = search_codes(problem, codes)
+        assert_exact(found[:2], problem.replace(mask=present))
+        assert found.repaired > 0
 
 
 def test_offsets_of_32_bits_would_miss() -> None:

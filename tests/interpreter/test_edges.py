@@ -5,37 +5,55 @@ import random
 
 import pytest
 import torch
-from by_triton import search_codes, search_vectors
+from by_triton import search_codes, search_vectors, search_whole
 from coded import coded
 from problems import METRICS, Problem, assert_exact
 from torch import Tensor
 
 from flashmatch.kernels.storage.coder import Coder
 from flashmatch.kernels.storage.collection import Collection
-from flashmatch.kernels.triton_backend import int8_search
+from flashmatch.kernels.triton_backend import bank_search
+from flashmatch.kernels.triton_backend.tiles import few_tile, int8_tiles, tf32_tile
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
-LAYOUT = dataclasses.replace(int8_search.LAYOUT, span=256)
+LAYOUT = dataclasses.replace(bank_search.LAYOUT, span=256)
+SMALL_BLOCKS = dataclasses.replace(
+    int8_tiles(64, 90)[0], block_q=16
+)  # queries of padding take time
 
 
-def beyond(queries: int, rows: int) -> tuple[Tensor, Tensor]:
+SEARCHES = ["whole", "tf32", "codes of few", "codes"]
+
+
+def searched(search: str, problem: Problem, planned) -> tuple[Tensor, Tensor]:
+    """One of them, by the same prototypes, whole or in chunks of 128."""
+    if search == "whole":
+        best = search_whole(problem)
+        return best.scores, best.indices
+    tile = {"tf32": tf32_tile(False, 90), "codes of few": few_tile(90)}.get(search, SMALL_BLOCKS)
+    kind = {"few": search != "codes", "tf32": search == "tf32", "tile": tile}
+    with planned(**kind, strips=2, capacity=16):
+        return search_vectors(problem.replace(chunk_rows=128))
+
+
+def beyond(queries: int, rows: int, channels: int = 20) -> tuple[Tensor, Tensor]:
     """Of which the first five score inf, or -inf by l2."""
     generator = torch.Generator().manual_seed(0)
     q, p = (
-        torch.randn(queries, 20, generator=generator).abs(),
-        torch.randn(rows, 20, generator=generator),
+        torch.randn(queries, channels, generator=generator).abs(),
+        torch.randn(rows, channels, generator=generator),
     )
     p[:5] = p[:5].abs() * 1e30
     q[1] *= 1e12
     return q, p
 
 
-@pytest.mark.parametrize("k", [2, 7])
 @pytest.mark.parametrize("metric", METRICS)
-def test_infinite_scores(metric: str, k: int) -> None:
-    q, p = beyond(3, 300)
-    problem = Problem(q, [p], k, metric, None, "raise", 128)
-    assert_exact(search_vectors(problem), problem)
+@pytest.mark.parametrize("search", SEARCHES)
+def test_infinite_scores(search: str, metric: str, planned) -> None:
+    q, p = beyond(2, 200, 64)
+    problem = Problem(q, [p], 7, metric, None, "raise", None)
+    assert_exact(searched(search, problem, planned), problem)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -49,13 +67,33 @@ def test_infinite_scores_of_codes(metric: str) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_queries_whose_squares_underflow(metric: str) -> None:
+@pytest.mark.parametrize("search", ["whole", "codes of few"])
+def test_queries_whose_squares_underflow(search: str, metric: str, planned) -> None:
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(3, 20, generator=generator).double() * 2.0**-540
-    p = torch.randn(300, 20, generator=generator).double() * 2.0**500
+    p = torch.randn(200, 20, generator=generator).double() * 2.0**500
     q[2] = 0
-    problem = Problem(q, [p], 4, metric, None, "raise", 128)
-    assert_exact(search_vectors(problem), problem)
+    problem = Problem(q, [p], 4, metric, None, "raise", None)
+    assert_exact(searched(search, problem, planned), problem)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("search", SEARCHES[:3])
+@pytest.mark.parametrize("size", [1e-300, 1e-42, 1e-21, 1e19, 1e60])
+def test_norms_at_the_ends_of_the_range(size: float, search: str, metric: str, planned) -> None:
+    """Of some queries and prototypes, among others of size 1; in fp64 where fp32 has no such."""
+    generator = torch.Generator().manual_seed(0)
+    q, p = (torch.randn(n, 64, generator=generator).double() for n in (2, 140))
+    q[1] *= size
+    p[3::5] *= size
+    p[7::11] *= -1e-3
+    if 1e-45 < size < 1e38:
+        q, p = q.float(), p.float()
+    elif search == "tf32":
+        return
+    mask = torch.rand(140, generator=generator) < 0.5
+    problem = Problem(q, [p], 3, metric, mask, "raise", None)
+    assert_exact(searched(search, problem, planned), problem)
 
 
 @pytest.mark.parametrize("value", [-1, -32768, 32767, 255])

@@ -5,43 +5,28 @@ lies with the host, or whose shape depends on numbers, make a CUDA stream wait: 
 The kernels themselves do not run, so that nothing but launching is seen.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
 import torch
-from by_triton import codes_plan, search_codes, search_vectors, search_with_flags, vectors_plan
+from by_triton import search_codes, search_vectors, search_whole, search_with_flags, vectors_plan
 from coded import coded
 from problems import Problem, vectors
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flashmatch.kernels.triton_backend import float_search, int8_search, launches
+from flashmatch.kernels.triton_backend import bank_search, stages, vector_search
+from flashmatch.kernels.triton_backend.bank_search import LAYOUT
 
-LAUNCHERS = (float_search, launches, int8_search)
+LAUNCHERS = (stages, bank_search, vector_search)
 WAITING = {
     "_local_scalar_dense",  # item, tolist, int(), bool(), float()
-    "item",
-    "equal",
-    "is_nonzero",
-    "nonzero",
-    "nonzero_static",
-    "argwhere",
-    "masked_select",
-    "unique",
-    "unique_dim",
-    "unique_consecutive",
-    "_unique",
-    "_unique2",
-    "repeat_interleave",
-    "bincount",
-    "histc",
-    "allclose",
-    "_assert_async",
-    "_to_cpu",
-}
+    "item", "equal", "is_nonzero", "nonzero", "nonzero_static", "argwhere", "masked_select",
+    "unique", "unique_dim", "unique_consecutive", "_unique", "_unique2", "repeat_interleave",
+    "bincount", "histc", "allclose", "_assert_async", "_to_cpu",
+}  # fmt: skip
 """By the part of their names before the dot."""
 
 
@@ -119,12 +104,7 @@ class Unlaunched:
         return lambda *args, **kwargs: self.launched.append(self.name)
 
 
-def watched(search: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> tuple[Seen, set]:
-    seen, launched = watched_in_order(search, monkeypatch)
-    return seen, set(launched)
-
-
-def watched_in_order(
+def watched(
     search: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Seen, list[str]]:
     launched: list[str] = []
@@ -149,23 +129,25 @@ def mask_of(kind: str, queries: int, rows: int) -> Tensor | None:
 @pytest.mark.parametrize(("queries", "channels"), [(3, 64), (17, 64), (3, 20)])
 @pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
 def test_searching_prototypes_as_given(
-    queries: int,
-    channels: int,
-    chunk_rows: int | None,
-    mask: str,
-    metric: str,
+    queries: int, channels: int, chunk_rows: int | None, mask: str, metric: str,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The raw screen and the prepared one, in one chunk and in several."""
+) -> None:  # fmt: skip
+    """Read in TF32 and coded in passing, in one chunk and in several."""
     q, p = drawn(queries, channels), [drawn(300, channels), drawn(70, channels).half()]
     problem = Problem(q, p, 5, metric, mask_of(mask, queries, 370), "exclude", chunk_rows)
-    raw = vectors_plan(problem).raw
-    assert raw == (queries <= 16 and channels % 64 == 0)
+    tf32 = vectors_plan(problem).tf32
+    assert tf32 == (queries <= 16 and channels % 64 == 0)
     seen, launched = watched(lambda: search_with_flags(problem), monkeypatch)
     assert seen.waiting == []
     assert len(seen.operators) > 10
-    assert ("scan_raw_kernel" if raw else "scan_kernel") in launched
-    assert {"rescore_kernel", "repair_kernel"} <= launched
+    expected = {"settle_kernel"}
+    if tf32:
+        expected |= {"scale_queries_kernel", "scan_rows_kernel"}
+    else:
+        expected |= {*coding_in_passing(metric), "scan_codes_kernel"}
+    if mask == "pairs" or (tf32 and mask == "rows"):
+        expected.add("pack_mask_kernel")
+    assert set(launched) == expected
 
 
 @pytest.mark.parametrize("mask", ["none", "rows", "pairs"])
@@ -177,48 +159,78 @@ def test_searching_codes(
 ) -> None:
     """Few queries and many, in one run of pages and in several."""
     q, p = drawn(queries, 20), [drawn(size, 20) for size in sizes]
-    codes = coded(p, metric, int8_search.LAYOUT)
+    codes = coded(p, metric, LAYOUT)
     problem = Problem(q, p, 5, metric, mask_of(mask, queries, 1300), "exclude", None)
-    assert codes_plan(problem, codes).few == (queries <= 16)
     seen, launched = watched(lambda: search_codes(problem, codes), monkeypatch)
     assert seen.waiting == []
     assert len(seen.operators) > 10
     packed = {"pack_mask_kernel"} if mask != "none" else set()
-    assert launched == {"code_queries_kernel", "scan_codes_kernel", "settle_kernel"} | packed
+    assert set(launched) == {"code_queries_kernel", *ROUND} | packed
+
+
+def coding_in_passing(metric: str) -> list[str]:
+    ordering = ["order_rows_kernel"] if metric == "l2" else []
+    return ["fit_origin_kernel", "code_queries_kernel", *ordering, "code_prototypes_kernel"]
+
+
+ROUND = ["scan_codes_kernel", "settle_kernel"]
+TF32_ROUND = ["scan_rows_kernel", "settle_kernel"]
 
 
 @pytest.mark.parametrize(("queries", "rows"), [(3, 2048), (17, 2048), (130, 10_240)])
-@pytest.mark.parametrize("metric", ["cosine", "l2"])
-def test_a_search_of_codes_is_few_launches(
-    queries: int, rows: int, metric: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a bank of whole pages is searched that is too large for one round."""
-    q, p = drawn(queries, 20), drawn(rows, 20)
-    codes = coded([p], metric, int8_search.LAYOUT)
-    problem = Problem(q, [p], 5, metric, None, "exclude", None)
-    plan = codes_plan(problem, codes)
-    small = dataclasses.replace(plan, strips=1, capacity=rows // 512, growth=9.0)
-    monkeypatch.setattr(int8_search, "choose_codes_plan", lambda *_, **__: small)
-    assert len(small.ends(rows // 128)) == 2
-    seen, launched = watched_in_order(lambda: search_codes(problem, codes), monkeypatch)
-    assert launched == ["code_queries_kernel", *["scan_codes_kernel", "settle_kernel"] * 3]
+@pytest.mark.parametrize(("metric", "mask"), [("cosine", "none"), ("l2", "none"), ("l2", "rows")])
+@pytest.mark.parametrize("screen", ["bank", "codes in passing", "tf32"])
+def test_a_search_is_few_launches(
+    screen: str, queries: int, rows: int, metric: str, mask: str, planned,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Of whole pages that are too many for one round, and a few for two."""
+    if screen == "tf32" and queries > 16:
+        return
+    channels = 64 if screen == "tf32" else 20
+    q, p = drawn(queries, channels), drawn(rows, channels)
+    problem = Problem(q, [p], 5, metric, mask_of(mask, queries, rows), "exclude", None)
+    capacity = rows // 512 * (8 if queries <= 16 else 1)  # for a quarter of the tiles
+    packed = ["pack_mask_kernel"] * (mask == "rows")
+    with planned(strips=1, capacity=capacity, growth=9.0):
+        if screen == "bank":
+            codes = coded([p], metric, LAYOUT)
+            seen, launched = watched(lambda: search_codes(problem, codes), monkeypatch)
+            expected = ["code_queries_kernel", *packed, *ROUND * 3]
+        else:
+            seen, launched = watched(lambda: search_with_flags(problem), monkeypatch)
+            expected = [*coding_in_passing(metric), *ROUND * 3]
+        if screen == "tf32":
+            expected = ["scale_queries_kernel", *packed, *TF32_ROUND * 3]
+    assert launched == expected
     others = [name for name in seen.operators if name not in FREE]
     assert len(others) <= 6, others
 
 
-def test_a_small_search_of_codes_is_three_launches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fits into one round is never scanned again."""
+def test_a_small_search_is_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fits into one round is never scanned again; a tiny search has none."""
     q, p = drawn(16, 128), drawn(1000, 128)
-    codes = coded([p], "cosine", int8_search.LAYOUT)
+    codes = coded([p], "cosine", LAYOUT)
     problem = Problem(q, [p], 10, "cosine", None, "exclude", None)
-    seen, launched = watched_in_order(lambda: search_codes(problem, codes), monkeypatch)
-    assert launched == ["code_queries_kernel", "scan_codes_kernel", "settle_kernel"]
-    assert len([name for name in seen.operators if name not in FREE]) <= 4
+    narrow = problem.replace(queries=q[:, :100], prototypes=[p[:, :100]])
+    for search, expected, most in (
+        (lambda: search_codes(problem, codes), ["code_queries_kernel", *ROUND], 4),
+        (lambda: search_with_flags(narrow), [*coding_in_passing("cosine"), *ROUND], 5),
+        (lambda: search_with_flags(problem), ["scale_queries_kernel", *TF32_ROUND], 5),
+        (lambda: search_whole(problem), ["settle_all_kernel"], 5),
+    ):
+        with monkeypatch.context() as patch:
+            seen, launched = watched(search, patch)
+        assert launched == expected
+        others = [name for name in seen.operators if name not in FREE]
+        assert len(others) <= most, others
+        assert seen.waiting == []
 
 
-def test_raising_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("channels", [64, 20])
+def test_raising_waits_once(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """For the flags, when all is launched: what DESIGN calls its one synchronisation."""
-    problem = Problem(drawn(3, 64), [drawn(300, 64)], 5, "dot", None, "raise", None)
+    problem = Problem(drawn(3, channels), [drawn(300, channels)], 5, "dot", None, "raise", None)
     seen, _ = watched(lambda: search_vectors(problem), monkeypatch)
     assert seen.waiting == ["tolist"]
 
@@ -260,22 +272,23 @@ def test_what_does_not_wait_is_let_be() -> None:
     assert watch(launch).waiting == []
 
 
-@pytest.mark.parametrize("screen", ["float", "int8"])
+@pytest.mark.parametrize("screen", ["tf32", "codes in passing", "bank"])
 def test_an_offender_in_a_launcher_is_noticed(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were the threshold read between two launches, the tests above would fail."""
-    module, name = (launches, "repair") if screen == "float" else (int8_search, "settle")
-    stage = getattr(module, name)
+    settle = stages.settle
 
     def reading(*args) -> None:
         args[0].best.flags.max().item()
-        stage(*args)
+        settle(*args)
 
-    monkeypatch.setattr(module, name, reading)
-    problem = Problem(drawn(3, 64), [drawn(300, 64)], 5, "dot", None, "exclude", None)
-    codes = coded(problem.prototypes, "dot", int8_search.LAYOUT)
+    monkeypatch.setattr(stages, "settle", reading)
+    channels = 64 if screen == "tf32" else 20
+    problem = Problem(drawn(3, channels), [drawn(300, channels)], 5, "dot", None, "exclude", None)
+    codes = coded(problem.prototypes, "dot", LAYOUT)
     searches = {
-        "float": lambda: search_vectors(problem),
-        "int8": lambda: search_codes(problem, codes),
+        "tf32": lambda: search_vectors(problem),
+        "codes in passing": lambda: search_vectors(problem),
+        "bank": lambda: search_codes(problem, codes),
     }
     seen, _ = watched(searches[screen], monkeypatch)
     assert seen.waiting == ["aten._local_scalar_dense.default"]

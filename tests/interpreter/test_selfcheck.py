@@ -10,18 +10,16 @@ import torch
 from altered import alter
 
 from flashmatch import kernels
-from flashmatch.kernels.triton_backend import chips, float_search, int8_search, launches
+from flashmatch.kernels.triton_backend import chips, stages, vector_search
 from flashmatch.kernels.triton_backend.selfcheck import verdict_file, verdicts
 from flashmatch.kernels.triton_backend.selfcheck.checks import all_checks, variants
 from flashmatch.kernels.triton_backend.selfcheck.checks.variants import Variant
-from flashmatch.kernels.triton_backend.tiles import Tile, fp16_tiles, int8_tiles
+from flashmatch.kernels.triton_backend.tiles import Tile, int8_tiles
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty", "unknown_card")
 CPU = torch.device("cpu")
-LAUNCHERS = float_search, int8_search, launches
-PERSISTENT = next(tile for tile in fp16_tiles(90) if tile.persistent)
+LAUNCHERS = stages, vector_search
 WIDE_INT8 = next(tile for tile in int8_tiles(128, 90) if tile.block_p == 256)
-WIDE = next(tile for tile in fp16_tiles(90) if tile.block_p == 256)
 ULP = "(1 - 2.0**-24)"
 NOTHING = "pass"
 CUT = "(acc.to(tl.int32, bitcast=True) & -1024).to(tl.float32, bitcast=True)"
@@ -45,139 +43,144 @@ class Sabotage(NamedTuple):
 
 
 SABOTAGES = [
-    # Bounds that are too tight, by an ulp where every step is exact.
-    Sabotage("scan_kernel", "float_scan", "best * a_q + r_q", f"(best * a_q + r_q) * {ULP}",
-             "prepared", "cosine"),
-    Sabotage("scan_kernel", "float_scan", "best + r_q if", f"(best + r_q) * {ULP} if",
-             "prepared", "l2"),
-    Sabotage("scan_kernel", "float_scan", "upper = acc * b_p + c_p", "upper = acc * b_p",
-             "prepared", "dot", tile=WIDE),
-    Sabotage("scan_persistent_kernel", "float_scan", "best * a_q + r_q",
-             f"(best * a_q + r_q) * {ULP}", "prepared", "dot", tile=PERSISTENT),
+    # Queries and prototypes that are not what they were.
+    Sabotage("fit_origin_kernel", "prototypes", "(n_rows - 1) // 2", "n_rows - 1",
+             "passing", "dot"),
+    Sabotage("fit_origin_kernel", "prototypes", "(tl.abs(x) < LARGEST_NORM)", "(x == x)",
+             "passing", "cosine"),
+    Sabotage("code_prototypes_kernel", "prototypes", "residual * summed + computed, INF",
+             "residual * 0.9, INF", "passing", "cosine"),
+    Sabotage("code_prototypes_kernel", "prototypes", "(norm + residual) * summed + floor",
+             "norm * 0.99", "passing", "dot"),
+    Sabotage("code_prototypes_kernel", "prototypes", "bias = least * least * (-0.5 / RAISE)",
+             "bias = least * least * -0.6", "passing", "l2"),
+    Sabotage("code_prototypes_kernel", "prototypes", "x * inverse[:, None] - o", "x - o",
+             "passing", "cosine"),
+    Sabotage("code_prototypes_kernel", "prototypes", "square <= LARGEST_NORM * LARGEST_NORM",
+             "square == square", "passing", "cosine"),
+    Sabotage("code_prototypes_kernel", "prototypes", "* summed + floor, INF)",
+             "* summed + floor, 0.0)", "passing", "cosine"),
+    Sabotage("order_rows_kernel", "prototypes", "other[None, :] < own[:, None]",
+             "other[None, :] > own[:, None]", "passing", "l2"),
+    Sabotage("order_rows_kernel", "prototypes", "in_tile % GROUP * GROUPS + in_tile // GROUP",
+             "in_tile", "passing", "l2"),
+    Sabotage("code_prototypes_kernel", "prototypes", "exists & finite\n", "exists\n",
+             "passing", "dot"),
+    Sabotage("code_prototypes_kernel", "prototypes", "tl.store(scan_terms + 2, (e * (1.0 +",
+             "tl.store(scan_terms + 2, (0.5 * e * (1.0 +", "passing", "l2"),
+    Sabotage("code_prototypes_kernel", "prototypes", "other=0) != 0\n", "other=0) >= 0\n",
+             "passing", "l2"),
+    Sabotage("scale_queries_kernel", "prepare", "copy = (q * factor[:, None])",
+             "copy = (q * factor[:, None] * (1 - 2.0**-13))", "tf32", "dot"),
+    Sabotage("scale_queries_kernel", "prepare", "a, r = one, one * delta",
+             f"a, r = one, one * delta * {ULP}", "tf32", "cosine"),
+    Sabotage("scale_queries_kernel", "prepare", "tl.store(norm + offs_q, length)",
+             "tl.store(norm + offs_q, length * (1 - 2.0**-53))", "tf32", "cosine"),
+    Sabotage("scale_queries_kernel", "prepare", "found = scores + offs_q * k + k - 1",
+             "found = scores + offs_q * k", "tf32", "l2"),
+    # Bounds that are too tight, roundings that are not what a proof counts on.
+    Sabotage("scan_rows_kernel", "tf32_scan", "upper = acc + delta * longest[:, None] + c_p",
+             "upper = acc + c_p", "tf32", "dot"),
+    Sabotage("scan_rows_kernel", "tf32_scan", "length * (1.0 + epsilon)", "length * 0.5",
+             "tf32", "dot"),
+    Sabotage("scan_rows_kernel", "tf32_scan", "square * (1.0 - epsilon)", "square * 1.01",
+             "tf32", "l2"),
+    Sabotage("scan_rows_kernel", "tf32_scan", "tl.maximum(tl.where(is_small, 0.0, length), EPS)",
+             "tl.where(is_small, 0.0, length)", "tf32", "cosine"),
+    Sabotage("scan_rows_kernel", "tf32_scan", "        q_ptrs += TILE_C\n\n    finite",
+             f"        acc = {CUT}\n        q_ptrs += TILE_C\n\n    finite", "tf32", "cosine"),
+    Sabotage("scan_rows_kernel", "tf32_scan", "(bound >= least[:, None])",
+             "(bound > least[:, None] + 1)", "tf32", "dot"),
+    Sabotage("scan_rows_kernel", "tf32_scan", "hit &= (rank >= began)[:, None]", NOTHING,
+             "tf32", "l2"),
+    Sabotage("scan_rows_kernel", "tf32_scan", " & (peak < INF)", "", "tf32", "dot"),
+    Sabotage("scan_rows_kernel", "tf32_scan", "(bits & 1) != 0, upper", "(bits & 1) >= 0, upper",
+             "tf32", "cosine", True),
+    Sabotage("settle_kernel", "settle", "upper = ordered(best).to(tl.float32, bitcast=True)",
+             "upper = best.to(tl.float32)", "tf32", "l2"),
+    Sabotage("settle_kernel", "settle", "bound = tl.full((MEMBERS,), INF, tl.float32)",
+             "bound = tl.full((MEMBERS,), 0.0, tl.float32)", "tf32", "cosine"),
+    # A search in one launch.
+    Sabotage("settle_all_kernel", "settle", "(in_mask != 0) & (key != EMPTY)", "key != EMPTY",
+             "whole", "dot"),
+    Sabotage("settle_all_kernel", "settle", "exists & finite & (key == EMPTY)", "key != key",
+             "whole", "l2"),
+    Sabotage("settle_all_kernel", "keys", "<< (63 - i)", "<< (62 - i)", "whole", "cosine"),
+    Sabotage("settle_all_kernel", "fp64", "score = score.to(tl.float32)",
+             f"score = (score * {ULP}).to(tl.float32)", "whole", "l2"),
+    # A search of codes.
     Sabotage("scan_codes_kernel", "int8_scan", "tl.abs(c)) * SCAN_MARGIN", "tl.abs(c)) * 0.0",
-             "codes", "cosine"),
+             "bank", "cosine"),
     Sabotage("scan_codes_kernel", "int8_scan", "x * (1.0 + SCAN_MARGIN) / a", "x / a / 2",
-             "codes", "l2", tile=WIDE_INT8),
+             "bank", "l2", tile=WIDE_INT8),
     Sabotage("scan_codes_kernel", "int8_scan", "slack = d[:, None] * size +", "slack =",
-             "few codes", "dot"),
+             "few bank", "dot"),
     Sabotage("settle_kernel", "int8_scan", "upper = gain * (", "upper = 0.5 * gain * (",
-             "few codes", "dot"),
-    Sabotage("scan_raw_kernel", "float_scan", "upper = acc + delta * longest[:, None] + c_p",
-             "upper = acc + c_p", "raw", "dot"),
-    Sabotage("scan_raw_kernel", "float_scan", "length * (1.0 + epsilon)", "length * 0.5",
-             "raw", "dot"),
-    Sabotage("scan_raw_kernel", "float_scan", "square * (1.0 - epsilon)", "square * 1.01",
-             "raw", "l2"),
-    Sabotage("threshold_kernel", "rescore", "lower = tl.min(least, axis=0)",
-             "lower = tl.min(least, axis=0) + 2.0**-14", "prepared", "dot"),
-    Sabotage("threshold_kernel", "rescore", "slack = 2.0 * delta\n", "slack = 1.999 * delta\n",
-             "raw", "cosine"),
-    Sabotage("settle_kernel", "settle", "found + n_found + k - 1", "found + n_found",
-             "codes", "dot"),
+             "few bank", "dot"),
+    Sabotage("settle_kernel", "keys", "found + n_found + k - 1", "found + n_found",
+             "bank", "dot"),
     Sabotage("settle_kernel", "keys", "is_empty(keys), -INF,", "is_empty(keys), INF,",
-             "few codes", "dot"),
+             "few bank", "dot"),
     Sabotage("settle_kernel", "settle", "passed_over >= threshold, 0, n_first", "False, 0, n_first",
-             "codes", "l2"),
+             "bank", "l2"),
     Sabotage("settle_kernel", "settle", "(look == 0) | (upper < cut)", "(upper < cut)",
-             "codes", "dot"),
-    Sabotage("scan_kernel", "float_scan", "tl.where(upper == upper, upper, INF)", "upper",
-             "prepared", "dot"),
+             "bank", "dot"),
     Sabotage("scan_codes_kernel", "int8_scan", "best.to(tl.float32) >= least",
-             "best.to(tl.float32) >= least + 1", "codes", "dot"),
-    Sabotage("scan_raw_kernel", "float_scan", "tl.store(group_norm + offs_g, tl.max",
-             "tl.store(group_norm + offs_g, tl.min", "raw", "l2"),
-    Sabotage("scan_raw_kernel", "float_scan", "tl.maximum(tl.where(is_small, 0.0, length), EPS)",
-             "tl.where(is_small, 0.0, length)", "raw", "cosine"),
-    # Roundings that are not what a proof counts on.
-    Sabotage("scan_kernel", "groups", "    return acc\n", f"    return {CUT}\n",
-             "prepared", "cosine"),
-    Sabotage("scan_raw_kernel", "float_scan", "        q_ptrs += TILE_C\n\n    finite",
-             f"        acc = {CUT}\n        q_ptrs += TILE_C\n\n    finite", "raw", "cosine"),
-    Sabotage("prepare_queries_kernel", "prepare", "copy = (q * factor[:, None])",
-             "copy = (q * factor[:, None] * (1 - 2.0**-13))", "prepared", "dot"),
-    Sabotage("prepare_queries_kernel", "prepare", "r = tl.zeros((BLOCK_Q,), tl.float64) + delta",
-             f"r = tl.zeros((BLOCK_Q,), tl.float64) + delta * {ULP}", "raw", "cosine"),
-    Sabotage("prepare_queries_kernel", "prepare", "tl.store(norm + offs_q, length)",
-             "tl.store(norm + offs_q, length * (1 - 2.0**-53))", "prepared", "cosine"),
+             "best.to(tl.float32) >= least + 1", "bank", "dot"),
     Sabotage("code_queries_kernel", "prepare", "code = tl.floor(x / scale[:, None] + 0.5)",
-             "code = tl.floor(x / scale[:, None] + 0.5) - 2", "codes", "cosine"),
+             "code = tl.floor(x / scale[:, None] + 0.5) - 2", "bank", "cosine"),
     Sabotage("code_queries_kernel", "prepare", "error = tl.sqrt(fold(residuals, BLOCK_Q)) * RAISE",
-             "error = tl.sqrt(fold(residuals, BLOCK_Q)) * 0.9", "few codes", "dot"),
+             "error = tl.sqrt(fold(residuals, BLOCK_Q)) * 0.9", "few bank", "dot"),
     Sabotage("code_queries_kernel", "prepare", "shift -= 0.5 * origin_norm * origin_norm", NOTHING,
-             "codes", "l2"),
+             "bank", "l2"),
     Sabotage("code_queries_kernel", "prepare", "shift = tl.where(matchable, shift, -INF)", NOTHING,
-             "few codes", "cosine"),
-    Sabotage("prepare_prototypes_kernel", "prepare", "(p * factor[:, None]).to(tl.float32)",
-             "(p * factor[:, None] * (1 + 2.0**-12)).to(tl.float32)", "prepared", "cosine"),
-    Sabotage("prepare_prototypes_kernel", "prepare", "c_p = b_p * (SCALE * SCALE) * delta",
-             f"c_p = b_p * (SCALE * SCALE) * delta * {ULP}", "prepared", "dot"),
-    Sabotage("rescore_kernel", "fp64", "score = score.to(tl.float32)",
-             f"score = (score * {ULP}).to(tl.float32)", "prepared", "l2"),
+             "few bank", "cosine"),
     Sabotage("settle_kernel", "fp64", "score = score.to(tl.float32)",
-             f"score = (score * {ULP}).to(tl.float32)", "few codes", "l2"),
-    Sabotage("repair_kernel", "fp64", "x.to(tl.float32)", "x.to(tl.float16).to(tl.float32)",
-             "prepared", "dot"),
-    # Masks that are dropped, in whole or in part.
-    Sabotage("scan_kernel", "float_scan", "bits_of(tl.load(words + offs_qg), TILE_P",
-             "bits_of(tl.load(words + offs_qg) | 1, TILE_P", "prepared", "l2", True),
-    Sabotage("scan_raw_kernel", "float_scan", "tl.load(at, mask=mask_pq, other=0) != 0",
-             "tl.load(at, mask=mask_pq, other=0) >= 0", "raw", "cosine", True),
+             f"score = (score * {ULP}).to(tl.float32)", "few bank", "l2"),
     Sabotage("scan_codes_kernel", "int8_scan", "bits_of(packed[None, :], TILE_P",
-             "bits_of(packed[None, :] | 3, TILE_P", "codes", "l2"),
+             "bits_of(packed[None, :] | 3, TILE_P", "bank", "l2"),
     Sabotage("scan_codes_kernel", "int8_scan", "tl.where((bits & 1) != 0, acc, LOWEST)",
-             "acc", "few codes", "cosine"),
-    Sabotage("scan_codes_kernel", "int8_scan", "wanted = began == NEVER", "wanted = began >= 0",
-             "few codes", "dot"),
+             "acc", "few bank", "cosine"),
+    Sabotage("scan_codes_kernel", "groups", "wanted = began == NEVER", "wanted = began >= 0",
+             "few bank", "dot"),
     Sabotage("scan_codes_kernel", "int8_scan", "hit &= (rank >= began)[:, None]", NOTHING,
-             "codes", "dot"),
+             "bank", "dot"),
     Sabotage("pack_mask_kernel", "prepare", "allowed = tl.load(at, mask=allowed, other=0) != 0",
-             NOTHING, "codes", "cosine", True),
-    Sabotage("prepare_prototypes_kernel", "prepare", "exists & finite & (allowed != 0)",
-             "exists & finite", "prepared", "cosine"),
-    Sabotage("rescore_kernel", "groups", "allowed & (in_mask != 0)", "allowed",
-             "raw", "cosine", True),
+             NOTHING, "bank", "cosine", True),
     Sabotage("pack_mask_kernel", "prepare", "row = offs_p // SPAN * SPAN + in_page",
-             "row = in_page", "few codes", "dot", True),
+             "row = in_page", "few bank", "dot", True),
     Sabotage("settle_kernel", "groups", "offs_p = offs_p // SPAN * SPAN + in_page",
-             "offs_p = in_page", "codes", "cosine"),
+             "offs_p = in_page", "bank", "cosine"),
     Sabotage("settle_kernel", "groups", "allowed & (in_mask != 0)", "allowed",
-             "codes", "l2", True),
-    # NaN in the words that lie where bounds will.
-    Sabotage("pack_mask_kernel", "prepare", "packed, mask=mask_qg", "0x7FC00000, mask=mask_qg",
-             "prepared", "l2", True),
-    # Results that are lost or misplaced.
-    Sabotage("rescore_kernel", "rescore",
-             "first_row, n_channels, 1, stride_pp, stride_pc, METRIC, PACK *",
-             "0, n_channels, 1, stride_pp, stride_pc, METRIC, PACK *", "prepared", "cosine"),
-    Sabotage("rescore_kernel", "rescore", "live = (upper >= threshold)",
-             "live = (upper >= threshold + 20)", "prepared", "dot"),
-    Sabotage("repair_kernel", "rescore", "best = tl.where(best == worst, top, best)", NOTHING,
-             "raw", "cosine"),
-    Sabotage("repair_kernel", "rescore", "bounds + q * stride_bq + g + offs_g",
-             "bounds + g + offs_g", "raw", "l2"),
-    Sabotage("scan_codes_kernel", "int8_scan", "entry, mask=hit & (count < capacity)",
-             "entry, mask=hit & (count < capacity - 1)", "codes", "cosine"),
+             "bank", "l2", True),
+    Sabotage("scan_codes_kernel", "groups", "entry, mask=hit & (place < capacity)",
+             "entry, mask=hit & (place < capacity - 1)", "bank", "cosine"),
+    Sabotage("scan_codes_kernel", "groups", "place = count + tl.cumsum(number, axis=1) - number",
+             "place = count", "few bank", "l2"),
     Sabotage("scan_codes_kernel", "int8_scan", "tl.where(tile >= p_tiles, tile - p_tiles, tile)",
-             "tile", "few codes", "cosine"),
+             "tile", "few bank", "cosine"),
     Sabotage("settle_kernel", "settle", "is_lost = tl.max(count, axis=0) > capacity",
-             "is_lost = tl.max(count, axis=0) < 0", "codes", "dot"),
+             "is_lost = tl.max(count, axis=0) < 0", "bank", "dot"),
     Sabotage("settle_kernel", "settle", "tl.atomic_add(flags + REPAIRED, 1)", NOTHING,
-             "few codes", "l2"),
+             "few bank", "l2"),
     Sabotage("settle_kernel", "settle", "tl.where(is_lost & (again != 0), 3, 2)", "2",
-             "codes", "cosine"),
+             "bank", "cosine"),
     Sabotage("settle_kernel", "settle", "first_row, n_channels, stride_qc",
-             "0, n_channels, stride_qc", "codes", "l2"),
+             "0, n_channels, stride_qc", "bank", "l2"),
     Sabotage("settle_kernel", "settle", "at_row = tl.cumsum(chosen.to(tl.int32), axis=0) - 1",
-             "at_row = tl.cumsum(chosen.to(tl.int32), axis=0)", "few codes", "cosine"),
-    Sabotage("repair_kernel", "rescore", "tl.atomic_add(flags + REPAIRED, 1)", NOTHING,
-             "raw", "l2"),
-    Sabotage("scan_raw_kernel", "float_scan", " & (peak < INF)", "", "raw", "dot"),
-    Sabotage("repair_kernel", "rescore", "new = tl.where(new == top, EMPTY, new)",
-             "new = tl.where(new == top, EMPTY + 2, new)", "raw", "l2"),
+             "at_row = tl.cumsum(chosen.to(tl.int32), axis=0)", "few bank", "cosine"),
     # What does not compile.
-    Sabotage("scan_kernel", "float_scan", "GROUPS: tl.constexpr = BLOCK_P // GROUP",
-             "GROUPS: tl.constexpr = nowhere", "prepared", "cosine"),
+    Sabotage("scan_codes_kernel", "int8_scan", "GROUPS: tl.constexpr = BLOCK_P // GROUP",
+             "GROUPS: tl.constexpr = nowhere", "bank", "cosine"),
 ]  # fmt: skip
+SCREENS = {
+    "tf32": (variants.TF32, True),
+    "passing": (variants.PASSING, False),
+    "few bank": (variants.BANK, True),
+    "bank": (variants.BANK, False),
+    "whole": (variants.WHOLE, True),
+}
+"""By the names above: a variant's screen, and whether it is of few queries."""
 
 
 def variant_of(sabotage: Sabotage) -> Variant:
@@ -185,7 +188,8 @@ def variant_of(sabotage: Sabotage) -> Variant:
     found = next(
         variant
         for variant in variants.defaults(chips.chip(CPU))
-        if (variant.screen, variant.metric) == (sabotage.screen, sabotage.metric)
+        if (variant.screen, variant.few) == SCREENS[sabotage.screen]
+        and variant.metric == sabotage.metric
     )
     tile = sabotage.tile or found.tile
     return dataclasses.replace(found, masked=sabotage.masked, tile=tile)
@@ -210,25 +214,30 @@ def test_a_kernel_that_is_altered_is_found(
     assert all(str(variant_of(sabotage)) in text for text in wrong)
 
 
+def _variant(screen: str, metric: str, **changes: object) -> Variant:
+    named = Sabotage("", "", "", "", screen, metric)
+    return dataclasses.replace(variant_of(named), **changes)
+
+
 MORE = [
-    dataclasses.replace(variant_of(s), held=k)
-    for s, k in ((SABOTAGES[2], 16), (SABOTAGES[3], 16), (SABOTAGES[5], 1024), (SABOTAGES[0], 128))
+    _variant("bank", "l2", slots=1024, tile=WIDE_INT8),
+    _variant("passing", "cosine", queries=torch.float64, prototypes=torch.float64),
+    _variant("tf32", "dot", slots=1024, queries=torch.float64, prototypes=torch.float32),
+    _variant("whole", "dot", queries=torch.float64, prototypes=torch.bfloat16),
 ]
-MORE.append(dataclasses.replace(MORE[0], queries=torch.float64, prototypes=torch.float64))
-MORE.append(dataclasses.replace(MORE[2], queries=torch.float16, prototypes=torch.float32))
 
 
 @pytest.mark.parametrize("variant", MORE, ids=str)
 def test_other_variants_are_right(variant: Variant) -> None:
-    """Wide and persistent tiles, more ranks, fp64, mixed dtypes."""
+    """Wide tiles, few slots, fp64, mixed dtypes."""
     assert all_checks.failures(variant, CPU) == []
 
 
 def test_every_default_is_right_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     found = kernels.selfcheck()
     assert found
-    assert len(found.passed) == 12
-    assert "12 of 12 variants are right on cpu" in str(found)
+    assert len(found.passed) == 15
+    assert "15 of 15 variants are right on cpu" in str(found)
     assert verdict_file.read(CPU) == set(found.passed)
     monkeypatch.setattr(verdicts, "_verdicts", {})
     monkeypatch.setattr(all_checks, "failures", None)  # nothing is checked again
@@ -241,7 +250,7 @@ def test_the_callers_defaults_are_no_matter() -> None:
     torch.set_default_dtype(torch.float64)
     try:
         with torch.device("meta"), torch.inference_mode():
-            for variant in (MORE[0], MORE[2]):
+            for variant in MORE[2:]:
                 assert all_checks.failures(variant, CPU) == []
     finally:
         torch.set_default_dtype(torch.float32)

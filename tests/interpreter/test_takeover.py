@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flashmatch import PrototypeBank, kernels, topk
 from flashmatch.kernels import dispatch
-from flashmatch.kernels.triton_backend import chips, float_search, int8_search, launches
+from flashmatch.kernels.triton_backend import bank_search, chips, plan, stages, vector_search
 from flashmatch.kernels.triton_backend.selfcheck import verdict_file, verdicts
 from flashmatch.kernels.triton_backend.selfcheck.checks import all_checks, variants
 
@@ -27,7 +27,14 @@ Search = Callable[[Problem], tuple[Tensor, Tensor]]
 def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dispatch asks the Triton backend, whose kernels are interpreted here."""
     monkeypatch.setattr(dispatch, "why_no_triton", lambda device: "")
+    monkeypatch.setattr(plan, "WHOLE_ELEMENTS", 0)  # every search is screened
     screen_small(monkeypatch)
+
+
+@pytest.fixture
+def _believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is checked passes, and takes no time."""
+    monkeypatch.setattr(all_checks, "failures", lambda variant, device: [])
 
 
 def a_problem() -> Problem:
@@ -44,9 +51,26 @@ def by_bank(problem: Problem) -> tuple[Tensor, Tensor]:
     return PrototypeBank(problem.prototypes, metric=problem.metric).topk(problem.queries, problem.k)
 
 
+def whole(search: Search) -> Search:
+    """The same, of which every prototype is scored."""
+
+    def searched(problem: Problem) -> tuple[Tensor, Tensor]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(plan, "WHOLE_ELEMENTS", 2**22)
+            return search(problem)
+
+    return searched
+
+
 SEARCHES = pytest.mark.parametrize(
     ("search", "module", "name"),
-    [(by_topk, float_search, "search_vectors"), (by_bank, int8_search, "search_codes")],
+    [
+        (by_topk, vector_search, "search_vectors"),
+        (by_bank, bank_search, "search_codes"),
+        (whole(by_topk), vector_search, "search_vectors"),
+        (whole(by_bank), vector_search, "search_with_flags"),
+    ],
+    ids=["topk", "bank", "topk of few", "bank of few"],
 )
 
 
@@ -56,13 +80,13 @@ def test_what_was_checked_searches(
     search: Search, module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem, calls = a_problem(), []
+    assert_exact(search(problem), problem)
+    assert not verdicts.of_device(CPU).failed
+    monkeypatch.setattr(all_checks, "failures", None)
     body = getattr(module, name)
     monkeypatch.setattr(module, name, lambda *args: calls.append(args) or body(*args))
     assert_exact(search(problem), problem)
-    assert len(calls) in (1, 3)  # a check of codes has two of its own
-    assert not verdicts.of_device(CPU).failed
-    monkeypatch.setattr(all_checks, "failures", None)
-    assert_exact(search(problem), problem)
+    assert len(calls) == 1
 
 
 def raising(error: Exception) -> Callable:
@@ -109,13 +133,13 @@ def test_a_launch_that_fails_is_nobodys_answer(
     search: Search, module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = RuntimeError("Triton Error [CUDA]:\n out of resources")
-    stage = (launches, "repair_kernel") if module is float_search else (module, "settle_kernel")
-    monkeypatch.setattr(*stage, Unlaunchable(error))
+    for kernel in ("settle_kernel", "settle_all_kernel"):
+        monkeypatch.setattr(stages, kernel, Unlaunchable(error))
     warned_once(search, a_problem(), "RuntimeError: Triton Error [CUDA]: out of resources")
 
 
 @SEARCHES
-@pytest.mark.usefixtures("_as_on_a_gpu")
+@pytest.mark.usefixtures("_as_on_a_gpu", "_believed")
 def test_an_exception_after_the_check_is_nobodys_answer(
     search: Search, module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +150,7 @@ def test_an_exception_after_the_check_is_nobodys_answer(
 
 
 @SEARCHES
-@pytest.mark.usefixtures("_as_on_a_gpu")
+@pytest.mark.usefixtures("_as_on_a_gpu", "_believed")
 def test_too_little_memory_is_no_verdict(
     search: Search, module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,7 +162,7 @@ def test_too_little_memory_is_no_verdict(
     assert not verdicts.of_device(CPU).failed
 
 
-@pytest.mark.usefixtures("_as_on_a_gpu")
+@pytest.mark.usefixtures("_as_on_a_gpu", "_believed")
 def test_refusals_are_the_contracts(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = a_problem()
     problem.prototypes[0][7, 3] = torch.nan
@@ -147,9 +171,13 @@ def test_refusals_are_the_contracts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not verdicts.of_device(CPU).failed
 
 
-@pytest.mark.usefixtures("_as_on_a_gpu")
-def test_a_bank_refuses_queries_behind_its_search(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("elements", [0, 2**22])
+@pytest.mark.usefixtures("_as_on_a_gpu", "_believed")
+def test_a_bank_refuses_queries_behind_its_search(
+    elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the flags of the kernels: no norm is asked for before, and none where all is finite."""
+    monkeypatch.setattr(plan, "WHOLE_ELEMENTS", elements)
     problem = a_problem()
     bank = PrototypeBank(problem.prototypes, metric=problem.metric)
     asked, norms = [], dispatch.norms
@@ -178,7 +206,7 @@ def test_a_selfcheck_that_fails_is_believed_and_one_that_passes_again(
     with pytest.warns(RuntimeWarning, match="does not use its Triton kernels on cpu"):
         found = kernels.selfcheck("cpu")
     assert not found
-    assert "11 of 12 variants are right" in str(found)
+    assert "14 of 15 variants are right" in str(found)
     assert found.failures == verdicts.of_device(CPU).failed == (f"{first}: no",)
     monkeypatch.setattr(all_checks, "failures", lambda v, d: [])
     assert kernels.selfcheck("cpu")

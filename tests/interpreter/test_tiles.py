@@ -1,28 +1,36 @@
 """Every tile that a chip may run gives what the plainest does, and visits everything."""
 
 import dataclasses
-from collections.abc import Callable
-from functools import partial
-from types import ModuleType
 
 import pytest
 import torch
-import triton
-import triton.language as tl
-from by_triton import codes_plan, prepared_codes, search_codes, search_vectors
+from by_triton import (
+    codes_plan,
+    prepared_codes,
+    prepared_vectors,
+    search_codes,
+    search_vectors,
+    vectors_plan,
+)
 from coded import coded
 from problems import Problem, assert_exact, vectors
-from torch import Tensor
 
-from flashmatch.kernels.triton_backend import float_search, int8_search
-from flashmatch.kernels.triton_backend.device import groups
+from flashmatch.kernels.triton_backend.bank_search import LAYOUT
+from flashmatch.kernels.triton_backend.query_block import QueryBlock, Run
 from flashmatch.kernels.triton_backend.selfcheck import tile_sweep
-from flashmatch.kernels.triton_backend.tiles import HIP, RDNA, Tile, fp16_tiles, int8_tiles
+from flashmatch.kernels.triton_backend.tiles import (
+    HIP,
+    RDNA,
+    Tile,
+    few_tile,
+    int8_tiles,
+    tf32_tile,
+)
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 ARCHS = (HIP, RDNA, 80, 86, 89, 90, 100, 103, 120)
 QUERIES, ROWS = 150, 700  # two tiles of queries; six of 128 rows, three of 256
-CUTS = ("block_q", "block_p", "tile_c", "together", "persistent")
+CUTS = ("block_q", "block_p", "tile_c")
 
 
 def distinct(tiles: list[Tile]) -> list[Tile]:
@@ -30,105 +38,69 @@ def distinct(tiles: list[Tile]) -> list[Tile]:
     return list({tuple(getattr(tile, cut) for cut in CUTS): tile for tile in tiles}.values())
 
 
-FP16 = distinct([tile for arch in ARCHS for tile in fp16_tiles(arch)])
-INT8 = distinct([tile for arch in ARCHS for tile in int8_tiles(128, arch)])
-UNEVEN = dataclasses.replace(FP16[-1], together=1)
+WIDTHS = (64, 128, 192)
+MANY = distinct([tile for arch in ARCHS for width in WIDTHS for tile in int8_tiles(width, arch)])
+TF32 = distinct([tf32_tile(half, arch) for arch in ARCHS if arch != RDNA for half in (0, 1)])
 
 
 def named(tile: Tile) -> str:
-    return f"{tile.block_q}x{tile.block_p}x{tile.tile_c}{'p' * tile.persistent}-{tile.together}"
+    return f"{tile.block_q}x{tile.block_p}x{tile.tile_c}"
 
 
-def problem(channels: int, queries: int, rows: int) -> Problem:
-    """With a mask of rows, some of which hide a whole tile of 128."""
+def a_problem(channels: int, queries: int, rows: int, pairs: bool = False) -> Problem:
+    """With a mask, by which a whole tile of 128 is hidden."""
     generator = torch.Generator().manual_seed(5)
     q, p = (vectors("gaussian", n, channels, generator).float() for n in (queries, rows))
-    mask = torch.rand(rows, generator=generator) < 0.5
-    mask[130:260] = False
+    mask = torch.rand((queries, rows) if pairs else (rows,), generator=generator) < 0.5
+    mask[..., 130:260] = False
     return Problem(q, [p], 3, "l2", mask, "exclude", None)
 
 
-class Scanned(Exception):
-    """Enough was seen."""
-
-
-def bounds_of(
-    module: ModuleType, patch: pytest.MonkeyPatch, tile: Tile, search: Callable[[], object]
-) -> Tensor:
-    """The bounds by which a search would go; the rest of it takes long to interpret."""
-    seen: list[Tensor] = []
-    name = "scan_chunk"
-    scan = getattr(module, name)
-
-    def stop(*args) -> Tensor:
-        seen.append(scan(*args)[:QUERIES, : -(-ROWS // 128) * 8].clone())
-        raise Scanned
-
-    replan(module, patch, tile)
-    patch.setattr(module, name, stop)
-    with pytest.raises(Scanned):
-        search()
-    patch.undo()
-    return seen[0]
-
-
-def replan(module: ModuleType, patch: pytest.MonkeyPatch, tile: Tile) -> None:
-    name = "choose_plan" if module is float_search else "choose_codes_plan"
-    choose = getattr(module, name)
-
-    def chosen(*args, **kwargs) -> object:
-        return dataclasses.replace(choose(*args, **kwargs), tile=tile)
-
-    patch.setattr(module, name, chosen)
-
-
-@pytest.mark.parametrize("tile", INT8[1:], ids=named)
-def test_entries_of_codes(tile: Tile) -> None:
-    """Of each query as many as by the plainest tile, at a threshold that some groups reach."""
-    given = problem(128, QUERIES, ROWS)
-    codes = coded(given.prototypes, "l2", int8_search.LAYOUT)
-    block, run = prepared_codes(given, codes, codes_plan(given, codes))
+def prepared(screen: str, pairs: bool) -> tuple[QueryBlock, Run]:
+    """At a threshold that some groups reach."""
+    given = a_problem(128, QUERIES, ROWS, pairs)
+    if screen == "bank":
+        codes = coded(given.prototypes, "l2", LAYOUT)
+        block, run = prepared_codes(given, codes, codes_plan(given, codes))
+    else:
+        block, run = prepared_vectors(given, vectors_plan(given))
     block.thresholds.fill_(-200.0)
-    plain, passed = (tile_sweep.passed_by(block, run, cut) for cut in (INT8[0], tile))
-    assert 0 < plain[:QUERIES].mean() < plain.max() < len(run.words)
-    assert torch.equal(passed, plain)
+    return block, run
 
 
-@pytest.mark.parametrize("tile", [*FP16[1:], UNEVEN], ids=named)
-def test_prepared_bounds(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = partial(search_vectors, problem(64, QUERIES, ROWS))
-    plain, bounds = (bounds_of(float_search, monkeypatch, cut, search) for cut in (FP16[0], tile))
-    assert torch.allclose(bounds, plain, rtol=1e-5, atol=1e-6)  # sums in another order
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("screen", ["bank", "codes in passing"])
+def test_entries_of_every_tile(screen: str, pairs: bool) -> None:
+    """Of each query as many as by the plainest, at a threshold that some groups reach."""
+    block, run = prepared(screen, pairs)
+    plain = tile_sweep.passed_by(block, run, MANY[0])
+    assert 0 < plain[:QUERIES].double().mean() < plain.max() < ROWS // 16
+    for tile in MANY[1:]:
+        assert torch.equal(tile_sweep.passed_by(block, run, tile), plain), tile
 
 
-@pytest.mark.parametrize("tile", INT8[1:], ids=named)
-def test_codes_are_searched_exactly(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
-    replan(int8_search, monkeypatch, tile)
-    small = problem(128, 17, 300)
-    assert_exact(search_codes(small)[:2], small)
+@pytest.mark.parametrize("tile", MANY, ids=named)
+def test_codes_are_searched_exactly(tile: Tile, planned) -> None:
+    small = a_problem(128, 2, 300)
+    tile = dataclasses.replace(tile, block_q=16)  # queries of padding take time
+    with planned(tile=tile, few=False, tf32=False, strips=2, capacity=16):
+        assert_exact(search_codes(small)[:2], small)
+        assert_exact(search_vectors(small), small)
 
 
-@pytest.mark.parametrize("tile", FP16[1:], ids=named)
-def test_prepared_copies_are_searched_exactly(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
-    replan(float_search, monkeypatch, tile)
-    small = problem(64, 17, 300)
-    assert_exact(search_vectors(small), small)
+@pytest.mark.parametrize("tile", TF32, ids=named)
+def test_prototypes_are_read_exactly(tile: Tile, planned) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        small = a_problem(128, 3, 300)
+        small = small.replace(prototypes=[small.prototypes[0].to(dtype)])
+        with planned(tile=tile):
+            assert vectors_plan(small).tf32
+            assert_exact(search_vectors(small), small)
 
 
-def test_there_are_wide_and_persistent_tiles() -> None:
-    for tiles in (FP16, INT8):
-        assert {tile.block_p for tile in tiles} == {128, 256}
-    assert {tile.persistent for tile in FP16} == {False, True}
-
-
-@pytest.mark.parametrize("together", [1, 4, 8])
-@pytest.mark.parametrize(("q_tiles", "p_tiles"), [(1, 1), (3, 5), (7, 17), (2, 8), (1, 9)])
-def test_every_tile_is_visited_once(q_tiles: int, p_tiles: int, together: int) -> None:
-    @triton.jit
-    def kernel(seen, q_tiles, p_tiles, TOGETHER: tl.constexpr):
-        tile_q, tile_p = groups.tile_of(tl.program_id(0), q_tiles, p_tiles, TOGETHER)
-        tl.atomic_add(seen + tile_q * p_tiles + tile_p, 1)
-
-    seen = torch.zeros(q_tiles, p_tiles, dtype=torch.int32)
-    kernel[(q_tiles * p_tiles,)](seen, q_tiles, p_tiles, together)
-    assert (seen == 1).all()
+def test_there_are_wide_tiles_and_narrow_ones() -> None:
+    assert {tile.block_p for tile in MANY} == {128, 256}
+    assert {tile.tile_c for tile in MANY} == {64, 128}
+    assert {tile.tile_c for tile in TF32} == {32, 64}
+    assert {tile.block_q for tile in MANY} == {128}
+    assert {tile.block_q for tile in (*TF32, *map(few_tile, ARCHS))} == {16}

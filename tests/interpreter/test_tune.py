@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,15 +13,15 @@ from torch import Tensor
 from triton.errors import TritonError
 
 from flashmatch.kernels import tune
-from flashmatch.kernels.proofs.fp16 import prepared_delta
-from flashmatch.kernels.triton_backend import float_search, int8_search, launches, tuned_tiles
+from flashmatch.kernels.triton_backend import stages, tuned_tiles
+from flashmatch.kernels.triton_backend.bank_search import LAYOUT
 from flashmatch.kernels.triton_backend.selfcheck import tile_sweep
 from flashmatch.kernels.triton_backend.selfcheck.tile_sweep import Case, Trial
-from flashmatch.kernels.triton_backend.tiles import Tile, fp16_tiles, int8_tiles
+from flashmatch.kernels.triton_backend.tiles import Tile, int8_tiles
 from flashmatch.kernels.triton_backend.tuned_tiles import Row, Tuned
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
-FP16, INT8 = fp16_tiles(90), int8_tiles(64, 90)
+TILES = int8_tiles(64, 90)
 TINY: dict[str, Any] = {"channels": (64,), "queries": (100,), "rows": 1}
 CPU = torch.device("cpu")
 
@@ -48,19 +47,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[Tile, float]], None
     return install
 
 
-def spoil(
-    patch: pytest.MonkeyPatch, module: ModuleType, tile: Tile, change: Callable[[Tensor], object]
-) -> None:
-    name = "scan_chunk" if module is float_search else "passed_by"
-    scan = getattr(module, name)
+def spoil(patch: pytest.MonkeyPatch, tile: Tile, change: Callable[[Tensor], object]) -> None:
+    scan = tile_sweep.passed_by
 
     def spoiled(*args) -> Tensor:
-        bounds = scan(*args)
-        if tile in (args[0].plan.tile, args[-1]):
-            change(bounds)
-        return bounds
+        passed = scan(*args)
+        if args[-1] == tile:
+            change(passed)
+        return passed
 
-    patch.setattr(module, name, spoiled)
+    patch.setattr(tile_sweep, "passed_by", spoiled)
 
 
 def operands() -> tuple[Tensor, Tensor]:
@@ -68,30 +64,28 @@ def operands() -> tuple[Tensor, Tensor]:
     return tuple(vectors("gaussian", n, 64, generator).float() for n in (100, 700))
 
 
-def planned() -> list[Tile]:
-    """The tiles of a search of prototypes as given, and of one of codes."""
+def tiles_planned() -> list[Tile]:
+    """The tiles of a search of prototypes as given, and of one of a bank."""
     q, p = operands()
     problem = Problem(q, [p], 3, "cosine", None, "raise", None)
-    codes = coded([p], "cosine", int8_search.LAYOUT)
+    codes = coded([p], "cosine", LAYOUT)
     return [vectors_plan(problem).tile, codes_plan(problem, codes).tile]
 
 
 def test_a_run_writes_the_fastest_and_plans_follow(clock, capsys) -> None:
-    clock({FP16[3]: 0.5, INT8[1]: 0.5})
-    untuned = planned()
+    clock({TILES[1]: 0.5})
+    assert tiles_planned() == [TILES[0]] * 2
     path = tune(**TINY)
     assert path == tuned_tiles.default_path(CPU)
-    rows = (Row("fp16", 64, 100, FP16[3]), Row("int8", 64, 100, INT8[1]))
-    assert tuned_tiles.read(path) == Tuned(rows)
-    assert planned() == [FP16[3], INT8[1]] != untuned
+    assert tuned_tiles.read(path) == Tuned((Row(64, 100, TILES[1]),))
+    assert tiles_planned() == [TILES[1]] * 2
     assert capsys.readouterr() == ("", "")
-    clock({FP16[1]: 0.5})
+    clock({TILES[0]: 0.5})
     assert tune(CPU, path=path, verbose=True, **TINY) == path
-    assert planned() == [FP16[1], untuned[1]]
-    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()] == [
-        "fp16 64 channels",
-        "int8 64 channels",
-    ]
+    assert tiles_planned() == [TILES[0]] * 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("64 channels, 100 queries: ")
+    assert str(TILES[0]) in line
 
 
 def test_the_clock_itself_and_another_path(tmp_path: Path) -> None:
@@ -100,12 +94,7 @@ def test_the_clock_itself_and_another_path(tmp_path: Path) -> None:
     assert tune(path=str(path), **tiny) == path
     table = tuned_tiles.read(path)
     assert table is not None
-    assert [(row.screen, row.queries) for row in table.rows] == [
-        ("fp16", 17),
-        ("fp16", 130),
-        ("int8", 17),
-        ("int8", 130),
-    ]
+    assert [(row.channels, row.queries) for row in table.rows] == [(64, 17), (64, 130)]
     assert not tuned_tiles.default_path(CPU).exists()
     assert tuned_tiles.of_device(CPU) is None
 
@@ -114,44 +103,41 @@ def spoil_one(passed: Tensor) -> None:
     passed[70] += 1
 
 
-@pytest.mark.parametrize("change", [spoil_one, lambda bounds: bounds.fill_(torch.nan)])
-def test_codes_must_have_as_many_entries(change, clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock({INT8[1]: 0.1})
-    spoil(monkeypatch, tile_sweep, INT8[1], change)
-    with pytest.warns(UserWarning, match=r"block_p=256.* is left out .* int8 .*differ") as seen:
+@pytest.mark.parametrize("change", [spoil_one, lambda passed: passed.zero_()])
+def test_tiles_must_have_as_many_entries(change, clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock({TILES[1]: 0.1})
+    spoil(monkeypatch, TILES[1], change)
+    with pytest.warns(
+        UserWarning, match=r"block_p=256.* is left out for 64 channels and 100 queries: .*differ"
+    ) as seen:
         tune(**TINY)
     assert sum(warning.category is UserWarning for warning in seen) == 1
-    assert planned()[1] == INT8[0]
+    assert tiles_planned() == [TILES[0]] * 2
 
 
-@pytest.mark.parametrize(("slack", "left_out"), [(1.9, False), (2.1, True), (-2.1, True)])
-def test_fp16_bounds_may_differ_by_the_slack(
-    slack: float, left_out: bool, clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock({FP16[3]: 0.1, FP16[2]: 0.5})
-    off = slack * prepared_delta(64)
-    spoil(monkeypatch, float_search, FP16[3], lambda bounds: bounds[99, 63].add_(off))
-    if left_out:
-        with pytest.warns(UserWarning, match="fp16 .*differ"):
-            tune(**TINY)
-    else:
-        tune(**TINY)
-    assert planned()[0] == FP16[2 if left_out else 3]
+def test_what_is_compared_is_some_of_all_groups(clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no group passes, or every one, a tile could be wrong."""
+    clock({})
+    seen = []
+    spoil(monkeypatch, TILES[0], lambda passed: seen.append(passed[:100].double().mean()))
+    tune(**TINY)
+    assert seen
+    assert all(0.5 < mean < 1024 / 16 / 4 for mean in seen)
 
 
 def test_a_tile_that_fails_is_left_out(clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(bounds: Tensor) -> None:
+    def fail(passed: Tensor) -> None:
         raise TritonError("out of resource: shared memory")
 
-    clock({FP16[1]: 0.1, FP16[2]: 0.5})
-    spoil(monkeypatch, float_search, FP16[1], fail)
+    clock({TILES[1]: 0.1})
+    spoil(monkeypatch, TILES[1], fail)
     with pytest.warns(UserWarning, match="TritonError: out of resource: shared memory"):
         tune(**TINY)
-    assert planned()[0] == FP16[2]
+    assert tiles_planned() == [TILES[0]] * 2
 
 
 def test_without_the_plainest_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8_search, "append", lambda *_: 1 / 0)
+    monkeypatch.setattr(stages, "append", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tune(**TINY)
     assert not tuned_tiles.default_path(CPU).exists()
@@ -167,33 +153,29 @@ def test_without_the_plainest_nothing_is_written(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_the_best_beats_the_first(seconds: tuple[float | None, ...], best: int) -> None:
-    trials = tuple(Trial(tile, time) for tile, time in zip(FP16, seconds, strict=True))
-    case = Case("fp16", 64, 128, (128, 1024), trials)
+    tiles = [Tile(128, 128, 64, 8, stages) for stages in (2, 3, 4, 5)]
+    trials = tuple(Trial(tile, time) for tile, time in zip(tiles, seconds, strict=True))
+    case = Case(64, 128, (128, 1024), trials)
     assert case.best == trials[best]
-    assert case.row == Row("fp16", 64, 128, FP16[best])
+    assert case.row == Row(64, 128, tiles[best])
 
 
-@pytest.mark.parametrize("i", [2, 3])
-def test_a_search_with_a_tuned_persistent_tile_is_exact(
-    i: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = (Row("fp16", 64, 100, FP16[i]), Row("int8", 64, 100, INT8[1]))
-    tuned_tiles.write(tuned_tiles.default_path(CPU), rows)
-    launched, scan = [], launches.scan
+def test_a_search_with_a_tuned_tile_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned_tiles.write(tuned_tiles.default_path(CPU), (Row(64, 100, TILES[1]),))
+    launched, append = [], stages.append
 
-    def seen(*args) -> None:
+    def seen(*args, **kwargs) -> None:
         launched.append(args[0].plan.tile)
-        scan(*args)
+        append(*args, **kwargs)
 
-    monkeypatch.setattr(launches, "scan", seen)
+    monkeypatch.setattr(stages, "append", seen)
     q, p = operands()
     q, p = q[:17], p[:300]
-    problem = Problem(q, [p], 3, "l2", None, "raise", None)
+    problem = Problem(q, [p], 3, "l2", torch.arange(300) % 30 == 0, "raise", None)
     assert_exact(search_vectors(problem), problem)
     assert_exact(search_codes(problem)[:2], problem)
-    assert launched == [FP16[i]]
-    assert codes_plan(problem, coded([p], "l2", int8_search.LAYOUT)).tile == INT8[1]
-    assert FP16[i].persistent
+    assert len(launched) >= 2
+    assert set(launched) == {TILES[1]}
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_a_search_on_a_gpu_says_why_triton_does_not_take_it(
 
 
 def test_the_torch_backend_takes_what_triton_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    triton_search = pytest.importorskip("flashmatch.kernels.triton_backend.float_search")
+    triton_search = pytest.importorskip("flashmatch.kernels.triton_backend.vector_search")
     expected, asked = topk(Q, P, 2), []
     monkeypatch.setattr(dispatch, "why_no_triton", lambda device: "")
     monkeypatch.setattr(triton_search, "why_not_vectors", lambda *args: asked.append(args) or "no")

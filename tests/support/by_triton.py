@@ -1,5 +1,7 @@
 """Problems searched by the Triton backend itself, which dispatch would not choose for them."""
 
+import dataclasses
+
 from coded import coded
 from problems import Problem
 from torch import Tensor
@@ -8,12 +10,9 @@ from flashmatch.kernels.codes.pages import Codes
 from flashmatch.kernels.contract.chunks import Rows
 from flashmatch.kernels.contract.matches import Found
 from flashmatch.kernels.contract.request import Request
-from flashmatch.kernels.triton_backend import float_search, int8_search
-from flashmatch.kernels.triton_backend.float_search import Chunk, FloatBlock
-from flashmatch.kernels.triton_backend.int8_search import Int8Block, Run
-from flashmatch.kernels.triton_backend.plan import TritonPlan
-from flashmatch.kernels.triton_backend.query_block import Best, RunningTopK, whole_mask
-from flashmatch.kernels.triton_backend.rounds import CodesPlan
+from flashmatch.kernels.triton_backend import bank_search, stages, vector_search
+from flashmatch.kernels.triton_backend.plan import SearchPlan
+from flashmatch.kernels.triton_backend.query_block import Best, QueryBlock, Run, whole_mask
 
 WORKSPACE = 2**28
 
@@ -29,50 +28,61 @@ def request_of(problem: Problem) -> Request:
     return Request(problem.k, problem.metric, problem.mask, problem.chunk_rows, excludes)
 
 
-def vectors_plan(problem: Problem, workspace: int = WORKSPACE) -> TritonPlan:
-    request = request_of(problem)
-    return float_search.plan_of_vectors(problem.queries, problem.prototypes, request, workspace)
+def vectors_plan(problem: Problem, workspace: int = WORKSPACE) -> SearchPlan:
+    """Of a search that screens, however small it is."""
+    given = problem.queries, problem.prototypes, request_of(problem)
+    return dataclasses.replace(vector_search.plan_of_vectors(*given, workspace), whole=False)
 
 
 def search_vectors(problem: Problem, workspace: int = WORKSPACE) -> tuple[Tensor, Tensor]:
     plan, request = vectors_plan(problem, workspace), request_of(problem)
-    *found, flags = float_search.search_vectors(problem.queries, problem.prototypes, request, plan)
-    float_search.refuse_flagged(flags, problem.queries, problem.prototypes)
+    *found, flags = vector_search.search_vectors(problem.queries, problem.prototypes, request, plan)
+    vector_search.refuse_flagged(flags, problem.queries, problem.prototypes)
     return found[0], found[1]
 
 
-def search_with_flags(
-    problem: Problem, workspace: int = WORKSPACE
-) -> tuple[Tensor, Tensor, Tensor]:
+def search_with_flags(problem: Problem, workspace: int = WORKSPACE) -> Best:
     request = request_of(problem)
     plan = vectors_plan(problem, workspace)
-    return float_search.search_with_flags(problem.queries, problem.prototypes, request, plan)
+    return vector_search.search_with_flags(problem.queries, problem.prototypes, request, plan)
 
 
-def codes_plan(problem: Problem, codes: Codes, workspace: int = WORKSPACE) -> CodesPlan:
-    return int8_search.plan_of_codes(problem.queries, codes, request_of(problem), workspace)
+def search_whole(problem: Problem) -> Best:
+    """By one launch, which scores all prototypes."""
+    given = problem.queries, problem.prototypes, request_of(problem)
+    plan = vector_search.plan_of_vectors(*given, WORKSPACE)
+    assert plan.whole
+    return vector_search.search_with_flags(*given, plan)
+
+
+def codes_plan(problem: Problem, codes: Codes, workspace: int = WORKSPACE) -> SearchPlan:
+    return bank_search.plan_of_codes(problem.queries, codes, request_of(problem), workspace)
 
 
 def search_codes(problem: Problem, codes: Codes | None = None, workspace: int = WORKSPACE) -> Found:
-    codes = codes or coded(problem.prototypes, problem.metric, int8_search.LAYOUT)
+    codes = codes or coded(problem.prototypes, problem.metric, bank_search.LAYOUT)
     rows, request = Rows(problem.prototypes), request_of(problem)
     plan = codes_plan(problem, codes, workspace)
-    return int8_search.search_codes(problem.queries, codes, rows, request, plan)
+    return bank_search.search_codes(problem.queries, codes, rows, request, plan)
 
 
-def prepared_vectors(problem: Problem, plan: TritonPlan) -> tuple[FloatBlock, Chunk]:
+def prepared_vectors(problem: Problem, plan: SearchPlan) -> tuple[QueryBlock, Run]:
     """All queries as one block, and the only chunk of prototypes."""
-    request, (p,) = request_of(problem), problem.prototypes
-    best = RunningTopK.empty(problem.queries, problem.k)
-    mask = whole_mask(problem.queries, len(p), request)
-    block = float_search.prepare_vectors(problem.queries, request, plan, best)
-    return block, float_search.prepare_chunk(p, 0, mask, request, plan, best.flags)
+    request, (p,), q = request_of(problem), problem.prototypes, problem.queries
+    best, origin = Best.empty(q, problem.k), None
+    if plan.tf32:
+        block = stages.scale_queries(q, request, plan, best)
+    else:
+        origin = vector_search.fitted_origin([p], q.device, problem.metric)
+        block = stages.code_queries(q, origin, None, request, plan, best)
+    mask = whole_mask(q, len(p), request)
+    return block, vector_search.run_of_rows(p, 0, mask, origin, request, plan, best.flags)
 
 
-def prepared_codes(problem: Problem, codes: Codes, plan: CodesPlan) -> tuple[Int8Block, Run]:
+def prepared_codes(problem: Problem, codes: Codes, plan: SearchPlan) -> tuple[QueryBlock, Run]:
     """All queries as one block, and all pages as one run."""
     request, (p,) = request_of(problem), problem.prototypes
     best = Best.empty(problem.queries, problem.k)
     mask = whole_mask(problem.queries, len(p), request)
-    block = int8_search.code_queries(problem.queries, codes.frame, request, plan, best)
-    return block, int8_search.run_of(codes, slice(0, codes.pages), p, mask, plan)
+    block = bank_search.coded_block(problem.queries, codes.frame, request, plan, best)
+    return block, bank_search.run_of(codes, slice(0, codes.pages), p, mask, plan)

@@ -17,7 +17,7 @@ from flashmatch.kernels.codes.frame import Frame
 from flashmatch.kernels.codes.pages import Codes
 from flashmatch.kernels.contract.chunks import Rows
 from flashmatch.kernels.contract.request import Request
-from flashmatch.kernels.triton_backend import chips, float_search, int8_search
+from flashmatch.kernels.triton_backend import bank_search, chips, vector_search
 from flashmatch.kernels.triton_backend.selfcheck.checks import variants
 from flashmatch.kernels.triton_backend.selfcheck.checks.all_checks import failures
 from flashmatch.kernels.triton_backend.selfcheck.checks.variants import Variant
@@ -28,13 +28,13 @@ from .recording import Job, nvidia, recorded
 
 MULTIPROCESSORS = 132  # of an H100 and H200; only how many programs are launched follows from it
 SECONDS = {
-    "repair_kernel": 0.42, "prepare_prototypes_kernel": 0.58, "rescore_kernel": 0.39,
-    "scan_raw_kernel": 0.63, "scan_kernel": 0.38, "scan_codes_kernel": 0.37,
-    "prepare_queries_kernel": 0.36, "pack_mask_kernel": 0.23, "threshold_kernel": 0.1,
-    "settle_kernel": 2.5, "code_queries_kernel": 0.7,
+    "settle_kernel": 2.5, "code_queries_kernel": 0.7, "scan_rows_kernel": 0.69,
+    "settle_all_kernel": 0.6, "fit_origin_kernel": 0.55, "code_prototypes_kernel": 0.4,
+    "order_rows_kernel": 0.4, "scan_codes_kernel": 0.37, "scale_queries_kernel": 0.27,
+    "pack_mask_kernel": 0.23,
 }  # fmt: skip
-"""About what each takes to compile, of one core (Intel Xeon Sapphire Rapids, Triton 3.6; the last
-two 3.9)."""
+"""About what each takes to compile, of one core (Intel Xeon Sapphire Rapids, Triton 3.9; scans of
+codes and masks 3.6)."""
 Search = Callable[[], object]
 
 
@@ -71,21 +71,21 @@ def _of_vectors(shape: Shape) -> tuple[list[Variant], Search]:
     queries, prototypes = _made(shape)
     request = Request(shape.k, shape.metric, None, None, exclude=True)
     given = queries, [prototypes], request
-    plan = float_search.plan_of_vectors(*given, kernels.WORKSPACE_BYTES)
+    plan = vector_search.plan_of_vectors(*given, kernels.WORKSPACE_BYTES)
     used = variants.of_vectors(*given, plan)
-    return used, partial(float_search.search_vectors, *given, plan)
+    return used, partial(vector_search.search_vectors, *given, plan)
 
 
 def _of_codes(shape: Shape) -> tuple[list[Variant], Search]:
     queries, prototypes = _made(shape)
     frame = Frame(shape.metric, torch.zeros(shape.C), None)
     frame.origin = frame.origin.to("meta")
-    codes = Codes(frame, int8_search.LAYOUT, shape.M, shape.C)
+    codes = Codes(frame, bank_search.LAYOUT, shape.M, shape.C)
     codes.count = shape.M
     request, rows = Request(shape.k, shape.metric, None, None, exclude=True), Rows([prototypes])
-    plan = int8_search.plan_of_codes(queries, codes, request, kernels.WORKSPACE_BYTES)
+    plan = bank_search.plan_of_codes(queries, codes, request, kernels.WORKSPACE_BYTES)
     used = variants.of_codes(queries, rows.chunks, request, plan)
-    return used, partial(int8_search.search_codes, queries, codes, rows, request, plan)
+    return used, partial(bank_search.search_codes, queries, codes, rows, request, plan)
 
 
 def _made(shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:

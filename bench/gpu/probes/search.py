@@ -5,7 +5,8 @@ the kernels run where Triton interprets them (TRITON_INTERPRET=1), with the smal
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,10 +17,14 @@ from measuring.timing import within
 
 from . import tiles
 
+if TYPE_CHECKING:
+    from flashmatch.kernels.triton_backend.plan import SearchPlan
+
 METRICS = ("cosine", "dot", "l2")
-# Few queries read prototypes as given, many prepare them; the last is more than one tile each way.
+# topk scores all of the first in fp64; few queries read prototypes as given, where channels come in
+# whole tiles, and the others code them. The last is more than one tile each way.
 SIZES = ((1, 33, 1, 5), (3, 1009, 128, 7), (67, 2099, 129, 31), (130, 4096, 256, 10))
-TINY = ((1, 33, 1, 5), (3, 300, 64, 7))
+TINY = ((1, 33, 1, 5), (3, 300, 64, 7), (3, 300, 40, 7))
 MASKS = (0, 1, 2)  # dimensions
 
 
@@ -29,9 +34,11 @@ class Case:
     shape: Shape
     mask: int
     tile: int = 0  # of those that the chip may run
+    ties: bool = False  # all rows are equal, and there is little room
 
     def __str__(self) -> str:
-        return f"{self.body} {self.shape}, mask of {self.mask} dimensions, tile {self.tile}"
+        of = f"{self.shape}, all rows equal" if self.ties else str(self.shape)
+        return f"{self.body} {of}, mask of {self.mask} dimensions, tile {self.tile}"
 
 
 def cases(tiny: bool, tile_count: int = 1) -> Iterator[Case]:
@@ -43,9 +50,10 @@ def cases(tiny: bool, tile_count: int = 1) -> Iterator[Case]:
                 shape = Shape(*sizes, metric=metric, dtype=dtypes[(i + j + mask) % 3])
                 for body in ("topk", "bank"):
                     yield Case(body, shape, mask)
-    # Equal rows cannot be excluded: every group of every query has to be repaired.
     for body in ("topk", "bank"):
-        yield Case(body, Shape(17, 300, 64, 3, metric="ties"), 0)
+        # Equal rows cannot be excluded: each query loses entries, and is scanned again.
+        for few in (5, 17):
+            yield Case(body, Shape(few, 300, 64, 3), 0, ties=True)
         for tile in range(1, tile_count):
             shape = Shape(17, 300, 128, 3) if tiny else Shape(300, 5003, 192, 10)
             for mask in (1,) if tiny else (0, 1):  # masks of pairs take the plainest in any case
@@ -74,17 +82,16 @@ def run(device: torch.device, minutes: float, tiny: bool = False, first: int | N
 def _verdict(case: Case, device: torch.device) -> str:
     from flashmatch.kernels.contract import reference
 
-    shape, metric = case.shape, case.shape.metric
-    if metric == "ties":
-        queries = torch.ones(shape.Q, shape.C, device=device)
-        prototypes, metric = torch.ones(shape.M, shape.C, device=device), "cosine"
+    shape = case.shape
+    if case.ties:
+        queries, prototypes = (torch.ones(n, shape.C, device=device) for n in (shape.Q, shape.M))
     else:
         queries, prototypes = make(shape, device)
     mask = _mask(case, device)
     search = _bank if case.body == "bank" else _topk
-    scores, indices = (x.cpu() for x in search(queries, prototypes, shape.k, metric, mask))
+    scores, indices = (x.cpu() for x in search(case, queries, prototypes, mask))
     on_host = None if mask is None else mask.cpu()
-    expected = reference.topk(queries.cpu(), prototypes.cpu(), shape.k, metric, on_host)
+    expected = reference.topk(queries.cpu(), prototypes.cpu(), shape.k, shape.metric, on_host)
     ulps = (scores.view(torch.int32).long() - expected[0].view(torch.int32).long()).abs().max()
     if torch.equal(indices, expected[1]) and ulps <= 1:  # fp64's last bit may round to either
         return "right"
@@ -99,20 +106,22 @@ def _mask(case: Case, device: torch.device) -> Tensor | None:
 
 
 def _topk(
-    queries: Tensor, prototypes: Tensor, k: int, metric: str, mask: Tensor | None
+    case: Case, queries: Tensor, prototypes: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     from flashmatch.kernels import WORKSPACE_BYTES
     from flashmatch.kernels.contract.request import Request
-    from flashmatch.kernels.triton_backend import float_search
+    from flashmatch.kernels.triton_backend import vector_search
 
-    chunk_rows = len(prototypes) * 2 // 3  # a second chunk, and ragged
-    request = Request(k, metric, mask, chunk_rows, exclude=True)
-    plan = float_search.plan_of_vectors(queries, [prototypes], request, WORKSPACE_BYTES)
-    return float_search.search_vectors(queries, [prototypes], request, plan)[:2]
+    shape = case.shape
+    chunk_rows = None if shape.M < 100 else shape.M * 2 // 3  # a second chunk, and ragged
+    request = Request(shape.k, shape.metric, mask, chunk_rows, exclude=True)
+    plan = vector_search.plan_of_vectors(queries, [prototypes], request, WORKSPACE_BYTES)
+    plan = _with_room_for(case, plan)
+    return vector_search.search_vectors(queries, [prototypes], request, plan)[:2]
 
 
 def _bank(
-    queries: Tensor, prototypes: Tensor, k: int, metric: str, mask: Tensor | None
+    case: Case, queries: Tensor, prototypes: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """As a bank would, whose own thresholds would send searches this small elsewhere."""
     from flashmatch.kernels import WORKSPACE_BYTES
@@ -121,12 +130,18 @@ def _bank(
     from flashmatch.kernels.contract.chunks import Rows
     from flashmatch.kernels.contract.request import Request
     from flashmatch.kernels.storage.clean_rows import screen_norms
-    from flashmatch.kernels.triton_backend import int8_search
+    from flashmatch.kernels.triton_backend import bank_search
 
-    frame = fitted_frame(prototypes.float(), metric)
-    codes = Codes(frame, int8_search.LAYOUT, *prototypes.shape)
+    frame = fitted_frame(prototypes.float(), case.shape.metric)
+    codes = Codes(frame, bank_search.LAYOUT, *prototypes.shape)
     codes.write(0, prototypes, screen_norms(prototypes))
-    request = Request(k, metric, mask, exclude=True)
-    plan = int8_search.plan_of_codes(queries, codes, request, WORKSPACE_BYTES)
-    found = int8_search.search_codes(queries, codes, Rows([prototypes]), request, plan)
+    request = Request(case.shape.k, case.shape.metric, mask, exclude=True)
+    plan = bank_search.plan_of_codes(queries, codes, request, WORKSPACE_BYTES)
+    plan, rows = _with_room_for(case, plan), Rows([prototypes])
+    found = bank_search.search_codes(queries, codes, rows, request, plan)
     return found.scores, found.rows
+
+
+def _with_room_for(case: Case, plan: "SearchPlan") -> "SearchPlan":
+    """Where all rows are equal, for an entry of each query and column."""
+    return replace(plan, strips=1, capacity=1) if case.ties else plan

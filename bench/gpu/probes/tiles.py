@@ -1,4 +1,4 @@
-"""The tiles that a scan may be cut into on this chip: the same bounds from each, and how fast.
+"""The tiles that a scan of codes may be cut into on this chip: the same from each, and how fast.
 
 The table of the fastest lies beside the figures. Plans follow it once it is copied to where
 ``flashmatch.kernels.tune`` would have written it.
@@ -19,17 +19,17 @@ from ..figures import figure, write
 
 if TYPE_CHECKING:
     from flashmatch.kernels.triton_backend.selfcheck.tile_sweep import Case
+    from flashmatch.kernels.triton_backend.tiles import Tile
     from flashmatch.kernels.triton_backend.tuned_tiles import Tuned
 
 PART = "tiles"
 # As tune has them, the channels that people ask about first.
 SIZES = (128, 768, 512, 1536, 256, 1024, 64), (128, 1024, 8192), 262_144
 TINY = (64,), (20,), 700
-BODIES = {"fp16": "topk", "int8": "bank"}  # which search scans so
 
 
 def run(device: torch.device, folder: Path, minutes: float, tiny: bool = False) -> int:
-    """A figure per shape, screen and tile, and the table; 1 if a tile is wrong or fails."""
+    """A figure per shape and tile, and the table; 1 if a tile is wrong or fails."""
     failed, best = 0, []
     try:
         from flashmatch.kernels import WORKSPACE_BYTES
@@ -53,17 +53,16 @@ def run(device: torch.device, folder: Path, minutes: float, tiny: bool = False) 
 def _written(case: "Case", device: torch.device, folder: Path) -> int:
     """How many of its tiles are not right; all are written down."""
     shape = Shape(*case.launched, case.channels, dtype="float16")
-    body = f"{BODIES[case.screen]}, {case.queries} queries"
     for i, trial in enumerate(case.trials):
         ms = None if trial.seconds is None else 1e3 * trial.seconds
-        what = f"{body}, tile {i}: scan"
+        what = f"{case.queries} queries, tile {i}: scan"
         write([figure(device, PART, what, shape, ms, "ms", trial.status)], folder)
     return sum(trial.seconds is None for trial in case.trials)
 
 
 @contextmanager
 def tile(i: int) -> Iterator[None]:
-    """Plans follow a table that names the ``i``-th tile of each kind, or the last there is."""
+    """Plans follow a table that names the ``i``-th tile."""
     from flashmatch.kernels.triton_backend import tuned_tiles
 
     tuned: Any = tuned_tiles
@@ -77,19 +76,17 @@ def tile(i: int) -> Iterator[None]:
 
 def count(device: torch.device) -> int:
     """How many tiles there are to choose from on this chip."""
-    return max(len(tiles) for tiles in _tiles(device).values())
+    return len(_tiles(device))
 
 
 def _table(device: torch.device, i: int) -> "Tuned":
     from flashmatch.kernels.triton_backend.tuned_tiles import Row, Tuned
 
-    kinds = _tiles(device).items()
-    return Tuned(tuple(Row(kind, 128, 128, tiles[min(i, len(tiles) - 1)]) for kind, tiles in kinds))
+    return Tuned((Row(128, 128, _tiles(device)[i]),))
 
 
-def _tiles(device: torch.device) -> dict:
-    """By screen, the plainest first."""
+def _tiles(device: torch.device) -> "tuple[Tile, ...]":
+    """The plainest first."""
     from flashmatch.kernels.triton_backend import chips, tiles
 
-    arch = chips.chip(device).arch
-    return {"fp16": tiles.fp16_tiles(arch), "int8": tiles.int8_tiles(128, arch)}
+    return tiles.int8_tiles(128, chips.chip(device).arch)

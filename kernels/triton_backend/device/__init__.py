@@ -1,17 +1,16 @@
 """Code that runs on the GPU, in Triton's language.
 
-A search goes through three files:
+A search goes through these files:
 
-prepare      queries and prototypes become what a screen multiplies; masks become bits
+prototypes   prototypes as given become codes
+prepare      queries become what a screen multiplies; masks become bits
 int8_scan    the int8 screen: groups of codes that reach the threshold of a query
+tf32_scan    the TF32 screen, for few queries: groups of prototypes as given that do
 settle       from those to the matches so far: members, fp64, the next threshold
-  or
-float_scan   the fp16 and TF32 screens: an upper bound for each query and group of prototypes
-rescore      thresholds, rescoring in fp64 and repair: from bounds to the keys of the result
 
 They share four:
 
-groups       which prototypes share a bound, where those lie, and which of them may match
+groups       which prototypes share a bound, where those lie, and the entries that name them
 fp64         vectors in fp64, and the score that is returned
 flags        what programs report beside the result
 keys         a score and an index in one int64, the twin of contract/order.py

@@ -1,57 +1,57 @@
-"""Groups: the prototypes that share a bound, and the tiles that they lie in.
+"""Groups: the prototypes that share a bound, the tiles that they lie in, and entries of them.
 
 A tile of TILE_P prototypes holds GROUPS = TILE_P / GROUP groups. Group i of a tile has the
 positions i, i + GROUPS, i + 2 GROUPS, ... of it, so that on tensor-core layouts one thread holds a
 whole group. A program takes BLOCK_P prototypes, which are some whole tiles.
+
+An entry names a group that may hold a match of a query. A query has some segments for them: every
+program of a scan appends to its own, and counts in registers.
 """
 
 import triton
 import triton.language as tl
 
-# Arguments of scans that differ from call to call: no load becomes faster by knowing them.
-SCAN_SIZES = ["q_tiles", "p_tiles", "stride_bq"]
+from .flags import NEVER
 
 
 @triton.jit
-def tile_of(program, q_tiles, p_tiles, TOGETHER: tl.constexpr):
-    """The tile of queries and that of prototypes which a program multiplies.
+def held_queries(failed, n_failed, resume, tile_q, BLOCK_Q: tl.constexpr):
+    """The queries of a tile, which of them are scanned, and from which of a round's tiles on.
 
-    TOGETHER tiles of prototypes go round all the queries, then the next: programs that run at the
-    same time share few rows of either side.
+    Those that have not failed, or where ``failed`` is given those that have, which it lists.
     """
-    if TOGETHER == 1:
-        tile_p = program // q_tiles
-        tile_q = program - tile_p * q_tiles
+    slots = tile_q * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    if failed is None:
+        offs_q = slots
+        began = tl.load(resume + offs_q)
+        wanted = began == NEVER
+        began = tl.zeros((BLOCK_Q,), tl.int32)
     else:
-        wave = TOGETHER * q_tiles
-        first = program // wave * TOGETHER
-        height = tl.minimum(p_tiles - first, TOGETHER)
-        inside = program % wave
-        tile_q, tile_p = inside // height, first + inside % height
-    return tile_q, tile_p
+        wanted = slots < tl.load(n_failed)
+        offs_q = tl.load(failed + slots, mask=wanted, other=0)
+        began = tl.load(resume + offs_q)
+    return offs_q, wanted, began
 
 
 @triton.jit
-def tile_product(
-    queries, prototypes, tile_q, tile_p, stride_c,
-    BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr, TILE_C: tl.constexpr, SUM: tl.constexpr,
+def append(
+    entries, segments, count, hit, values, offs_g, capacity, FEW: tl.constexpr
 ):  # fmt: skip
-    """(BLOCK_Q, BLOCK_P) products, summed in SUM, of a tile of queries and one of prototypes.
+    """Append the groups that are hit, (Q, G), as values << 32 | group, and return the counts.
 
-    queries (Qpad, stride_c), prototypes (Mpad, stride_c): contiguous, and padded to whole tiles, so
-    that nothing is masked.
+    Of many queries each column of groups has a segment, of few all have one. What comes after
+    ``capacity`` is counted, but not stored.
     """
-    offs_q = tile_q.to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    offs_p = tile_p.to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
-    offs_c = tl.arange(0, TILE_C)
-    q_ptrs = queries + offs_q[:, None] * stride_c + offs_c[None, :]
-    p_ptrs = prototypes + offs_p[:, None] * stride_c + offs_c[None, :]
-    acc = tl.zeros((BLOCK_Q, BLOCK_P), SUM)
-    for _ in range(0, stride_c, TILE_C):
-        acc = tl.dot(tl.load(q_ptrs), tl.trans(tl.load(p_ptrs)), acc, out_dtype=SUM)
-        q_ptrs += TILE_C
-        p_ptrs += TILE_C
-    return acc
+    number = hit.to(tl.int32)
+    place = count
+    if FEW:
+        place = count + tl.cumsum(number, axis=1) - number
+        count += tl.sum(number, axis=1)[:, None]
+    else:
+        count += number
+    entry = (values.to(tl.int64) << 32) | offs_g[None, :]
+    tl.store(entries + (segments * capacity + place), entry, mask=hit & (place < capacity))
+    return count
 
 
 @triton.jit
@@ -81,8 +81,9 @@ def members(
     GROUPS: tl.constexpr = TILE_P // GROUP
     offs_p = group // GROUPS * TILE_P + group % GROUPS + member * GROUPS
     allowed = wanted
-    if row_in_page is not None:
+    if unmatchable is not None:
         allowed &= tl.load(unmatchable + offs_p, mask=allowed, other=1) == 0
+    if row_in_page is not None:
         in_page = tl.load(row_in_page + offs_p, mask=allowed, other=0)
         offs_p = offs_p // SPAN * SPAN + in_page.to(tl.int64)
     # Whatever row_in_page says, no row is read that is not there.

@@ -9,8 +9,7 @@ import triton
 import triton.language as tl
 
 from ...proofs import fp32, int8, int8_scan
-from .flags import NEVER
-from .groups import bits_of, members_apart
+from .groups import append, bits_of, held_queries, members_apart
 from .keys import INF
 
 LOWEST = tl.constexpr(int8.LOWEST)
@@ -142,9 +141,7 @@ def scan_codes_kernel(
     """One program holds BLOCK_Q queries and takes every so many of the tiles of a round.
 
     The tiles of a round are the first..stop of an order in which tile i is i * step mod p_tiles.
-    An entry is a group's best product and its number, X.Y << 32 | group. A program has a segment of
-    ``capacity`` entries for each query and column of groups, and counts them in registers; what
-    comes after that is counted, but not stored.
+    An entry is a group's best product and its number, X.Y << 32 | group.
 
     query_codes (Qpad, Cpad), codes (p_tiles * BLOCK_P, Cpad) int8, contiguous
     entries (Qpad, segments, capacity) int64, counts (Qpad, segments) int32
@@ -153,16 +150,13 @@ def scan_codes_kernel(
                        first, before which nothing is appended.
     """
     GROUPS: tl.constexpr = BLOCK_P // GROUP
+    COLUMNS: tl.constexpr = 1 if FEW else GROUPS
     tile_q = tl.program_id(0) % q_tiles
     strip = tl.program_id(0) // q_tiles
     n_strips = tl.num_programs(0) // q_tiles
-    slots = tile_q * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    offs_q = slots
+    offs_q, wanted, began = held_queries(failed, n_failed, resume, tile_q, BLOCK_Q)
     if failed is not None:
-        offs_q = tl.load(failed + slots, mask=slots < tl.load(n_failed), other=0)
         stop = tl.where(tile_q * BLOCK_Q < tl.load(n_failed), stop, first)
-    began = tl.load(resume + offs_q)
-    wanted = began == NEVER if failed is None else slots < tl.load(n_failed)
     top, d, x, inverse_a = query_side(terms, thresholds, offs_q, wanted, stride_t, gain)
     offs_q = offs_q.to(tl.int64)
     offs_c = tl.arange(0, TILE_C)
@@ -170,10 +164,11 @@ def scan_codes_kernel(
     columns = tl.arange(0, GROUPS)
     q_ptrs = query_codes + offs_q[:, None] * stride_c + offs_c[None, :]
     resident = tl.load(q_ptrs) if RESIDENT else 0
-    before = (tile_q * BLOCK_Q).to(tl.int64) * n_strips * GROUPS  # segments of other tiles
-    local = (tl.arange(0, BLOCK_Q) * n_strips + strip)[:, None] * GROUPS + columns[None, :]
+    before = (tile_q * BLOCK_Q).to(tl.int64) * n_strips * COLUMNS  # segments of other tiles
+    segments = (tl.arange(0, BLOCK_Q) * n_strips + strip)[:, None] * COLUMNS
+    segments += tl.arange(0, COLUMNS)[None, :]
     entries += before * capacity
-    count = tl.zeros((BLOCK_Q, GROUPS), tl.int32)
+    count = tl.zeros((BLOCK_Q, COLUMNS), tl.int32)
     tile = ((first + strip).to(tl.int64) * step % p_tiles).to(tl.int32)
     advance = (n_strips.to(tl.int64) * step % p_tiles).to(tl.int32)
     for rank in range(first + strip, stop, n_strips):
@@ -188,9 +183,7 @@ def scan_codes_kernel(
         hit = best.to(tl.float32) >= least
         if failed is not None:
             hit &= (rank >= began)[:, None]
-        entry = (best.to(tl.int64) << 32) | offs_g[None, :]
-        tl.store(entries + (local * capacity + count), entry, mask=hit & (count < capacity))
-        count += hit.to(tl.int32)
+        count = append(entries, segments, count, hit, best, offs_g, capacity, FEW)
         tile += advance
         tile = tl.where(tile >= p_tiles, tile - p_tiles, tile)
-    tl.store(counts + before + local, count)
+    tl.store(counts + before + segments, count)

@@ -1,29 +1,28 @@
-"""Vectors as the screens multiply them, and masks as the screens read them.
+"""Queries as the screens multiply them, and masks as they read them.
 
-The proofs are in proofs/fp16.py and proofs/int8.py; codes of prototypes are made outside of
-kernels, in codes/pages.py.
+The proofs are in proofs/tf32.py and proofs/int8.py.
 """
 
 import triton
 import triton.language as tl
 
-from ...proofs import fp16, fp32, int8
+from ...proofs import fp32, int8, tf32
 from .flags import NEVER, Flag
 from .fp64 import BLOCK_C, EPS, fold, load_fp64, square_norm
 from .keys import INF
 
-TINY = tl.constexpr(fp16.TINY)
-HUGE = tl.constexpr(fp16.HUGE)
-FLOOR = tl.constexpr(fp16.FLOOR)
-ABSOLUTE = tl.constexpr(fp16.ABSOLUTE)
-SCALE = tl.constexpr(fp16.SCALE)
+TINY = tl.constexpr(tf32.TINY)
+HUGE = tl.constexpr(tf32.HUGE)
+FLOOR = tl.constexpr(tf32.FLOOR)
+ABSOLUTE = tl.constexpr(tf32.ABSOLUTE)
 LARGEST_CODE = tl.constexpr(int8.LARGEST_CODE)
 LARGEST_NORM = tl.constexpr(fp32.LARGEST_NORM)
 RAISE = tl.constexpr(int8.RAISE)
 CODE_TINY = tl.constexpr(int8.TINY)
 U64 = tl.constexpr(fp32.U64)
 NONFINITE_QUERIES = tl.constexpr(Flag.NONFINITE_QUERIES.value)
-NONFINITE_PROTOTYPES = tl.constexpr(Flag.NONFINITE_PROTOTYPES.value)
+# Arguments that differ from call to call: no load becomes faster by knowing them.
+PACK_SIZES = ["n_queries", "n_rows", "n_words", "n_positions", "n_groups", "stride_mq", "stride_wq"]
 
 
 @triton.jit
@@ -45,51 +44,55 @@ def measured(
     return rows, length, exists & finite
 
 
-@triton.jit(do_not_specialize=["n_queries"])
-def prepare_queries_kernel(
-    queries, exact, norm, unit, scale, bias, flags,
-    n_queries, n_channels, delta, epsilon, unit_scale, stride_qq, stride_qc, stride_eq,
+@triton.jit
+def begin(thresholds, resume, scores, offs_q, n_queries, k):
+    """Where a query begins: what is found already gives the threshold, and nothing has failed."""
+    found = scores + offs_q * k + k - 1
+    tl.store(thresholds + offs_q, tl.load(found, mask=offs_q < n_queries, other=-INF))
+    tl.store(resume + offs_q, NEVER)
+
+
+@triton.jit(do_not_specialize=["n_queries", "k"])
+def scale_queries_kernel(
+    queries, norm, unit, scale, bias, thresholds, resume, scores, flags,
+    n_queries, n_channels, k, delta, epsilon, stride_qq, stride_qc, stride_u,
     METRIC: tl.constexpr, BLOCK_Q: tl.constexpr,
 ):  # fmt: skip
-    """One program prepares BLOCK_Q rows of (Q, C) for a float screen, padding rows included.
+    """One program prepares BLOCK_Q rows of (Q, C) for the TF32 screen, padding included.
 
-    exact (Qpad, Cpad)  q in fp64, zero-padded, and zero where q is not finite
-    norm (Qpad,)        |q| in fp64, not finite where q is not
-    unit (Qpad, Cpad)   unit_scale * q / |q|, zero-padded
-    scale, bias (Qpad,) of the epilogue
+    norm (Qpad,)              |q| in fp64, not finite where q is not
+    unit (Qpad, Cpad)         q / |q| in fp32, zero-padded
+    scale, bias (Qpad,)       of tf32.query_factors
+    thresholds, resume (Qpad,)  as they begin
     """
     offs_q = tl.program_id(0).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     rows, length, matchable = measured(
         queries, norm, flags, offs_q, n_queries, n_channels, stride_qq, stride_qc, BLOCK_Q
     )  # fmt: skip
-    factor, a, r = query_factors(length, delta, epsilon, unit_scale, METRIC, BLOCK_Q)
-    factor = tl.where(matchable, factor, 0.0)  # NaN * 0 is NaN
+    begin(thresholds, resume, scores, offs_q, n_queries, k)
+    divisor, a, r = query_factors(length, delta, epsilon, METRIC, BLOCK_Q)
+    factor = tl.where(matchable, 1.0 / divisor, 0.0)  # NaN * 0 is NaN
     tl.store(scale + offs_q, tl.where(matchable, a, 0.0).to(tl.float32))
     tl.store(bias + offs_q, tl.where(matchable, r, -INF).to(tl.float32))
-
-    for c in range(0, stride_eq, BLOCK_C):
+    for c in range(0, stride_u, BLOCK_C):
         offs_c = c + tl.arange(0, BLOCK_C)
         mask_qc = matchable[:, None] & (offs_c < n_channels)[None, :]
         q = load_fp64(rows[:, None] + offs_c.to(tl.int64)[None, :] * stride_qc, mask_qc)
-        offs_qc = offs_q[:, None] * stride_eq + offs_c[None, :]
-        tl.store(exact + offs_qc, q)
-        copy = (q * factor[:, None]).to(tl.float32).to(unit.dtype.element_ty)
-        tl.store(unit + offs_qc, copy)
+        copy = (q * factor[:, None]).to(tl.float32)
+        tl.store(unit + offs_q[:, None] * stride_u + offs_c[None, :], copy)
 
 
 @triton.jit
-def query_factors(
-    length, delta, epsilon, unit_scale, METRIC: tl.constexpr, BLOCK_Q: tl.constexpr
-):  # fmt: skip
-    """What queries of this length are multiplied by, and scale and bias of their epilogue."""
+def query_factors(length, delta, epsilon, METRIC: tl.constexpr, BLOCK_Q: tl.constexpr):
+    """The twin of tf32.query_factors in proofs, in fp64."""
+    one = tl.full((BLOCK_Q,), 1.0, tl.float64)
     if METRIC == "cosine":
-        factor = unit_scale / tl.maximum(length, tl.full((BLOCK_Q,), EPS, tl.float64))
-        a = tl.full((BLOCK_Q,), 1.0, tl.float64) / unit_scale / unit_scale
-        r = tl.zeros((BLOCK_Q,), tl.float64) + delta
+        divisor = tl.maximum(length, EPS * one)
+        a, r = one, one * delta
     else:
         is_tiny = length < TINY
-        factor = unit_scale / tl.where(is_tiny, 1.0, length)
-        a = tl.where(is_tiny | (length > HUGE), 0.0, length / unit_scale)
+        divisor = tl.where(is_tiny, 1.0, length)
+        a = tl.where(is_tiny | (length > HUGE), 0.0, length)
         r = length * FLOOR + ABSOLUTE
         unbounded = length > HUGE
         if METRIC == "l2":
@@ -98,7 +101,7 @@ def query_factors(
         else:
             unbounded |= is_tiny & (length > 0)
         r = tl.where(unbounded, INF, r)
-    return factor, a, r
+    return divisor, a, r
 
 
 @triton.jit
@@ -124,10 +127,10 @@ def in_frame(
     return q, x, o
 
 
-@triton.jit(do_not_specialize=["n_queries", "stride_t"])
+@triton.jit(do_not_specialize=["n_queries", "k", "stride_t"])
 def code_queries_kernel(
-    queries, origin, rotated, norm, codes, terms, thresholds, resume, flags,
-    n_queries, n_channels, slack, stride_qq, stride_qc, stride_t, stride_c,
+    queries, origin, rotated, norm, codes, terms, thresholds, resume, scores, flags,
+    n_queries, n_channels, k, slack, stride_qq, stride_qc, stride_t, stride_c,
     METRIC: tl.constexpr, BLOCK_Q: tl.constexpr,
 ):  # fmt: skip
     """One program codes BLOCK_Q rows of (Q, C), padding included: int8.code_queries, query_terms.
@@ -137,15 +140,15 @@ def code_queries_kernel(
     norm (Qpad,)        |q| in fp64, not finite where q is not
     codes (Qpad, Cpad)  int8, zero-padded
     terms (4, Qpad)     fp32 rows of a, |d|, |x|, c; c is -inf for padding and what is not finite
-    thresholds, resume (Qpad,)  as they begin: nothing is found, nothing failed
+    thresholds, resume (Qpad,)  as they begin
+    scores (Q, k)       the best so far, best first
     slack               fp64_slack of the channels, for l2
     """
     offs_q = tl.program_id(0).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     rows, length, matchable = measured(
         queries, norm, flags, offs_q, n_queries, n_channels, stride_qq, stride_qc, BLOCK_Q
     )  # fmt: skip
-    tl.store(thresholds + offs_q, tl.full((BLOCK_Q,), -INF, tl.float32))
-    tl.store(resume + offs_q, tl.full((BLOCK_Q,), NEVER, tl.int32))
+    begin(thresholds, resume, scores, offs_q, n_queries, k)
     length = tl.where(matchable, length, 0.0)
     divisor = tl.maximum(length, tl.full((BLOCK_Q,), EPS, tl.float64))
 
@@ -196,58 +199,9 @@ def code_queries_kernel(
     tl.store(terms + 3 * stride_t + offs_q, shift.to(tl.float32))
 
 
-@triton.jit(do_not_specialize=["n_prototypes", "stride_mp"])
-def prepare_prototypes_kernel(
-    prototypes, mask, unit, scale, bias, norm, flags,
-    n_prototypes, n_channels, delta, epsilon,
-    stride_pp, stride_pc, stride_mp, stride_up,
-    METRIC: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
-    """One program prepares BLOCK_P rows of (M, C), padding rows included.
-
-    unit (Mpad, Cpad)  SCALE * p / |p| in fp16, zero-padded; zero for rows that must not match
-    scale, bias (Mpad,)  of the epilogue; bias is -inf for those rows; cosine has no scale
-    norm (Mpad,)  |p| in fp32
-    """
-    offs_p = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
-    exists = offs_p < n_prototypes
-    rows = prototypes + offs_p * stride_pp
-    square = square_norm(rows, stride_pc, exists, n_channels, BLOCK_P)
-    length = tl.sqrt(square)
-    finite = square < INF  # false for NaN
-    tl.store(flags + NONFINITE_PROTOTYPES + offs_p * 0, 1, mask=exists & ~finite)
-    allowed = tl.load(mask + offs_p * stride_mp, mask=exists, other=0)
-    matchable = exists & finite & (allowed != 0)
-
-    if METRIC == "cosine":
-        factor = SCALE / tl.maximum(length, tl.full((BLOCK_P,), EPS, tl.float64))
-        c_p = tl.zeros((BLOCK_P,), tl.float64)
-    else:
-        factor = SCALE / tl.where(length < TINY, 1.0, length)
-        b_p = tl.where((length < TINY) | (length > HUGE), 0.0, length / SCALE)
-        if METRIC == "l2":
-            c_p = length * FLOOR + (length * length * epsilon - length * length)
-        else:
-            c_p = b_p * (SCALE * SCALE) * delta
-        c_p = tl.where(length > HUGE, INF, c_p)
-        tl.store(scale + offs_p, tl.where(matchable, b_p, 0.0).to(tl.float32))
-    tl.store(norm + offs_p, tl.where(matchable, length, 0.0).to(tl.float32))
-    factor = tl.where(matchable, factor, 0.0)  # NaN * 0 is NaN
-    tl.store(bias + offs_p, tl.where(matchable, c_p, -INF).to(tl.float32))
-
-    for c in range(0, stride_up, BLOCK_C):
-        offs_c = c + tl.arange(0, BLOCK_C)
-        mask_pc = matchable[:, None] & (offs_c < n_channels)[None, :]
-        p = load_fp64(rows[:, None] + offs_c.to(tl.int64)[None, :] * stride_pc, mask_pc)
-        offs_pc = offs_p[:, None] * stride_up + offs_c[None, :]
-        tl.store(unit + offs_pc, (p * factor[:, None]).to(tl.float32).to(tl.float16))
-
-
-@triton.jit(
-    do_not_specialize=["n_queries", "n_words", "n_positions", "n_groups", "stride_mq", "stride_wq"]
-)
+@triton.jit(do_not_specialize=PACK_SIZES)
 def pack_mask_kernel(
-    mask, row_in_page, unmatchable, words, n_queries, n_words, n_positions, n_groups,
+    mask, row_in_page, unmatchable, words, n_queries, n_rows, n_words, n_positions, n_groups,
     stride_mq, stride_mp, stride_wq,
     BLOCK_Q: tl.constexpr, TILES: tl.constexpr, TILE_P: tl.constexpr, SPAN: tl.constexpr,
     GROUP: tl.constexpr,
@@ -268,8 +222,10 @@ def pack_mask_kernel(
     row = offs_p
     if unmatchable is not None:
         matchable = tl.load(unmatchable + offs_p, mask=matchable, other=1) == 0
+    if row_in_page is not None:
         in_page = tl.load(row_in_page + offs_p, mask=matchable, other=0)
         row = offs_p // SPAN * SPAN + in_page.to(tl.int64)
+        matchable &= row < n_rows
     allowed = mask_q[:, None] & matchable[None, :]
     at = mask + offs_q[:, None] * stride_mq + row[None, :] * stride_mp
     allowed = tl.load(at, mask=allowed, other=0) != 0

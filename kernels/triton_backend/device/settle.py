@@ -1,4 +1,4 @@
-"""From the entries of a scan to the best matches so far, one query after another.
+"""From the entries of a scan, or from all prototypes, to the best matches, query by query.
 
 What a query has not looked at is proven out: its bound lies below a score that k prototypes reach.
 """
@@ -7,16 +7,16 @@ import triton
 import triton.language as tl
 
 from .flags import NEVER, Flag
-from .fp64 import exact_keys
+from .fp64 import exact_keys, square_norm
 from .groups import members
 from .int8_scan import int8_upper_bounds
-from .keys import EMPTY, INF, index_of, is_empty, ordered, pack, scores_of
+from .keys import EMPTY, INF, ordered, reached_by, recall, take, tell
 
+NONFINITE_QUERIES = tl.constexpr(Flag.NONFINITE_QUERIES.value)
+NONFINITE_PROTOTYPES = tl.constexpr(Flag.NONFINITE_PROTOTYPES.value)
 REPAIRED = tl.constexpr(Flag.REPAIRED.value)
-RANKS = tl.constexpr(32)  # keys compared with as many others at a time
 ROWS = tl.constexpr(8)  # rescored at a time
 PRODUCTS = tl.constexpr(16)  # the narrowest side of a product: as many times the same query
-DIGITS = tl.constexpr(16)  # of 32: the k-th bound need not be known better
 # Arguments that differ from call to call: no load becomes faster by knowing them.
 SETTLE_SIZES = [
     "again", "n_queries", "n_prototypes", "first_row", "k", "room", "p_tiles", "first", "step",
@@ -24,68 +24,6 @@ SETTLE_SIZES = [
 ]  # fmt: skip
 # Slices of rows whose strides are no constants: where they start makes no load faster, either.
 SETTLE_SLICES = ["queries", "mask", "scores", "indices", "failed", "n_failed"]
-
-
-@triton.jit
-def reached_by(values, k, DIGITS: tl.constexpr):
-    """A number that at least k of the fp32 ``values`` reach, near the largest such; else -inf.
-
-    By bisection of their bits, from the highest.
-    """
-    bits = ordered(values)
-    low = tl.full((), -(2**31), tl.int64)
-    for i in tl.static_range(DIGITS):
-        middle = low + (1 << (31 - i))
-        low = tl.where(tl.sum((bits >= middle.to(tl.int32)).to(tl.int32), axis=0) >= k, middle, low)
-    reached = ordered(low.to(tl.int32)).to(tl.float32, bitcast=True)
-    return tl.where(reached == reached, reached, -INF)  # bits below those of -inf are of no number
-
-
-@triton.jit
-def take(found, n_found, k):
-    """Leave the k best of ``n_found`` keys, best first, in ``found``, and return the k-th score.
-
-    A key's place is the number of keys above it: no two are equal but those of nothing, which k
-    others are above. The places that k and more others are above lie behind the n_found, unread.
-    """
-    offs = tl.arange(0, RANKS)
-    tl.debug_barrier()
-    for i in range(0, n_found, RANKS):
-        own = tl.load(found + i + offs, mask=i + offs < n_found, other=EMPTY)
-        rank = tl.zeros((RANKS,), tl.int32)
-        for j in range(0, n_found, RANKS):
-            other = tl.load(found + j + offs, mask=j + offs < n_found, other=EMPTY)
-            rank += tl.sum((other[None, :] > own[:, None]).to(tl.int32), axis=1)
-        tl.store(found + n_found + rank, own, mask=(i + offs < n_found) & (rank < k))
-    tl.debug_barrier()
-    for i in range(0, k, RANKS):
-        best = tl.load(found + n_found + i + offs, mask=i + offs < k, other=EMPTY)
-        tl.store(found + i + offs, best, mask=i + offs < k)
-    kth = scores_of(tl.load(found + n_found + k - 1))
-    tl.debug_barrier()
-    return kth
-
-
-@triton.jit
-def recall(found, scores, indices, k):
-    """The k best so far as keys; where there are fewer, keys of nothing, no two of them equal."""
-    offs = tl.arange(0, RANKS).to(tl.int64)
-    for i in range(0, k, RANKS):
-        mask = i + offs < k
-        index = tl.load(indices + i + offs, mask=mask, other=-1)
-        key = pack(tl.load(scores + i + offs, mask=mask, other=0.0), index)
-        tl.store(found + i + offs, tl.where(index < 0, i + offs + 1 + EMPTY, key), mask=mask)
-
-
-@triton.jit
-def tell(found, scores, indices, k):
-    """The k best as scores and indices; -inf and -1 for none."""
-    offs = tl.arange(0, RANKS)
-    for i in range(0, k, RANKS):
-        mask = i + offs < k
-        key = tl.load(found + i + offs, mask=mask, other=EMPTY)
-        tl.store(scores + i + offs, scores_of(key), mask=mask)
-        tl.store(indices + i + offs, tl.where(is_empty(key), -1, index_of(key)), mask=mask)
 
 
 @triton.jit
@@ -118,7 +56,8 @@ def settle_kernel(
 
     Its first look is at the groups whose bounds are the k best: at their members, by products of
     their own, and in fp64 at those that reach the k-th bound. Their scores raise the threshold; the
-    second look is at all else that reaches it. A query fails where entries were lost: it keeps the
+    second look is at all else that reaches it. Without codes, entries hold bounds, and all members
+    of a group are taken to fp64. A query fails where entries were lost: it keeps the
     threshold, forgets the rest and is scanned again. If some are lost then, too, its third look is
     at every group.
 
@@ -151,11 +90,14 @@ def settle_kernel(
         there = mask_s & (offs_s % capacity < count)
         entry = tl.load(entries + at * capacity + offs_s % capacity, mask=there, other=0)
         best, group = (entry >> 32).to(tl.int32), (entry & 0xFFFFFFFF).to(tl.int32)
-        own_terms = group_terms + group.to(tl.int64) * 4
-        upper = int8_upper_bounds(best, terms + q, own_terms, stride_t, gain)
+        if codes is None:
+            upper = ordered(best).to(tl.float32, bitcast=True)
+        else:
+            own_terms = group_terms + group.to(tl.int64) * 4
+            upper = int8_upper_bounds(best, terms + q, own_terms, stride_t, gain)
         upper = tl.where(there, upper, -INF)
         threshold = tl.load(thresholds + q)
-        cut = tl.maximum(threshold, reached_by(upper, k, DIGITS))
+        cut = tl.maximum(threshold, reached_by(upper, k))
         recall(found, scores + q * k, indices + q * k, k)
         n_first, n_listed, n_new = 0, 0, 0
         passed_over = tl.full((), -INF, tl.float32)
@@ -189,12 +131,17 @@ def settle_kernel(
                     g, member, wanted, mask + q * stride_mq, row_in_page, unmatchable,
                     n_prototypes, stride_mp, TILE_P, SPAN, GROUP,
                 )  # fmt: skip
-                each: tl.constexpr = TILE_P // GROUP
-                position = g // each * TILE_P + g % each + member * each
-                product = member_products(
-                    query_codes + q * stride_c, codes, position, allowed, stride_c, WIDTH, MEMBERS
-                )  # fmt: skip
-                bound = int8_upper_bounds(product, terms + q, group_terms + g * 4, stride_t, gain)
+                if codes is None:  # whoever is in a group that reaches it may
+                    bound = tl.full((MEMBERS,), INF, tl.float32)
+                else:
+                    each: tl.constexpr = TILE_P // GROUP
+                    position = g // each * TILE_P + g % each + member * each
+                    product = member_products(
+                        query_codes + q * stride_c, codes, position, allowed, stride_c, WIDTH,
+                        MEMBERS,
+                    )  # fmt: skip
+                    own = terms + q
+                    bound = int8_upper_bounds(product, own, group_terms + g * 4, stride_t, gain)
                 reach = tl.where(look == 0, cut, threshold)
                 is_done = (look == 1) & (rank < n_first) & (bound >= cut)
                 chosen = allowed & (bound >= reach) & (bound > -INF) & ~is_done
@@ -226,3 +173,45 @@ def settle_kernel(
             tell(found, scores + q * k, indices + q * k, k)
             tl.store(resume + q, NEVER, mask=again != 0)
         tl.debug_barrier()  # every thread has read what the next query overwrites
+
+
+@triton.jit(do_not_specialize=["n_prototypes", "k", "stride_mq", "stride_mp", "stride_k"])
+def settle_all_kernel(
+    queries, prototypes, mask, keys, scores, indices, flags, n_prototypes, n_channels, k,
+    stride_qq, stride_qc, stride_pp, stride_pc, stride_mq, stride_mp, stride_k,
+    METRIC: tl.constexpr, HELD: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """One program scores one query against all prototypes in fp64: a search of few, in one launch.
+
+    keys (Q, stride_k) int64   scratch for n_prototypes keys, and for 2 k; at most HELD prototypes
+    """
+    q = tl.program_id(0).to(tl.int64)
+    keys += q * stride_k
+    query, one = queries + q * stride_qq, tl.arange(0, 1).to(tl.int64)
+    square = square_norm(query + one, stride_qc, one == 0, n_channels, 1)
+    finite = square < INF
+    tl.store(flags + NONFINITE_QUERIES + one, 1, mask=~finite)
+    length = tl.sum(tl.sqrt(square), axis=0)
+    for p in range(0, n_prototypes, BLOCK_P):
+        offs_p = p + tl.arange(0, BLOCK_P).to(tl.int64)
+        exists = offs_p < n_prototypes
+        key = exact_keys(
+            query, length, prototypes, offs_p, exists, 0, n_channels,
+            stride_qc, stride_pp, stride_pc, METRIC, BLOCK_P,
+        )  # fmt: skip
+        # Of a query that is not finite no key says which prototypes are; it is refused before them.
+        tl.store(
+            flags + NONFINITE_PROTOTYPES + offs_p * 0, 1, mask=exists & finite & (key == EMPTY)
+        )
+        in_mask = tl.load(mask + q * stride_mq + offs_p * stride_mp, mask=exists, other=0)
+        key = tl.where((in_mask != 0) & (key != EMPTY), key, EMPTY + 1 + offs_p)
+        tl.store(keys + offs_p, key, mask=exists)
+    tl.debug_barrier()
+    offs = tl.arange(0, HELD).to(tl.int64)
+    all_keys = tl.load(keys + offs, mask=offs < n_prototypes, other=EMPTY)
+    kth = reached_by(all_keys, k)  # of k prototypes or more, no two of whose keys are equal
+    chosen = all_keys >= kth
+    tl.debug_barrier()
+    tl.store(keys + tl.cumsum(chosen.to(tl.int32), axis=0) - 1, all_keys, mask=chosen)
+    take(keys, k, k)
+    tell(keys, scores + q * k, indices + q * k, k)

@@ -13,12 +13,13 @@ from ...codes.pages import Codes
 from ...contract.chunks import Rows
 from ...contract.matches import Found
 from ...contract.request import Request
-from .. import chips, float_search, int8_search
+from .. import bank_search, chips, vector_search
+from ..device.flags import Flag
 from . import verdicts
 from .checks import variants
 
 Answer = TypeVar("Answer")
-LAYOUT = int8_search.LAYOUT
+LAYOUT = bank_search.LAYOUT
 """Of the codes that are searched."""
 
 
@@ -37,41 +38,60 @@ def search_vectors(
     """Scores and indices (Q, k). Raises ValueError for what is not finite, unless that excludes."""
 
     def answer() -> tuple[tuple[Tensor, Tensor, list[int]] | None, str]:
-        reason = float_search.why_not_vectors(queries, request)
+        reason = vector_search.why_not_vectors(queries, request)
         if reason:
             return None, reason
-        plan = float_search.plan_of_vectors(queries, prototypes, request, workspace)
+        plan = vector_search.plan_of_vectors(queries, prototypes, request, workspace)
         used = variants.of_vectors(queries, prototypes, request, plan)
         reason = verdicts.why_unproven(queries.device, used)
         if reason:
             return None, reason
-        return float_search.search_vectors(queries, prototypes, request, plan), ""
+        return vector_search.search_vectors(queries, prototypes, request, plan), ""
 
     found, reason = _caught(queries.device, answer)
     if found is None:
         return None, reason
     scores, indices, flags = found
-    float_search.refuse_flagged(flags, queries, prototypes)
+    vector_search.refuse_flagged(flags, queries, prototypes)
     return (scores, indices), ""
 
 
 def search_codes(
-    queries: Tensor, codes: Codes, rows: Rows, request: Request, workspace: int
+    queries: Tensor, codes: Codes, rows: Rows, request: Request, by_row: Request, workspace: int
 ) -> tuple[Found | None, str]:
-    """What is found in a bank of codes."""
+    """What is found in a bank of codes; in a small one without them, by its mask of rows.
+
+    The mask of ``request`` is None where codes know what never matches.
+    """
 
     def answer() -> tuple[Found | None, str]:
-        reason = int8_search.why_not_codes(queries, codes, rows, request)
+        if vector_search.are_few(queries, rows, request):
+            return _whole(queries, rows, by_row, workspace)
+        reason = bank_search.why_not_codes(queries, codes, rows, request)
         if reason:
             return None, reason
-        plan = int8_search.plan_of_codes(queries, codes, request, workspace)
+        plan = bank_search.plan_of_codes(queries, codes, request, workspace)
         used = variants.of_codes(queries, rows.chunks, request, plan)
         reason = verdicts.why_unproven(queries.device, used)
         if reason:
             return None, reason
-        return int8_search.search_codes(queries, codes, rows, request, plan), ""
+        return bank_search.search_codes(queries, codes, rows, request, plan), ""
 
     return _caught(queries.device, answer)
+
+
+def _whole(
+    queries: Tensor, rows: Rows, request: Request, workspace: int
+) -> tuple[Found | None, str]:
+    """All prototypes scored, in one launch."""
+    plan = vector_search.plan_of_vectors(queries, rows.chunks, request, workspace)
+    used = variants.of_vectors(queries, rows.chunks, request, plan)
+    reason = verdicts.why_unproven(queries.device, used)
+    if reason:
+        return None, reason
+    best = vector_search.search_with_flags(queries, rows.chunks, request, plan)
+    nonfinite = best.flags.select(0, int(Flag.NONFINITE_QUERIES))
+    return Found(best.scores, best.indices, 0, 0, rows.nbytes, nonfinite), ""
 
 
 def _caught(

@@ -15,7 +15,7 @@ from flashmatch.kernels.contract import finite
 from flashmatch.kernels.contract.chunks import Rows, require_rows
 from flashmatch.kernels.contract.request import Request
 from flashmatch.kernels.products import pairs
-from flashmatch.kernels.proofs import fp16, fp32, int8
+from flashmatch.kernels.proofs import fp32, int8, tf32
 from flashmatch.kernels.torch_backend import int8_scan, int8_search, rescore
 from flashmatch.kernels.torch_backend.cpu.plan import choose_one_pass
 from flashmatch.kernels.torch_backend.plan import choose_plan
@@ -182,8 +182,8 @@ def test_no_bound_beyond_its_domain(channels: int) -> None:
     slack = fp32.fp32_slack("cosine", channels, 0.0)
     assert 0 < slack.linear < 0.3 if within else slack.linear == math.inf
     assert fp32.norm_bound(torch.ones(1), channels).isfinite().all() == within
-    assert fp16.prepared_delta(channels) == math.inf
-    assert fp16.raw_delta(channels, True) == math.inf
+    assert tf32.delta_of(channels, True) == math.inf
+    assert tf32.epsilon_of(channels) == math.inf
     assert 0 < fp32.fp64_slack(channels) < 1
     assert fp32.fp64_slack(1 << 41) == math.inf
     for workspace in (1 << 28, 1 << 40):

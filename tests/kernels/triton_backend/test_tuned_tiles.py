@@ -13,14 +13,12 @@ import torch
 from flashmatch.kernels import tune
 from flashmatch.kernels.triton_backend import tuned_tiles
 from flashmatch.kernels.triton_backend.chips import Chip
-from flashmatch.kernels.triton_backend.plan import choose_plan
-from flashmatch.kernels.triton_backend.rounds import choose_codes_plan
-from flashmatch.kernels.triton_backend.tiles import fp16_tiles, int8_tiles, masked
+from flashmatch.kernels.triton_backend.plan import Prototypes, SearchPlan, choose_plan
+from flashmatch.kernels.triton_backend.tiles import Tile, int8_tiles, masked
 from flashmatch.kernels.triton_backend.tuned_tiles import Row, Tuned, path_for, read, write
 
-FP16, INT8 = fp16_tiles(90), int8_tiles(128, 90)
-ROWS = (Row("fp16", 128, 1024, FP16[2]), Row("int8", 512, 128, INT8[1]))
-WORKSPACE = 2**28
+TILES = int8_tiles(128, 90)
+ROWS = (Row(128, 1024, TILES[0]), Row(512, 128, TILES[1]))
 A100, H100 = Chip(80, 108), Chip(90, 132)
 
 
@@ -52,7 +50,7 @@ def test_writing_is_all_or_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def table(**changes: object) -> str:
-    row = {"screen": "fp16", "channels": 64, "queries": 128, "tile": {**vars(FP16[0])}}
+    row = {"channels": 64, "queries": 128, "tile": {**vars(TILES[0])}}
     return json.dumps({"format": tuned_tiles.FORMAT, "rows": [row | changes]})
 
 
@@ -65,19 +63,20 @@ def table(**changes: object) -> str:
         "[]",
         "null",
         "{}",
-        '{"format": "flashmatch.tiles 1"}',
-        '{"format": "flashmatch.tiles 1", "rows": null}',
-        '{"format": "flashmatch.tiles 1", "rows": [3]}',
-        '{"format": "flashmatch.tiles 2", "rows": []}',
+        '{"format": "flashmatch.tiles 2"}',
+        '{"format": "flashmatch.tiles 2", "rows": null}',
+        '{"format": "flashmatch.tiles 2", "rows": [3]}',
+        '{"format": "flashmatch.tiles 1", "rows": []}',
+        '{"format": "flashmatch.tiles 3", "rows": []}',
         "[" * 100_000,
-        table(screen="int4"),
+        table(screen="int8"),
         table(channels=0),
         table(channels="64"),
         table(queries=1.5),
         table(queries=None),
         table(tile=None),
         table(tile={"block_q": 128}),
-        table(tile={**vars(FP16[0]), "clusters": 2}),
+        table(tile={**vars(TILES[0]), "together": 1}),
         table(more=1),
     ],
 )
@@ -94,7 +93,7 @@ def test_a_good_file_is_no_news(path: Path) -> None:
     path.write_text(table())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert read(path) == Tuned((Row("fp16", 64, 128, FP16[0]),))
+        assert read(path) == Tuned((Row(64, 128, TILES[0]),))
 
 
 def test_a_folder_in_its_place_is_ignored(path: Path) -> None:
@@ -151,62 +150,69 @@ def test_where_the_file_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 )
 def test_the_nearest_row_by_ratio_channels_first(channels: int, queries: int, nearest: int) -> None:
     shapes = ((64, 128), (64, 1024), (128, 128), (128, 1024))
-    rows = [Row("fp16", *shape, tile) for shape, tile in zip(shapes, FP16, strict=True)]
-    others = [Row("int8", channels, queries, INT8[0])]
-    tuned = Tuned((*others, *rows))
-    assert tuned.tile("fp16", queries, channels, FP16) == FP16[nearest]
+    tiles = tuple(Tile(128, 128, 64, 8, stages) for stages in (2, 3, 4, 5))
+    rows = [Row(*shape, tile) for shape, tile in zip(shapes, tiles, strict=True)]
+    for order in (rows, rows[::-1]):
+        assert Tuned(tuple(order)).tile(queries, channels, tiles) == tiles[nearest]
 
 
 def test_channels_are_nearest_before_queries() -> None:
-    tuned = Tuned((Row("fp16", 64, 8192, FP16[1]), Row("fp16", 128, 128, FP16[2])))
-    assert tuned.tile("fp16", 128, 64, FP16) == FP16[1]
-    assert tuned.tile("fp16", 8192, 128, FP16) == FP16[2]
+    tuned = Tuned((Row(64, 8192, TILES[1]), Row(128, 128, TILES[0])))
+    assert tuned.tile(128, 64, TILES) == TILES[1]
+    assert tuned.tile(8192, 128, TILES) == TILES[0]
 
 
 def test_tiles_that_the_chip_does_not_run_are_ignored() -> None:
-    unknown = replace(FP16[0], warps=2)
-    tuned = Tuned((Row("fp16", 64, 128, unknown), Row("fp16", 1024, 128, FP16[1])))
-    assert tuned.tile("fp16", 128, 64, FP16) == FP16[1]
-    assert tuned.tile("fp16", 128, 64, fp16_tiles(80)) is None
-    assert tuned.tile("int8", 128, 64, INT8) is None
+    unknown = replace(TILES[0], warps=2)
+    tuned = Tuned((Row(64, 128, unknown), Row(1024, 128, TILES[1])))
+    assert tuned.tile(128, 64, TILES) == TILES[1]
+    assert tuned.tile(128, 64, int8_tiles(128, 80)) is None
+    assert Tuned(()).tile(128, 64, TILES) is None
 
 
 def test_a_tile_keeps_its_kind_where_the_width_wants_other_channels() -> None:
     narrow = int8_tiles(192, 90)
-    assert not set(narrow) & set(INT8)
-    tuned = Tuned((Row("int8", 256, 128, INT8[1]),))
-    assert tuned.tile("int8", 128, 192, narrow) == narrow[1]
+    assert not set(narrow) & set(TILES)
+    tuned = Tuned((Row(256, 128, TILES[1]),))
+    assert tuned.tile(128, 192, narrow) == narrow[1]
+
+
+def plans(queries: int, **given) -> list[SearchPlan]:
+    """Of a bank's codes and of prototypes as given."""
+    return [
+        choose_plan(queries, prototypes, 5, workspace=2**28, **given)
+        for prototypes in (
+            Prototypes(100 * 1024, 768, 768, 1024),
+            Prototypes(10**5, 768, 768, 256, coded_bytes=771, readable=True),
+        )
+    ]
 
 
 @pytest.mark.parametrize("queries", [17, 128, 50_000])
 def test_plans_follow_the_table(queries: int) -> None:
-    int8 = int8_tiles(768, 90)
-    rows = (Row("fp16", 64, 128, FP16[3]), Row("int8", 64, 128, int8[1]))
+    tiles = int8_tiles(768, 90)
+    table = Tuned((Row(64, 128, tiles[1]),))
+    untuned, tuned = plans(queries, chip=H100), plans(queries, chip=H100, tuned=table)
+    assert [plan.tile for plan in untuned] == [tiles[0]] * 2
+    assert [plan.tile for plan in tuned] == [tiles[1]] * 2
+    assert plans(queries, chip=A100, tuned=table) == plans(queries, chip=A100)
+    assert plans(queries, chip=H100, tuned=Tuned(())) == untuned
+    paired = plans(queries, chip=H100, tuned=table, pairs=True)
+    assert [plan.tile for plan in paired] == [masked(tiles)] * 2
 
-    def plans(**given):
-        plan = choose_plan(
-            queries, 10**5, 768, 5, half=False, raw=True, workspace=WORKSPACE, **given
-        )
-        codes = choose_codes_plan(
-            queries, 100, 768, 5, span=1024, width=768, workspace=WORKSPACE, **given
-        )
-        return plan, codes
 
-    untuned, tuned = plans(chip=H100), plans(chip=H100, tuned=Tuned(rows))
-    assert [plan.tile for plan in tuned] == [FP16[3], int8[1]]
-    assert not any(plan.tile.persistent for plan in untuned)
-    assert plans(chip=A100, tuned=Tuned(rows)) == plans(chip=A100)
-    assert plans(chip=H100, tuned=Tuned(())) == untuned
-    paired = plans(chip=H100, tuned=Tuned(rows), pairs=True)
-    assert [plan.tile for plan in paired] == [masked(FP16), masked(int8)]
+@pytest.mark.parametrize(("queries", "expected"), [(16384, 0), (10**6, 0), (17, 1)])
+def test_the_queries_of_a_block_are_what_counts(queries: int, expected: int) -> None:
+    """A search of a million is one of many blocks of 16,384."""
+    tiles = int8_tiles(768, 90)
+    table = Tuned((Row(768, 16384, tiles[0]), Row(768, 20_000, tiles[1]), Row(768, 17, tiles[1])))
+    for plan in plans(queries, chip=H100, tuned=table):
+        assert plan.tile == tiles[expected]
 
 
 def test_few_queries_are_not_tuned() -> None:
-    given = {"half": False, "raw": True, "workspace": WORKSPACE, "chip": H100}
-    tuned = Tuned((Row("fp16", 64, 16, FP16[3]),))
-    assert choose_plan(16, 9999, 64, 5, tuned=tuned, **given) == choose_plan(
-        16, 9999, 64, 5, **given
-    )
+    tuned = Tuned((Row(64, 16, int8_tiles(768, 90)[1]),))
+    assert plans(16, chip=H100, tuned=tuned) == plans(16, chip=H100)
 
 
 @pytest.mark.parametrize("device", [None, "cpu", torch.device("cpu")])

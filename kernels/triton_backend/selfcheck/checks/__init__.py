@@ -2,11 +2,10 @@
 
     variants       what is compiled apart is checked apart
     all_checks     these, one after the other
-    preparation    vectors as prepared, and thresholds, beside proofs/fp16.py
-    float_bounds   the bounds of the fp16 and TF32 screens beside proofs/fp16.py, and the sums of
-                   tensor cores beside fp64
-    int8_bounds    the bounds of the int8 screen beside proofs/int8.py
-    rescoring      what is made of bounds, beside the contract
+    preparation    queries as prepared, and prototypes as coded, beside proofs/
+    tf32_entries   the bounds of the TF32 screen beside fp64, and what is appended by them
+    int8_entries   what a scan of codes appends, beside proofs/int8_scan.py
+    settling       what is made of entries, beside the contract
     answers        small searches beside the contract
     samples        numbers and plans that these share, and how a difference is told
 

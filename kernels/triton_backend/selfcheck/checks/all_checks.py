@@ -6,12 +6,11 @@ from contextlib import contextmanager
 import torch
 
 from .answers import wrong_answers
-from .float_bounds import wrong_float_bounds
 from .int8_entries import wrong_entries
 from .preparation import wrong_preparation
-from .rescoring import wrong_rescoring
 from .settling import wrong_settling
-from .variants import Variant
+from .tf32_entries import wrong_bounds
+from .variants import TF32, WHOLE, Variant
 
 
 @torch.no_grad()
@@ -26,10 +25,9 @@ def failures(variant: Variant, device: torch.device) -> list[str]:
 
 def found(variant: Variant, device: torch.device) -> Iterator[str]:
     """The same, as each check finds it."""
-    of_screen = wrong_float_bounds, wrong_rescoring
-    if variant.by_codes:
-        of_screen = wrong_entries, wrong_settling
-    for check in (wrong_preparation, *of_screen, wrong_answers):
+    scanned = wrong_bounds if variant.screen == TF32 else wrong_entries
+    checks = wrong_preparation, scanned, wrong_settling, wrong_answers
+    for check in checks[-1:] if variant.screen == WHOLE else checks:
         for wrong in check(variant, device):
             yield f"{variant}: {wrong}"
 

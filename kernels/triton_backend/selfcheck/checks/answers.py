@@ -15,21 +15,20 @@ from ....contract.chunks import Rows
 from ....contract.request import Request
 from ....storage.coder import Coder
 from ....storage.collection import Collection
-from ... import float_search, int8_search
+from ... import bank_search, vector_search
 from ...device.flags import Flag
 from .samples import (
     QUERIES,
+    K,
     channels,
-    codes_plan,
     difference,
     exact_scores,
-    float_plan,
     integers,
-    ranks,
+    plan_of,
     request_of,
     some,
 )
-from .variants import Variant
+from .variants import BANK, TF32, WHOLE, Variant
 
 
 def wrong_answers(variant: Variant, device: torch.device) -> list[str]:
@@ -39,9 +38,9 @@ def wrong_answers(variant: Variant, device: torch.device) -> list[str]:
 
 def _of_mixed_rows(variant: Variant, device: torch.device) -> list[str]:
     generator = torch.Generator().manual_seed(13)
-    count, k = QUERIES, ranks(variant)
+    count = QUERIES
     queries = integers((count, channels(variant)), 4, generator)
-    rows = integers((16 * k + 560, channels(variant)), 4, generator)
+    rows = integers((16 * K + 560, channels(variant)), 4, generator)
     copies = torch.arange(3, len(rows), 7)
     rows[copies] = queries[copies % count]  # near ties
     rows[copies, copies % rows.shape[1]] += 1
@@ -49,8 +48,9 @@ def _of_mixed_rows(variant: Variant, device: torch.device) -> list[str]:
     rows[11, 2], rows[12] = torch.nan, torch.nan
     queries[1, 4] = torch.nan
     shape = (count, len(rows)) if variant.masked else (len(rows),)
-    mask = some(shape, 0.5, generator) if variant.masked or not variant.raw else None
-    chunk_rows = None if variant.masked else 384  # a second chunk, and ragged
+    mask = some(shape, 0.5, generator) if variant.masked or variant.screen != TF32 else None
+    alone = variant.masked or variant.screen == WHOLE
+    chunk_rows = None if alone else 384  # a second chunk, and ragged
     found, flags = _searched(variant, queries, rows, mask, device, chunk_rows)
     return [
         *compared("mixed rows", variant, queries, rows, mask, found),
@@ -63,13 +63,14 @@ def _of_equal_rows(variant: Variant, device: torch.device) -> list[str]:
     count = 3
     queries = torch.ones(count, channels(variant), dtype=torch.float64)
     more = 560 if variant.tile.block_p == 128 else 1200  # tiles, some entries of which are lost
-    rows = queries[:1].repeat(16 * ranks(variant) + more, 1)
+    rows = queries[:1].repeat(16 * K + more, 1)
     queries[1, 4], rows[2, 1] = torch.inf, -torch.inf
     mask = torch.ones(count, len(rows), dtype=torch.bool) if variant.masked else None
     found, flags = _searched(variant, queries, rows, mask, device)
+    repaired = 0 if variant.screen == WHOLE else count - 1
     return [
         *compared("equal rows", variant, queries, rows, mask, found),
-        *_flagged("equal rows", variant, flags, queries=1, prototypes=1, repaired=count - 1),
+        *_flagged("equal rows", variant, flags, queries=1, prototypes=1, repaired=repaired),
     ]
 
 
@@ -85,12 +86,12 @@ def _searched(
     queries = queries.to(variant.queries).to(device)
     rows = rows.to(variant.prototypes).to(device)
     request = request_of(variant, None if mask is None else mask.to(device))
-    if variant.by_codes:
+    if variant.screen == BANK:
         return _searched_by_codes(variant, queries, rows, request)
-    plan = float_plan(variant, len(queries), len(rows), device)
+    plan = plan_of(variant, len(queries), len(rows), device)
     plan = replace(plan, chunk_rows=chunk_rows or plan.chunk_rows)
-    *found, flags = float_search.search_with_flags(queries, [rows], request, plan)
-    return (found[0].cpu(), found[1].cpu()), flags.tolist()
+    best = vector_search.search_with_flags(queries, [rows], request, plan)
+    return (best.scores.cpu(), best.indices.cpu()), best.flags.tolist()
 
 
 def _searched_by_codes(
@@ -99,11 +100,11 @@ def _searched_by_codes(
     """By codes as a bank makes them."""
     empty = Collection(rows.shape[1], rows.dtype, rows.device)
     collection = empty.appended([rows], torch.arange(len(rows)))
-    coder = Coder(variant.metric, "int8", int8_search.LAYOUT)
+    coder = Coder(variant.metric, "int8", bank_search.LAYOUT)
     codes = coder.coded(collection, 0, exclude=True, progress=False)[1].codes
     assert codes is not None
-    plan = codes_plan(variant, len(queries), codes.pages, rows.device)
-    found = int8_search.search_codes(queries, codes, Rows([rows]), request, plan)
+    plan = plan_of(variant, len(queries), len(rows), rows.device)
+    found = bank_search.search_codes(queries, codes, Rows([rows]), request, plan)
     return (found.scores.cpu(), found.rows.cpu()), [0, 0, int(found.repaired)]
 
 
@@ -120,7 +121,7 @@ def compared(
     allowed = rows.isfinite().all(1) & queries.isfinite().all(1)[:, None]
     allowed = allowed if mask is None else allowed & mask
     keys = order.pack(scores.nan_to_num(0), torch.arange(len(rows)))
-    keys = keys.masked_fill(~allowed, order.EMPTY).topk(ranks(variant), dim=1).values
+    keys = keys.masked_fill(~allowed, order.EMPTY).topk(K, dim=1).values
     expected = order.unpack(keys)
     return [
         *difference(f"{what}, indices", found[1], expected[1]),
@@ -138,7 +139,7 @@ def _flagged(
 ) -> list[str]:
     """Codes tell of repairs alone; how many queries of mixed rows are repaired, nobody knows."""
     expected = {Flag.NONFINITE_QUERIES: queries, Flag.NONFINITE_PROTOTYPES: prototypes}
-    expected = {} if variant.by_codes else expected
+    expected = {} if variant.screen == BANK else expected
     expected |= {Flag.REPAIRED: repaired} if repaired >= 0 else {}
     return [
         f"{what}, flag {flag.name}: {flags[flag]} instead of {number}"

@@ -9,20 +9,29 @@ import torch
 from torch import Tensor
 
 from ....proofs import int8, int8_scan
-from ... import int8_search
+from ... import stages
+from ...bank_search import LAYOUT
 from ...device.flags import NEVER
-from ...int8_search import LAYOUT, Int8Block, Run
 from ...plan import pad
-from ...query_block import Best, Originals, whole_mask
+from ...query_block import (
+    Best,
+    CodedQueries,
+    CodedRows,
+    Entries,
+    Originals,
+    QueryBlock,
+    Run,
+    whole_mask,
+)
 from ...rounds import spread
 from ...tiles import GROUP, TILE_P
 from .samples import (
     WIDTH,
-    codes_plan,
     difference,
     group_maxima,
     integers,
     mixed_pages,
+    plan_of,
     powers,
     request_of,
     some,
@@ -60,10 +69,11 @@ def _differences(what: str, variant: Variant, most: int, device: torch.device) -
     block, run = _made_up(variant, q, p, terms, groups, words, threshold, mask, device)
     run = replace(run, originals=_moved(run.originals, row_in_page, unmatchable, device))
     passed = best.float() >= int8_scan.scan_thresholds(terms, groups, threshold, variant.metric)
-    tiles, ranks = rows // variant.tile.block_p, _ranks(variant, rows)
+    tiles, ranks = rows // variant.tile.block_p, ranks_of(variant, rows)
     wanted = passed.clone()
     wanted[4] &= groups[:, 1] == torch.inf  # it failed, but no number is below nothing
-    found, counts = _appended(block, run, tiles), _counts(variant, block, run, tiles)
+    room = 8 * tiles  # for all of a strip
+    found, counts = appended(block, run, room), _counts(block, run, tiles)
     again = torch.tensor([2, 4, 0])  # each from another round on
     began = torch.zeros(count, dtype=torch.long)
     began[again] = torch.tensor([0, 7, tiles])
@@ -73,7 +83,7 @@ def _differences(what: str, variant: Variant, most: int, device: torch.device) -
         *difference(f"entries of {what}", found[:count], _products_of(best, wanted)),
         *difference(
             f"entries of {what}, again",
-            _appended(block, run, tiles, again)[: len(again)], _products_of(best, late)[again],
+            appended(block, run, room, again)[: len(again)], _products_of(best, late)[again],
         ),
         *difference(
             f"counts of {what}", counts[:count],
@@ -113,10 +123,10 @@ def _made_up(
     threshold: Tensor,
     mask: Tensor | None,
     device: torch.device,
-) -> tuple[Int8Block, Run]:
+) -> tuple[QueryBlock, Run]:
     """Of codes and terms as they are given here; query 4 has failed before."""
     count, size = len(q), pad(len(q), variant.tile.block_q)
-    plan = codes_plan(variant, count, len(p) // LAYOUT.span, device)
+    plan = plan_of(variant, count, len(p), device)
     request = request_of(variant, None if mask is None else mask.to(device))
     codes = torch.zeros(size, WIDTH, dtype=torch.int8)
     codes[:count] = q
@@ -128,13 +138,13 @@ def _made_up(
     resume[4] = 0
     rows = p.to(torch.int8).to(device)
     best, norm = Best.empty(rows[:count], request.k), torch.ones(size, dtype=torch.float64)
-    block = Int8Block(
-        rows[:count], request, plan, best, norm.to(device), codes.to(device),
-        padded_terms.to(device), thresholds.to(device), resume.to(device),
+    block = QueryBlock(
+        rows[:count], request, plan, best, norm.to(device), thresholds.to(device),
+        resume.to(device), CodedQueries(codes.to(device), padded_terms.to(device)),
     )  # fmt: skip
     given = whole_mask(rows[:count], len(rows), request)
     told = groups.to(device)
-    return block, Run(Originals(0, rows, given), rows, told, told, words.to(device))
+    return block, Run(Originals(0, rows, given), CodedRows(rows, told, told, words.to(device)))
 
 
 def _moved(
@@ -147,45 +157,46 @@ def _moved(
 
 
 def _scanned(
-    block: Int8Block, run: Run, capacity: int, first: int, again: Tensor | None
+    block: QueryBlock, run: Run, capacity: int, first: int, again: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Entries (Qpad, segments, capacity) and counts (Qpad, segments), by two strips."""
     plan = replace(block.plan, strips=2, capacity=capacity)
     block = replace(block, plan=plan)
-    entries = block.entries()
+    entries = Entries.of(block)
     entries.entries.fill_(-1)
-    tiles = len(run.codes) // plan.tile.block_p
-    words = int8_search.words_of(block, run)
+    tiles = -(-run.originals.positions // plan.tile.block_p)
+    words = stages.words_of(block, run)
     if again is not None:
         failed = torch.tensor([len(again), *again.tolist()], dtype=torch.int32)
         entries.failed[: len(failed)] = failed.to(entries.failed.device)
-    int8_search.append(block, run, words, entries, first, tiles, again is not None)
-    counts = entries.counts.view(len(block.codes), plan.segments).cpu()
-    return entries.entries.view(len(block.codes), plan.segments, capacity).cpu(), counts
+    stages.append(block, run, words, entries, first, tiles, again is not None)
+    counts = entries.counts.view(block.padded, plan.segments).cpu()
+    return entries.entries.view(block.padded, plan.segments, capacity).cpu(), counts
 
 
-def _appended(block: Int8Block, run: Run, capacity: int, again: Tensor | None = None) -> Tensor:
-    """(Qpad, groups) int64: the product of each entry, LOWEST where there is none.
+def appended(block: QueryBlock, run: Run, capacity: int, again: Tensor | None = None) -> Tensor:
+    """(Qpad, groups) int64: the value of each entry, LOWEST where there is none.
 
-    An entry that lies beyond its segment's count, or twice, is told by a sum that no product has.
+    An entry that lies beyond its segment's count, or twice, is told by a sum that none has.
     """
+    groups = pad(run.originals.positions, TILE_P) // GROUP
     entries, counts = _scanned(block, run, capacity, 0, again)
     there = torch.arange(capacity) < counts[:, :, None]
-    table = torch.zeros(len(entries), len(run.words) + 1, dtype=torch.int64)
-    group = torch.where(there, entries & 0xFFFFFFFF, len(run.words)).flatten(1)
+    table = torch.zeros(len(entries), groups + 1, dtype=torch.int64)
+    group = torch.where(there, entries & 0xFFFFFFFF, groups).flatten(1)
     value = torch.where(there, (entries >> 32) - int8.LOWEST, 0).flatten(1)
-    inside = (group >= 0) & (group <= len(run.words))
-    table.scatter_add_(1, group.clamp(0, len(run.words)), value.where(inside, 2**40))
+    inside = (group >= 0) & (group <= groups)
+    table.scatter_add_(1, group.clamp(0, groups), value.where(inside, 2**40))
     return table[:, :-1] + int8.LOWEST
 
 
-def _counts(variant: Variant, block: Int8Block, run: Run, tiles: int) -> Tensor:
+def _counts(block: QueryBlock, run: Run, tiles: int) -> Tensor:
     """(Qpad, columns): of the last tiles, most of which find no room."""
     counts = _scanned(block, run, 1, tiles - LAST, None)[1]
     return counts.view(len(counts), 2, -1).sum(1, dtype=torch.int32)
 
 
-def _ranks(variant: Variant, rows: int) -> Tensor:
+def ranks_of(variant: Variant, rows: int) -> Tensor:
     """(groups,): where its tile comes in the order of a scan."""
     tiles, each = rows // variant.tile.block_p, variant.tile.block_p // GROUP
     order = torch.arange(tiles) * spread(tiles) % tiles
@@ -194,5 +205,5 @@ def _ranks(variant: Variant, rows: int) -> Tensor:
 
 def _by_column(variant: Variant, passed: Tensor) -> Tensor:
     """(Q, groups) -> (Q, columns) int32."""
-    columns = variant.tile.block_p // GROUP
+    columns = 1 if variant.few else variant.tile.block_p // GROUP
     return passed.view(len(passed), -1, columns).sum(1, dtype=torch.int32)

@@ -1,129 +1,208 @@
-"""Vectors as prepared, and thresholds, beside the formulas of proofs/, to the bit.
+"""Queries as prepared and prototypes as coded, beside the formulas of proofs/.
 
-But for the terms of coded queries, whose sums may be in any order.
+To the bit, but for terms whose sums may be in any order.
 """
-
-# A launch has options beside the kernel's parameters, and plain values for its constexprs.
-# pyright: reportCallIssue=false, reportArgumentType=false
 
 import torch
 from torch import Tensor
 
 from ....codes.frame import Frame
-from ....proofs import fp16, int8
-from ... import float_search, int8_search
-from ...query_block import Best, RunningTopK, whole_mask
+from ....proofs import fp32, int8, int8_scan, tf32
+from ... import stages, vector_search
+from ...plan import pad
+from ...query_block import Best, CodedQueries, Originals, ScaledQueries, whole_mask
+from ...tiles import GROUP, TILE_P
 from .samples import (
     LOWEST,
-    QUERIES,
+    WIDTH,
     channels,
-    codes_plan,
     difference,
-    float_plan,
+    group_maxima,
     integers,
     lengthened,
     padded,
-    powers,
-    ranks,
+    plan_of,
     request_of,
     some,
     violation,
 )
-from .variants import Variant
+from .variants import PASSING, TF32, Variant
 
 PREPARED, ROWS = 12, 300
 NONZERO = 16  # ones and minus ones of a row whose norm is a power of two
-DELTA, EPSILON = 2.0**-10, 2.0**-14
 
 
 def wrong_preparation(variant: Variant, device: torch.device) -> list[str]:
     """What is wrong with what surrounds the scan."""
-    if variant.by_codes:
-        return _coded_queries(variant, device)
-    found = _queries(variant, device)
-    if not variant.raw:
-        found += _prototypes(variant, device)
-    return [*found, *_thresholds(variant, device)]
+    if variant.screen == TF32:
+        return _scaled_queries(variant, device)
+    passing = variant.screen == PASSING
+    found = [*_origin(variant, device), *_coded_rows(variant, device)] if passing else []
+    return [*found, *_coded_queries(variant, device)]
 
 
-def _queries(variant: Variant, device: torch.device) -> list[str]:
+def _scaled_queries(variant: Variant, device: torch.device) -> list[str]:
+    """Beside tf32.query_factors."""
     rows = _rows(PREPARED, variant.queries, variant)
     given, request = rows.to(device), request_of(variant)
-    best = RunningTopK.empty(given, request.k)
-    plan = float_plan(variant, len(rows), ROWS, device)
-    block = float_search.prepare_vectors(given, request, plan, best)
-    found = _measured("queries", rows, block.exact, block.norm)
-    scale = 1.0 if variant.raw else fp16.SCALE
+    best = _found_before(given, request.k)
+    plan = plan_of(variant, len(rows), ROWS, device)
+    block = stages.scale_queries(given, request, plan, best)
+    scaled = block.screened
+    assert isinstance(scaled, ScaledQueries)
     norms, live = _norms(rows)
-    factor, a, r = fp16.query_factors(
-        norms, variant.metric, *float_search.slack_of(plan, channels(variant)), scale
-    )
-    kind = block.unit.dtype
+    slack = tf32.delta_of(WIDTH, variant.half), tf32.epsilon_of(WIDTH)
+    divisor, a, r = tf32.query_factors(norms, variant.metric, *slack)
+    whole = rows.double().where(live[:, None], 0) * (1 / divisor)[:, None]
+    lowest = lengthened(torch.zeros(0), block.padded, LOWEST)
     return [
-        *found,
-        *_unit_differs("queries", rows, live, factor, block.unit, kind),
-        *_terms_differ("queries", live, (a, r), (block.scale, block.bias)),
+        *difference("norms", block.norm[: len(rows)].cpu().where(live, 0), norms),
+        *difference("queries of norm 1", scaled.unit, padded(whole.float(), block.padded, WIDTH)),
+        *difference("scales", scaled.scale, lengthened(a.where(live, 0), block.padded, 0)),
+        *difference("biases", scaled.bias, lengthened(r.where(live, LOWEST), block.padded, LOWEST)),
+        *_begun(block.thresholds, best.scores, lowest),
     ]
+
+
+def _found_before(queries: Tensor, k: int) -> Best:
+    """As if something had been found for two of the queries."""
+    best = Best.empty(queries, k)
+    best.scores[3], best.scores[5, :-1] = 0.25, 4.0
+    return best
+
+
+def _begun(thresholds: Tensor, scores: Tensor, lowest: Tensor) -> list[str]:
+    """The k-th score found so far is where a query begins."""
+    expected = lowest.clone()
+    expected[: len(scores)] = scores[:, -1].cpu()
+    return difference("thresholds", thresholds, expected)
 
 
 def _coded_queries(variant: Variant, device: torch.device) -> list[str]:
     """Beside int8.code_queries and query_terms."""
     rows = _rows(PREPARED, variant.queries, variant)
     norms, live = _norms(rows)
-    origin = torch.arange(channels(variant)).remainder(5).float() / 8
-    plan, request = codes_plan(variant, len(rows), 1, device), request_of(variant)
+    origin = _some_origin(variant)
+    plan, request = plan_of(variant, len(rows), ROWS, device), request_of(variant)
     given = rows.to(device)
-    frame = Frame(variant.metric, origin.to(device), None)
-    block = int8_search.code_queries(given, frame, request, plan, Best.empty(given, request.k))
-    expected = Frame(variant.metric, origin, None).queries(
-        rows.double().where(live[:, None], 0), norms
-    )
+    frame, best = Frame(variant.metric, origin, None), _found_before(given, request.k)
+    block = stages.code_queries(given, origin.to(device), None, request, plan, best)
+    coded = block.screened
+    assert isinstance(coded, CodedQueries)
+    expected = frame.queries(rows.double().where(live[:, None], 0), norms)
     count = len(rows)
     terms = int8.query_terms(
         expected, norms.masked_fill(~live, torch.nan), frame.origin_norm, variant.metric
     )
-    off = (block.codes.cpu()[:count, : len(origin)] - expected.codes).abs().where(live[:, None], 0)
-    found, infinite = block.terms.cpu()[:, :count], terms.isinf()
+    off = (coded.codes.cpu()[:count, : len(origin)] - expected.codes).abs().where(live[:, None], 0)
+    found, infinite = coded.terms.cpu()[:, :count], terms.isinf()
     close = (found - terms).abs() <= terms.abs() * 2.0**-18
-    lowest = torch.full((len(block.norm),), LOWEST[1], dtype=torch.float32)
-    padding = block.codes[:, len(origin) :].cpu()
+    lowest = lengthened(torch.zeros(0), block.padded, LOWEST)
+    padding = coded.codes[:, len(origin) :].cpu()
     close = torch.where(infinite, found == terms, close) | (~live & (torch.arange(4) < 3)[:, None])
     return [
         *difference("norms", block.norm[:count].cpu().where(live, 0), norms),
         *violation("codes of queries", off, off <= 1, off),  # a tie goes either way
         *violation("terms of queries", found, close, terms),
-        *difference("padding", block.terms[3, count:], lowest[count:]),
-        *difference("thresholds", block.thresholds, lowest),
+        *difference("padding", coded.terms[3, count:], lowest[count:]),
+        *_begun(block.thresholds, best.scores, lowest),
         *difference("padding of codes", padding, torch.zeros_like(padding)),
     ]
 
 
-def _prototypes(variant: Variant, device: torch.device) -> list[str]:
+def _origin(variant: Variant, device: torch.device) -> list[str]:
+    """The medians of a spread of rows; what is not finite counts as 0."""
     rows = _rows(ROWS, variant.prototypes, variant)
-    plan = float_plan(variant, PREPARED, ROWS, device)
+    sample = rows[:: ROWS // 64][:64].double()
+    if variant.metric == "cosine":
+        norms = sample.square().sum(1).sqrt().clamp(min=1e-8)
+        sample = sample / norms.masked_fill(~(norms <= fp32.LARGEST_NORM), torch.nan)[:, None]
+    sample = sample.where(sample.abs() < fp32.LARGEST_NORM, 0)
+    expected = sample.sort(0).values[(len(sample) - 1) // 2]
+    found = vector_search.fitted_origin([rows.to(device)], device, variant.metric).cpu().double()
+    close = (found - expected).abs() <= 2.0**-18 * expected.abs()
+    return violation("origin", found, close, expected)
+
+
+def _coded_rows(variant: Variant, device: torch.device) -> list[str]:
+    """Codes and the terms of groups beside what they must bound, in fp64, and not by far."""
+    rows, origin = _rows(ROWS, variant.prototypes, variant), _some_origin(variant)
     mask = some((ROWS,), 0.8, torch.Generator().manual_seed(2))
     request = request_of(variant, mask.to(device))
-    given, flags = rows.to(device), torch.zeros(4, dtype=torch.int32, device=device)
     if variant.masked:  # of pairs, which the scan reads
-        mask, request = torch.ones_like(mask), request.masked(None)
-    chunk = float_search.prepare_chunk(
-        given, 0, whole_mask(given[:1], ROWS, request), request, plan, flags
+        mask, request = torch.ones_like(mask), request_of(variant, mask[None].to(device))
+    given, flags = rows.to(device), torch.zeros(4, dtype=torch.int32, device=device)
+    plan = plan_of(variant, PREPARED, ROWS, device)
+    run = vector_search.run_of_rows(
+        given, 0, whole_mask(given[:1], ROWS, request), origin.to(device), request, plan, flags
     )
+    assert run.coded is not None
+    codes, terms = run.coded.codes.cpu().double(), run.coded.group_terms.cpu().double()
+    size, order = len(codes), _order(run.originals, ROWS)
     norms, live = _norms(rows)
+    y = rows.double().where(live[:, None], 0)
+    if variant.metric == "cosine":
+        y = y / norms.clamp(min=1e-8)[:, None]
+    y = y - origin.double()
+    wrong = _unordered(y.square().sum(1).where(live, torch.inf), order, variant)
     live &= mask
-    factor, b, c = fp16.prototype_factors(
-        norms, variant.metric, *float_search.slack_of(plan, channels(variant))
-    )
-    unit, scale, bias = chunk.unit, chunk.scale, chunk.bias
-    assert unit is not None
-    assert scale is not None
-    assert bias is not None
-    if variant.metric == "cosine":  # which has no use for a scale
-        scale = torch.zeros_like(bias)
+    y = padded(y.where(live[:, None], 0), size, y.shape[1])[order]
+    live = lengthened(live.long(), size, 0).bool()[order]
+    at = torch.arange(size) // TILE_P * (TILE_P // GROUP) + torch.arange(size) % (TILE_P // GROUP)
+    scaled = (codes * terms[at, 0][:, None])[:, : y.shape[1]]
+    inside = live & (terms[at, 2] <= fp32.LARGEST_NORM)
+    each = [(y - scaled).square().sum(1).sqrt(), scaled.square().sum(1).sqrt()]
+    about = y.square().sum(1).sqrt() + origin.double().square().sum().sqrt()
+    unbounded = ~(terms[:, 2] <= fp32.LARGEST_NORM)
+    for name, value, own in zip(("errors", "sizes"), each, terms[:, 1:3].unbind(1), strict=True):
+        least = _of_groups(value.where(inside, 0), size)
+        most = least + _of_groups((about * 2.0**-14).where(inside, 0), size) + 2.0**-40
+        most = most + (2 * _of_groups(each[0].where(inside, 0), size) if name == "sizes" else 0)
+        wrong += violation(f"{name} of groups", own, (own >= least) | unbounded, least)
+        wrong += violation(f"{name}, no further", own, (own <= most) | unbounded, most)
+    bias = -0.5 * y.square().sum(1) * (variant.metric == "l2")
+    least = _of_groups(bias.masked_fill(~inside, -torch.inf), size)
+    scan_terms = int8_scan.scan_terms(run.coded.group_terms.cpu())
+    found = run.coded.scan_terms.cpu()
+    close = (found - scan_terms).abs() <= scan_terms.abs() * 2.0**-20
+    close |= (found == scan_terms) | (found.isnan() & scan_terms.isnan())
+    bits = live.long().view(-1, GROUP, TILE_P // GROUP)
+    words = (bits << torch.arange(GROUP)[:, None]).sum(1).flatten().int()
     return [
-        *_unit_differs("prototypes", rows, live, factor, unit, torch.float16),
-        *_terms_differ("prototypes", live, (b, c), (scale, bias)),
+        *wrong,
+        *violation("biases of groups", terms[:, 3], terms[:, 3] >= least, least),
+        *violation("terms of scans", found, close, scan_terms),
+        *violation("codes", codes, codes.abs() <= int8.LARGEST_CODE, codes),
+        *difference("words", run.coded.words, words),
+        *difference("padding of codes", codes[:, y.shape[1] :].sum(1), torch.zeros(size).double()),
     ]
+
+
+def _order(originals: Originals, count: int) -> Tensor:
+    """(size,): the row at each position."""
+    if originals.row_in_page is None:
+        return torch.arange(pad(count, TILE_P))
+    return originals.row_in_page.cpu().long().clamp(0, pad(count, TILE_P) - 1)  # of the only page
+
+
+def _unordered(sizes: Tensor, order: Tensor, variant: Variant) -> list[str]:
+    """For l2 each row is there once, and as large as those before it; else all are as given."""
+    wrong = difference("rows", order.sort().values, torch.arange(len(order)))
+    if variant.metric != "l2":
+        return wrong + difference("order of rows", order, torch.arange(len(order)))
+    ranked = lengthened(sizes, len(order), torch.inf)[order].view(-1, GROUP, TILE_P // GROUP)
+    ranked = ranked.transpose(1, 2).flatten()
+    least = ranked.cummax(0).values * (1 - 2.0**-18)
+    return wrong + violation("order of rows", ranked, ranked >= least, least)
+
+
+def _some_origin(variant: Variant) -> Tensor:
+    return torch.arange(channels(variant)).remainder(5).float() / 8
+
+
+def _of_groups(values: Tensor, size: int) -> Tensor:
+    """(groups,): the largest of rows (ROWS,), and of nothing -inf."""
+    return group_maxima(padded(values[None], 1, size, -torch.inf))[0]
 
 
 def _rows(count: int, dtype: torch.dtype, variant: Variant) -> Tensor:
@@ -143,62 +222,3 @@ def _norms(rows: Tensor) -> tuple[Tensor, Tensor]:
     """(n,) in fp64, 0 where a row is not finite, and which rows are."""
     norms = rows.double().square().sum(1).sqrt()
     return norms.where(norms.isfinite(), 0), norms.isfinite()
-
-
-def _measured(what: str, rows: Tensor, exact: Tensor, norm: Tensor) -> list[str]:
-    norms, live = _norms(rows)
-    whole = rows.double().where(live[:, None], 0)
-    found = norm.cpu()[: len(rows)]
-    return [
-        *difference(f"{what} in fp64", exact, padded(whole, len(exact), exact.shape[1])),
-        *difference(f"norms of {what}", found.where(live, 0), norms),
-        *difference(f"{what} that are finite", found.isfinite(), live),
-    ]
-
-
-def _unit_differs(
-    what: str, rows: Tensor, live: Tensor, factor: Tensor, unit: Tensor, kind: torch.dtype
-) -> list[str]:
-    whole = rows.double().where(live[:, None], 0) * factor[:, None]
-    expected = padded(whole.float().to(kind), len(unit), unit.shape[1])
-    return difference(f"{what} of norm 1", unit, expected)
-
-
-def _terms_differ(
-    what: str,
-    live: Tensor,
-    expected: tuple[Tensor, Tensor],
-    found: tuple[Tensor, Tensor],
-) -> list[str]:
-    """Rows that may not match have a bias of -inf, as has padding."""
-    wrong = []
-    for name, value, own, lowest in zip(("scales", "biases"), expected, found, LOWEST, strict=True):
-        whole = lengthened(value.masked_fill(~live, lowest), len(own), lowest)
-        wrong += difference(f"{name} of {what}", own, whole)
-    return wrong
-
-
-def _thresholds(variant: Variant, device: torch.device) -> list[str]:
-    """Of k best groups, by their bounds; every step is exact, and the last is rounded once."""
-    generator = torch.Generator().manual_seed(3)
-    k, count = ranks(variant), QUERIES
-    upper = integers((count, k + 1), 512, generator).sort(1, descending=True).values.float() / 64
-    upper[0, :2], upper[1, 2] = torch.inf, -torch.inf
-    index = torch.rand(count, 50 + k, generator=generator).argsort(1)[:, : k + 1].contiguous()
-    q_norm, p_norm = powers((count,), 1, generator), powers((50 + k,), 1, generator).float()
-    before = _earlier(count)
-    after = before.to(device, copy=True)
-    float_search.threshold_kernel[(count,)](
-        upper.to(device), index.to(device), p_norm.to(device), q_norm.to(device), after,
-        k, upper.stride(0), DELTA, EPSILON,
-        METRIC=variant.metric, num_warps=1,
-    )  # fmt: skip
-    lower = fp16.lower_bounds(
-        upper[:, :k], q_norm.float()[:, None], p_norm[index[:, :k]], variant.metric, DELTA, EPSILON
-    )
-    return difference("thresholds", after, torch.maximum(before, lower.amin(1)))
-
-
-def _earlier(count: int) -> Tensor:
-    """Thresholds: one that is high already, and some that are there to be raised."""
-    return torch.tensor([torch.inf, *[-torch.inf] * (count - 1)], dtype=torch.float32)

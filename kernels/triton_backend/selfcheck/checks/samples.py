@@ -7,61 +7,47 @@ from torch import Tensor
 
 from ....contract.metrics import COSINE_EPS
 from ....contract.request import Request
+from ...bank_search import LAYOUT
 from ...chips import chip
-from ...int8_search import LAYOUT
-from ...plan import TritonPlan, choose_plan, pad
-from ...rounds import CodesPlan, choose_codes_plan
+from ...plan import Prototypes, SearchPlan, choose_plan, pad
 from ...tiles import GROUP, TILE_P
-from .variants import WIDTH, Variant
+from .variants import TF32, WHOLE, WIDTH, Variant
 
 WORKSPACE = 2**26
-K = {16: 5, 128: 17, 1024: 129}
-"""By the ranks that a repair program holds; any of them for codes."""
-LOWEST = 0.0, -torch.inf
-"""Scale and bias of what may not match, and of padding."""
+K = 5
+LOWEST = -torch.inf
+"""The bias of what may not match, and of padding."""
 QUERIES = 4
 """Of the checks that do not need a second tile of them."""
 
 
-def ranks(variant: Variant) -> int:
-    """The k of a check."""
-    return K[16] if variant.by_codes else K[variant.held]
-
-
 def channels(variant: Variant) -> int:
     """Padding is in, where there may be some."""
-    return WIDTH if variant.raw else WIDTH - 48
+    return WIDTH if variant.screen == TF32 else WIDTH - 48
 
 
-def float_plan(variant: Variant, queries: int, rows: int, device: torch.device) -> TritonPlan:
-    """As a search would have it, but for its tile; so few groups are kept that some are left."""
-    k = ranks(variant)
-    plan = choose_plan(
-        queries, rows, channels(variant), k, half=variant.half, raw=variant.raw,
-        chip=chip(device), workspace=WORKSPACE, pairs=variant.masked,
-    )  # fmt: skip
-    query_rows = pad(queries, variant.tile.block_q)
-    return replace(plan, tile=variant.tile, query_rows=query_rows, kept=k + 4)
-
-
-def codes_plan(
-    variant: Variant, queries: int, pages: int, device: torch.device, capacity: int = 2
-) -> CodesPlan:
+def plan_of(
+    variant: Variant, queries: int, rows: int, device: torch.device, capacity: int = 2
+) -> SearchPlan:
     """As a search would have it, but for its tile; so few entries have room that some are lost."""
-    plan = choose_codes_plan(
-        queries, pages, channels(variant), ranks(variant), span=LAYOUT.span, width=WIDTH,
-        chip=chip(device), workspace=WORKSPACE, pairs=variant.masked,
+    given = Prototypes(
+        rows, channels(variant), WIDTH, LAYOUT.span, readable=variant.screen == TF32,
+        half=variant.half,
     )  # fmt: skip
-    query_rows = pad(queries, variant.tile.block_q)
+    plan = choose_plan(
+        queries, given, K, chip=chip(device), workspace=WORKSPACE, pairs=variant.masked
+    )
     return replace(
-        plan, few=variant.few, tile=variant.tile, query_rows=query_rows, slots=variant.held,
+        plan, whole=variant.screen == WHOLE, few=variant.few, tf32=variant.screen == TF32,
+        tile=variant.tile,
+        query_rows=pad(queries, variant.tile.block_q), slots=variant.slots,
         strips=1, capacity=capacity, programs=2,
     )  # fmt: skip
 
 
 def request_of(variant: Variant, mask: Tensor | None = None) -> Request:
     """A search that excludes, by a mask on its device."""
-    return Request(ranks(variant), variant.metric, mask, exclude=True)
+    return Request(K, variant.metric, mask, exclude=True)
 
 
 def integers(shape: tuple[int, ...], most: int, generator: torch.Generator) -> Tensor:

@@ -1,9 +1,10 @@
-"""What is made of entries, beside the contract: of codes whose bounds are as true, but looser.
+"""What is made of entries, beside the contract: by bounds that are as true, but looser.
 
 The bounds of a screen follow the scores so closely that the first look seldom misses a match. Here
 each group's errors are made larger by another factor, so that what is looked at first is not best.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -12,101 +13,125 @@ from torch import Tensor
 from ....contract import order
 from ....storage.coder import Coder
 from ....storage.collection import Collection
-from ... import int8_search
-from ...int8_search import LAYOUT, Int8Block, Run
-from ...query_block import Best, Entries, whole_mask
+from ... import bank_search, stages, vector_search
+from ...bank_search import LAYOUT
+from ...query_block import Best, CodedQueries, CodedRows, Entries, QueryBlock, Run, whole_mask
+from ...tiles import TILE_P
 from .answers import rounded_scores
 from .samples import (
     QUERIES,
+    K,
     channels,
-    codes_plan,
     difference,
     group_maxima,
     integers,
-    ranks,
+    padded,
+    plan_of,
     request_of,
     some,
     violation,
 )
-from .variants import Variant
+from .variants import BANK, TF32, Variant
 
 FIRST_ROW, ROWS = 1000, 1100
 
 
 def wrong_settling(variant: Variant, device: torch.device) -> list[str]:
     """What is wrong with what is made of entries: where none is lost, and where some are."""
-    generator, k = torch.Generator().manual_seed(17), ranks(variant)
+    generator, k = torch.Generator().manual_seed(17), K
     q, p = (integers((n, channels(variant)), 4, generator) for n in (QUERIES, ROWS))
     if variant.metric == "cosine" and torch.float16 not in (variant.queries, variant.prototypes):
         q[3], p[-3] = q[3] * 2.0**-40, p[-3] * 2.0**-40  # shorter than COSINE_EPS
     p[::9] = p[4]
     mask = some((QUERIES, ROWS), 0.8, generator)
     mask[3], mask[3, -3 * (k - 2) :: 3] = False, True  # fewer than k
-    block, run = _coded(variant, q, p, mask, device)
-    looser = torch.rand(len(run.group_terms), generator=generator, dtype=torch.float32)
-    terms = run.group_terms.clone()
-    terms[:, 1] *= (20 * looser + 1).to(device)
-    run = replace(run, group_terms=terms)
-    before = integers((QUERIES, k), 8, generator).float().sort(1, descending=True).values
+    block, run = _prepared(variant, q, p, mask, device)
+    run = _loosened(run, generator)
+    scores = rounded_scores(q, p, variant.metric)
+    good = scores.flatten().quantile(0.99).round()  # as what was found before
+    before = good + integers((QUERIES, k), 8, generator).float().sort(1, descending=True).values
     before[1] = -torch.inf  # nothing yet
     earlier = torch.arange(k).expand(QUERIES, k).where(before > -torch.inf, -1)
     block.best.scores.copy_(before)
     block.best.indices.copy_(earlier)
     block.thresholds[:QUERIES] = before[:, -1].to(device)
-    scores = rounded_scores(q, p, variant.metric)
     rows = torch.arange(ROWS).expand(QUERIES, ROWS) + FIRST_ROW
     here = scores.masked_fill(~mask, -torch.inf), rows.masked_fill(~mask, -1)
     expected = order.best_of([(before, earlier), here], k)
+    looser = torch.rand(here[0].shape, generator=generator) * scores.abs().amax() / 4
+    bounds = here[0] + looser  # what TF32 appends
+    room = variant.slots // block.plan.segments
     return [
-        *_settled(variant, block, run, expected, variant.held // block.plan.segments),
-        *_settled(variant, block, run, expected, 2),
-    ]
+        *(wrong for capacity in (room, 2) for wrong in
+          _settled(block, run, bounds, expected, capacity)),
+    ]  # fmt: skip
 
 
-def _coded(
+def _loosened(run: Run, generator: torch.Generator) -> Run:
+    if run.coded is None:
+        return run
+    terms = run.coded.group_terms.clone()
+    looser = torch.rand(len(terms), generator=generator, dtype=torch.float32)
+    terms[:, 1] *= (20 * looser + 1).to(terms.device)
+    return replace(run, coded=replace(run.coded, group_terms=terms))
+
+
+def _prepared(
     variant: Variant, q: Tensor, p: Tensor, mask: Tensor, device: torch.device
-) -> tuple[Int8Block, Run]:
-    """As a bank and a search make them."""
+) -> tuple[QueryBlock, Run]:
+    """As a search makes them, of rows that are numbered from FIRST_ROW."""
     queries, rows = q.to(variant.queries).to(device), p.to(variant.prototypes).to(device)
+    request, plan = request_of(variant, mask.to(device)), plan_of(variant, QUERIES, ROWS, device)
+    best = Best.empty(queries, request.k)
+    if variant.screen == BANK:
+        return _of_bank(variant, queries, rows, mask, device)
+    origin = None
+    if variant.screen == TF32:
+        block = stages.scale_queries(queries, request, plan, best)
+    else:
+        origin = vector_search.fitted_origin([rows], device, variant.metric)
+        block = stages.code_queries(queries, origin, None, request, plan, best)
+    given = whole_mask(queries, ROWS, request)
+    run = vector_search.run_of_rows(rows, FIRST_ROW, given, origin, request, plan, best.flags)
+    return block, run
+
+
+def _of_bank(
+    variant: Variant, queries: Tensor, rows: Tensor, mask: Tensor, device: torch.device
+) -> tuple[QueryBlock, Run]:
+    """Its parts as one run."""
     empty = Collection(rows.shape[1], rows.dtype, rows.device)
     collection = empty.appended([rows], torch.arange(len(rows)))
     coder = Coder(variant.metric, "int8", LAYOUT)
     codes = coder.coded(collection, 0, exclude=True, progress=False)[1].codes
     assert codes is not None
     request = request_of(variant, mask.to(device))
-    plan = codes_plan(variant, QUERIES, codes.pages, device)
-    block = int8_search.code_queries(
-        queries, codes.frame, request, plan, Best.empty(queries, request.k)
-    )
+    plan = plan_of(variant, QUERIES, ROWS, device)
+    best = Best.empty(queries, request.k)
+    block = bank_search.coded_block(queries, codes.frame, request, plan, best)
     runs = [
-        int8_search.run_of(some_codes, pages, vectors, whole_mask(queries, ROWS, request), plan)
+        bank_search.run_of(some_codes, pages, vectors, whole_mask(queries, ROWS, request), plan)
         for some_codes in codes.parts
-        for pages, vectors in int8_search.page_runs(collection.rows, some_codes, codes.pages)
+        for pages, vectors in bank_search.page_runs(collection.rows, some_codes, codes.pages)
     ]
-    whole = runs[0].originals
-    positions = [(run.originals.row_in_page, run.originals.unmatchable) for run in runs]
-    row_in_page, unmatchable = (
-        torch.cat([x for x in each if x is not None]) for each in zip(*positions, strict=True)
-    )
-    joined = Run(
-        replace(
-            whole, first_row=FIRST_ROW, rows=rows, mask=mask.view(torch.uint8).to(device),
-            row_in_page=row_in_page, unmatchable=unmatchable,
-        ),
-        torch.cat([run.codes for run in runs]),
-        torch.cat([run.group_terms for run in runs]),
-        torch.cat([run.scan_terms for run in runs]),
-        torch.cat([run.words for run in runs]),
+    parts = [run.originals for run in runs]
+    originals = replace(
+        parts[0], first_row=FIRST_ROW, rows=rows, mask=mask.view(torch.uint8).to(device),
+        row_in_page=_joined(part.row_in_page for part in parts),
+        unmatchable=_joined(part.unmatchable for part in parts),
     )  # fmt: skip
-    return block, joined
+    coded = [run.coded for run in runs if run.coded is not None]
+    fields = CodedRows.__dataclass_fields__
+    joined = CodedRows(*(_joined(getattr(each, name) for each in coded) for name in fields))
+    return block, Run(originals, joined)
+
+
+def _joined(pieces: Iterable[Tensor | None]) -> Tensor:
+    return torch.cat([piece for piece in pieces if piece is not None])
 
 
 def _settled(
-    variant: Variant,
-    block: Int8Block,
-    run: Run,
-    expected: tuple[Tensor, Tensor],
-    capacity: int,
+    block: QueryBlock, run: Run, bounds: Tensor, expected: tuple[Tensor, Tensor], capacity: int
 ) -> list[str]:
     """Where a segment has no room, a query fails, is settled again, and looks at everything."""
     block = replace(
@@ -116,8 +141,8 @@ def _settled(
         ),
     )  # fmt: skip
     given = block.best.scores.clone(), block.thresholds.clone()
-    entries, lost = _entries(block, run, torch.arange(QUERIES))
-    int8_search.settle(block, run, entries, 0)
+    entries, lost = _entries(block, run, bounds, torch.arange(QUERIES))
+    stages.settle(block, run, entries, 0)
     best, what, wrong = block.best, f"settled rows, {capacity} entries a segment", []
     failed = entries.failed[1 : 1 + int(entries.failed[0])].cpu().long()
     wrong += difference(f"{what}, who failed", failed.sort().values, lost.nonzero()[:, 0])
@@ -127,9 +152,9 @@ def _settled(
         wrong += violation(
             f"{what}, raised", raised, raised <= expected[0][failed, -1], expected[0][failed, -1]
         )
-        again, _ = _entries(block, run, failed)
+        again, _ = _entries(block, run, bounds, failed)
         again.failed.copy_(entries.failed)
-        int8_search.settle(block, run, again, 0, again=True)
+        stages.settle(block, run, again, 0, again=True)
     return [
         *wrong,
         *difference(f"{what}, indices", best.indices, expected[1]),
@@ -138,22 +163,18 @@ def _settled(
     ]
 
 
-def _entries(block: Int8Block, run: Run, queries: Tensor) -> tuple[Entries, Tensor]:
-    """Every group that has a member which may match, with its product, as far as there is room.
+def _entries(
+    block: QueryBlock, run: Run, bounds: Tensor, queries: Tensor
+) -> tuple[Entries, Tensor]:
+    """Every group that has a member which may match, with its value, as far as there is room.
 
-    And of which queries some found none.
+    And of which queries some found none. ``bounds`` (Q, rows) are what the TF32 screen might say.
     """
-    entries, plan = block.entries(), block.plan
-    products = (
-        block.codes[queries.to(block.codes.device)].cpu().double() @ run.codes.cpu().double().T
-    )
-    dead = run.originals.unmatchable
-    assert dead is not None
-    products.masked_fill_(dead.cpu().bool(), -(2.0**31))
-    best = group_maxima(products).long()
+    entries, plan = Entries.of(block), block.plan
+    best = _values(block, run, bounds, queries)
     generator = torch.Generator().manual_seed(5)
-    table = torch.zeros((len(block.codes), plan.segments, plan.capacity), dtype=torch.int64)
-    counts = torch.zeros(len(block.codes), plan.segments, dtype=torch.int32)
+    table = torch.zeros((block.padded, plan.segments, plan.capacity), dtype=torch.int64)
+    counts = torch.zeros(block.padded, plan.segments, dtype=torch.int32)
     for slot in range(len(queries)):
         groups = torch.randperm(best.shape[1], generator=generator)
         groups = groups[best[slot, groups] > -(2**31)]
@@ -166,3 +187,19 @@ def _entries(block: Int8Block, run: Run, queries: Tensor) -> tuple[Entries, Tens
     entries.entries.copy_(table.flatten())
     entries.counts.copy_(counts.flatten())
     return entries, counts[: len(queries)].amax(1) > plan.capacity
+
+
+def _values(block: QueryBlock, run: Run, bounds: Tensor, queries: Tensor) -> Tensor:
+    """(n, groups) int64: what a scan would append of each group, -2^31 for nothing."""
+    positions = -(-run.originals.positions // TILE_P) * TILE_P
+    if run.coded is None or not isinstance(block.screened, CodedQueries):
+        whole = padded(bounds[queries], len(queries), positions, -torch.inf)
+        best = group_maxima(whole).float()
+        bits = best.view(torch.int32)
+        return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long().where(best > -torch.inf, -(2**31))
+    codes = block.screened.codes[queries.to(block.norm.device)].cpu().double()
+    products = codes @ run.coded.codes.cpu().double().T
+    dead = run.originals.unmatchable
+    if dead is not None:
+        products.masked_fill_(dead.cpu().bool(), -(2.0**31))
+    return group_maxima(products).long()

@@ -8,26 +8,26 @@ from torch import Tensor
 from ....contract.metrics import METRICS
 from ....contract.request import Request
 from ...chips import Chip
-from ...plan import TritonPlan
-from ...rounds import MANY_SLOTS, CodesPlan
-from ...tiles import RDNA, Tile, few_tile, fp16_tiles, int8_tiles, masked, raw_tile
+from ...plan import WHOLE_ROWS, SearchPlan
+from ...rounds import MANY_SLOTS
+from ...tiles import FEW_QUERIES, RDNA, Tile, few_tile, int8_tiles, masked, tf32_tile
 
-SCREENS = ("raw", "prepared", "few codes", "codes")
-"""Prototypes as given; their fp16 copies; codes for few queries; codes for many."""
+TF32, PASSING, BANK, WHOLE = "tf32", "codes in passing", "codes", "none"
+"""Prototypes as given, read; coded by the search; coded by a bank; few, and each of them scored."""
 WIDTH = 128
-"""Of copies and codes in every check, in channels: whole tiles of any kind."""
+"""Of codes in every check, in channels: whole tiles of any kind."""
 
 
 @dataclass(frozen=True)
 class Variant:
     """What decides which kernels a search launches, beside sizes."""
 
-    screen: str  # of SCREENS
+    screen: str  # one of those above
     metric: str
     queries: torch.dtype
     prototypes: torch.dtype
-    masked: bool  # whether the scan reads a mask: of pairs, or of rows in the raw screen
-    held: int  # what the program holds that finishes a query: of ranks, or of slots
+    masked: bool  # whether the scan reads a mask: of pairs, or of rows in the TF32 screen
+    slots: int  # that the program holds which settles a query: entries, or prototypes
     tile: Tile
 
     def __str__(self) -> str:
@@ -35,19 +35,11 @@ class Variant:
         q, p = (str(dtype).removeprefix("torch.") for dtype in (self.queries, self.prototypes))
         dtypes, masked = q if q == p else f"{q} {p}", "masked, " if self.masked else ""
         tile = " ".join(map(str, astuple(self.tile)))
-        return f"{self.screen}, {self.metric}, {dtypes}, {masked}holding {self.held}, tile {tile}"
-
-    @property
-    def raw(self) -> bool:
-        return self.screen == "raw"
+        return f"{self.screen}, {self.metric}, {dtypes}, {masked}{self.slots} slots, tile {tile}"
 
     @property
     def few(self) -> bool:
-        return self.screen in ("raw", "few codes")
-
-    @property
-    def by_codes(self) -> bool:
-        return self.screen in ("few codes", "codes")
+        return self.tile.block_q == FEW_QUERIES
 
     @property
     def half(self) -> bool:
@@ -55,20 +47,21 @@ class Variant:
 
 
 def of_vectors(
-    queries: Tensor, prototypes: list[Tensor], request: Request, plan: TritonPlan
+    queries: Tensor, prototypes: list[Tensor], request: Request, plan: SearchPlan
 ) -> list[Variant]:
     """Those of a search of prototypes as given: one for each of their dtypes."""
-    screen = "raw" if plan.raw else "prepared"
-    masked = request.has_pairs or (plan.raw and request.mask is not None)
+    if plan.whole:
+        return [_of_whole(request.metric, queries.dtype, prototypes[0].dtype)]
+    screen = TF32 if plan.tf32 else PASSING
+    masked = request.has_pairs or (plan.tf32 and request.mask is not None)
     return _by_dtype(screen, masked, queries, prototypes, request, plan)
 
 
 def of_codes(
-    queries: Tensor, rows: list[Tensor], request: Request, plan: CodesPlan
+    queries: Tensor, rows: list[Tensor], request: Request, plan: SearchPlan
 ) -> list[Variant]:
-    """Those of a search of codes."""
-    screen = "few codes" if plan.few else "codes"
-    return _by_dtype(screen, request.has_pairs, queries, rows, request, plan)
+    """Those of a search of a bank."""
+    return _by_dtype(BANK, request.has_pairs, queries, rows, request, plan)
 
 
 def _by_dtype(
@@ -77,10 +70,10 @@ def _by_dtype(
     queries: Tensor,
     chunks: list[Tensor],
     request: Request,
-    plan: TritonPlan | CodesPlan,
+    plan: SearchPlan,
 ) -> list[Variant]:
     return [
-        Variant(screen, request.metric, queries.dtype, dtype, masked, plan.held, plan.tile)
+        Variant(screen, request.metric, queries.dtype, dtype, masked, plan.slots, plan.tile)
         for dtype in dict.fromkeys(chunk.dtype for chunk in chunks)
     ]
 
@@ -88,22 +81,27 @@ def _by_dtype(
 def defaults(chip: Chip) -> tuple[Variant, ...]:
     """Each screen with each metric, dtypes and masks in turn: every kernel of untuned plans."""
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
-    screens = [screen for screen in SCREENS if screen != "raw" or chip.arch != RDNA]
+    screens = [(TF32, True), (PASSING, False), (BANK, True), (BANK, False)]
+    if chip.arch == RDNA:
+        screens[0] = PASSING, True
     found = []
-    for i, screen in enumerate(screens):
+    for i, (screen, few) in enumerate(screens):
         for j, (metric, dtype) in enumerate(zip(METRICS, dtypes, strict=True)):
             pairs = (i + j) % len(METRICS) == 0
-            tile = _plain_tile(screen, dtype != torch.float32, pairs, chip.arch)
-            held = 16 if screen in ("raw", "prepared") else MANY_SLOTS
-            found.append(Variant(screen, metric, dtype, dtype, pairs, held, tile))
-    return tuple(found)
+            tile = _plain_tile(screen, few, dtype != torch.float32, pairs, chip.arch)
+            found.append(Variant(screen, metric, dtype, dtype, pairs, MANY_SLOTS, tile))
+    whole = (_of_whole(metric, dtype, dtype) for metric, dtype in zip(METRICS, dtypes, strict=True))
+    return (*found, *whole)
 
 
-def _plain_tile(screen: str, half: bool, pairs: bool, arch: int) -> Tile:
+def _of_whole(metric: str, queries: torch.dtype, prototypes: torch.dtype) -> Variant:
+    """Where no tile is scanned, and no mask is packed."""
+    return Variant(WHOLE, metric, queries, prototypes, False, WHOLE_ROWS, few_tile(0))
+
+
+def _plain_tile(screen: str, few: bool, half: bool, pairs: bool, arch: int) -> Tile:
     """That of untuned plans."""
-    if screen == "raw":
-        return raw_tile(half, arch)
-    if screen == "few codes":
-        return few_tile(arch)
-    tiles = fp16_tiles(arch) if screen == "prepared" else int8_tiles(WIDTH, arch)
+    if few:
+        return tf32_tile(half, arch) if screen == TF32 else few_tile(arch)
+    tiles = int8_tiles(WIDTH, arch)
     return masked(tiles) if pairs else tiles[0]
