@@ -27,6 +27,9 @@ MOST_QUERIES_AT_LEISURE = 2048  # of one whose queries have many slots each
 WHOLE_ELEMENTS = 2**22
 """Coordinates that a single launch multiplies in fp64. By arithmetic, an H100 turns so many into
 fp64 in 2 microseconds, where a launch takes some 10 of the host. Not measured."""
+WHOLE_OF_QUERY = 2**18
+"""Of those the most of one query, for which one program works: by arithmetic some 64 turns of 64 x
+64 coordinates, each as long as memory lets it wait. Not measured."""
 WHOLE_ROWS = 2048  # whose keys a program holds
 WHOLE_K = 256  # ranked among each other in registers
 PROGRAMS = 8  # of those that settle queries, on each multiprocessor
@@ -154,7 +157,9 @@ def choose_plan(
 
 def is_whole(queries: int, rows: int, channels: int, k: int) -> bool:
     """Whether a search is so small that launches are what it costs: see WHOLE_ELEMENTS."""
-    return rows <= WHOLE_ROWS and k <= WHOLE_K and queries * rows * channels <= WHOLE_ELEMENTS
+    each = rows * channels
+    fits = each <= WHOLE_OF_QUERY and queries * each <= WHOLE_ELEMENTS
+    return fits and rows <= WHOLE_ROWS and k <= WHOLE_K
 
 
 def _tile(

@@ -107,6 +107,28 @@ def test_bounds_hold_and_are_tight(kind: str, metric: str, dtype: torch.dtype) -
 
 
 @pytest.mark.parametrize("metric", METRICS)
+def test_bounds_have_all_of_the_slack(metric: str) -> None:
+    """Interpreted products lose next to nothing: tensor cores may lose what is on top of them."""
+    q, p = drawn("gaussian", 4, 300, 64)
+    q *= torch.tensor([1.0, 10.0, 0.1, 1.0])[:, None]
+    p *= 10.0 ** torch.linspace(-1, 1, 300)[:, None]
+    bounds = bounds_of(appended(*prepared_for_tf32(Problem(q, [p], 3, metric))))[:4]
+    delta, epsilon = tf32.delta_of(64, False), tf32.epsilon_of(64)
+    q, p = q.double(), p.double()
+    lengths = q.norm(dim=1, keepdim=True) * p.norm(dim=1)
+    if metric == "l2":
+        squares = q.square().sum(1, keepdim=True) + p.square().sum(1)
+        table = 2 * (q @ p.T + delta * lengths) - (1 - epsilon) * squares
+        roundings = 2.0**-22 * (squares + lengths)
+    elif metric == "dot":
+        table, roundings = q @ p.T + delta * lengths, 2.0**-21 * lengths
+    else:
+        table, roundings = q @ p.T / lengths + delta, 2.0**-21 * torch.ones_like(lengths)
+    assert (bounds >= grouped(table - roundings)).all()
+    assert (bounds <= grouped(table + roundings)).all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
 def test_queries_are_scaled_as_the_proof_says(metric: str) -> None:
     norms = [0.0, 2.0**-140, 2.0**-101, 1e-9, 1.0, 1e18, 2.0**62, 1e30]
     directions = drawn("gaussian", 9, 1, 64)[0].double()
@@ -177,6 +199,13 @@ def _with(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, list[Tensor]]:
     return pair[0], [pair[1]]
 
 
+def prepared_codes_of(screen: str, problem: Problem) -> tuple[QueryBlock, Run]:
+    if screen == "bank":
+        codes = coded(problem.prototypes, problem.metric, LAYOUT)
+        return prepared_codes(problem, codes, codes_plan(problem, codes))
+    return prepared_vectors(problem, vectors_plan(problem))
+
+
 @pytest.mark.parametrize("queries", [3, 17])
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("screen", ["codes in passing", "bank"])
@@ -186,12 +215,7 @@ def test_entries_of_codes_are_those_of_the_twin(
     q, p = drawn("offset", queries, 300, 70)
     p[5] *= 1e25
     mask = torch.rand(queries, 300, generator=torch.Generator().manual_seed(2)) < 0.05
-    problem = Problem(q, [p], 1, metric, mask)
-    if screen == "bank":
-        codes = coded([p], metric, LAYOUT)
-        block, run = prepared_codes(problem, codes, codes_plan(problem, codes))
-    else:
-        block, run = prepared_vectors(problem, vectors_plan(problem))
+    block, run = prepared_codes_of(screen, Problem(q, [p], 1, metric, mask))
     rows = rows_at(run)
     assert len(rows) == 384
     queried, own = block.screened, run.coded
@@ -213,3 +237,35 @@ def test_entries_of_codes_are_those_of_the_twin(
         assert torch.equal((found >> 32)[passed], maxima.long()[passed])
         assert passed[best.float() >= threshold[:, None]].all()
         assert not passed.all()
+
+
+@pytest.mark.parametrize("queries", [3, 17])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("screen", ["codes in passing", "bank"])
+def test_entries_change_where_the_threshold_does(
+    screen: str, metric: str, queries: int, rows_at
+) -> None:
+    """Of each query one group passes by the last threshold that lets it, and not by the next."""
+    q, p = drawn("gaussian", queries, 140, 20)
+    block, run = prepared_codes_of(screen, Problem(q, [p], 1, metric))
+    queried, own = block.screened, run.coded
+    assert isinstance(queried, CodedQueries)
+    assert own is not None
+    terms, each = queried.terms[:, :queries], torch.arange(queries)
+    group = each % 8
+    products = (queried.codes[:queries].long() @ own.codes[:256].long().T).int()
+    products = products.masked_fill(rows_at(run) >= 140, int8.LOWEST)
+    maxima = grouped(products)[each, group].float()
+    low, high = torch.full((queries,), -1e6), torch.full((queries,), 1e6)
+    for _ in range(64):
+        middle = (low + high) / 2
+        least = int8_scan.scan_thresholds(terms, own.scan_terms, middle, metric)[each, group]
+        low, high = low.where(maxima < least, middle), high.where(maxima >= least, middle)
+    assert (low < high).all()
+    if metric == "l2":  # of whose bias a division is rounded otherwise: by a quarter of a product
+        step = 0.5 * terms[0] * own.group_terms[group, 0]
+        low, high = low - step, high + step
+    for threshold, expected in ((low, True), (high, False)):
+        block.thresholds[:queries] = threshold
+        passed = appended(block, run)[:queries] != NOTHING
+        assert (passed[each, group] == expected).all()

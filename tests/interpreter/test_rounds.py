@@ -90,8 +90,8 @@ def test_thresholds_of_every_round_are_reached(
 @pytest.mark.parametrize("metric", METRICS)
 def test_equal_rows(metric: str, screen: str, searched) -> None:
     """No bound separates them, so that all are entries, which have no room."""
-    q, p = drawn("gaussian", 200, screen, queries=1)
-    problem = Problem(q, [p[:1].expand(200, -1)], 3, metric)
+    q, p = drawn("gaussian", 270, screen, queries=1)
+    problem = Problem(q, [p[:1].expand(270, -1)], 3, metric)
     assert searched(problem, screen, LOSSY) == 1
 
 

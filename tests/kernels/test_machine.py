@@ -126,7 +126,7 @@ def test_gpus_and_why_one_is_not_used(
     monkeypatch.setattr(cuda, "get_device_properties", lambda device: Properties)
     monkeypatch.setattr(rounding, "operand_roundoff", lambda device: 0.0)
     monkeypatch.setattr(fp64, "multiplies_in_fp64", lambda device: True)
-    for capability, backend in (((9, 0), "Triton for k up to 1,024"), ((7, 5), "torch, since the")):
+    for capability, backend in (((9, 0), "Triton for k up to 2,048"), ((7, 5), "torch, since the")):
         monkeypatch.setattr(cuda, "get_device_capability", lambda device, c=capability: c)
         out = shown(capsys)
         assert f"on cuda:0  {backend}" in out

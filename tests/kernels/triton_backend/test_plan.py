@@ -9,7 +9,13 @@ pytest.importorskip("triton")
 from flashmatch.kernels.triton_backend import rounds
 from flashmatch.kernels.triton_backend.bank_search import LAYOUT
 from flashmatch.kernels.triton_backend.chips import Chip
-from flashmatch.kernels.triton_backend.plan import Prototypes, SearchPlan, choose_plan, pad
+from flashmatch.kernels.triton_backend.plan import (
+    Prototypes,
+    SearchPlan,
+    choose_plan,
+    is_whole,
+    pad,
+)
 from flashmatch.kernels.triton_backend.rounds import MAX_K
 from flashmatch.kernels.triton_backend.tiles import (
     FEW_QUERIES,
@@ -212,3 +218,25 @@ def test_masks_of_pairs_take_the_plainest_tile_with_all_registers() -> None:
     for choose, rows in ((vectors_plan, 10**6), (codes_plan, 10**4)):
         assert choose(1000, rows, 512, 10).tile != plainest
         assert choose(1000, rows, 512, 10, pairs=True).tile == plainest
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((16, 1000, 128, 10), True),
+        ((1, 2048, 128, 256), True),
+        ((1, 1, 1, 1), True),
+        ((1, 2049, 16, 10), False),  # a program does not hold so many keys
+        ((1, 2048, 16, 257), False),
+        ((1, 1024, 1024, 10), False),  # too long for one program
+        ((64, 1000, 128, 10), False),
+    ],
+)
+def test_a_few_coordinates_are_searched_at_once(shape: tuple[int, ...], expected: bool) -> None:
+    queries, rows, channels, k = shape
+    assert is_whole(*shape) == expected
+    given = Prototypes(rows, channels, pad(channels, 64), UNIT, together=True)
+    for together in (True, False):
+        own = replace(given, together=together)
+        chosen = choose_plan(queries, own, k, chip=H100, workspace=256 * MIB)
+        assert chosen.whole == (expected and together)

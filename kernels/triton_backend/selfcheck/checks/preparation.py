@@ -54,7 +54,7 @@ def _scaled_queries(variant: Variant, device: torch.device) -> list[str]:
     slack = tf32.delta_of(WIDTH, variant.half), tf32.epsilon_of(WIDTH)
     divisor, a, r = tf32.query_factors(norms, variant.metric, *slack)
     whole = rows.double().where(live[:, None], 0) * (1 / divisor)[:, None]
-    lowest = lengthened(torch.zeros(0), block.padded, LOWEST)
+    lowest = torch.full((block.padded,), LOWEST, dtype=torch.float32)
     return [
         *difference("norms", block.norm[: len(rows)].cpu().where(live, 0), norms),
         *difference("queries of norm 1", scaled.unit, padded(whole.float(), block.padded, WIDTH)),
@@ -97,7 +97,7 @@ def _coded_queries(variant: Variant, device: torch.device) -> list[str]:
     off = (coded.codes.cpu()[:count, : len(origin)] - expected.codes).abs().where(live[:, None], 0)
     found, infinite = coded.terms.cpu()[:, :count], terms.isinf()
     close = (found - terms).abs() <= terms.abs() * 2.0**-18
-    lowest = lengthened(torch.zeros(0), block.padded, LOWEST)
+    lowest = torch.full((block.padded,), LOWEST, dtype=torch.float32)
     padding = coded.codes[:, len(origin) :].cpu()
     close = torch.where(infinite, found == terms, close) | (~live & (torch.arange(4) < 3)[:, None])
     return [
