@@ -41,7 +41,7 @@ test-torch: $(VENV)/.installed-dev
 	$(BIN)/pytest tests --ignore=tests/compile --ignore=tests/dropin
 
 test-interpreter: $(VENV)/.installed-dev
-	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/interpreter
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n logical tests/interpreter
 
 test-compile: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/compile
@@ -84,7 +84,7 @@ fuzz: $(VENV)/.installed-dev $(VENV)-dropin/.installed-dropin
 	FLASHMATCH_EXAMPLES=$(N) $(BIN)/pytest -m hypothesis tests --ignore=tests/compile \
 		--ignore=tests/dropin
 	FLASHMATCH_EXAMPLES=$(N_INTERPRETER) TRITON_INTERPRET=1 OMP_NUM_THREADS=1 \
-		$(BIN)/pytest -m hypothesis tests/interpreter
+		$(BIN)/pytest -n logical -m hypothesis tests/interpreter
 	FLASHMATCH_EXAMPLES=$(N) $(VENV)-dropin/bin/pytest -m hypothesis tests/dropin \
 		--ignore=tests/dropin/mmpretrain
 	$(MAKE) faults FAULTS="--corruptions $(N)0 --images $(N)0 --kills $(N) --interrupts $(N) --threads 600 --extremes $(N)"

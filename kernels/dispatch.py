@@ -9,6 +9,8 @@ import functools
 import logging
 import sys
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -116,14 +118,33 @@ def why_no_triton(device: torch.device) -> str:
 def _search_vectors(
     queries: Tensor, rows: Rows, request: Request, workspace: int
 ) -> tuple[Tensor, Tensor]:
-    why_not = why_no_triton(queries.device)
+    found = _by_triton(
+        queries.device, lambda door: door.search_vectors(queries, rows, request, workspace)
+    )
+    if found is not None:
+        return found.scores, found.rows
+    return _search_by_torch(queries, rows, request, workspace)
+
+
+def _by_triton(
+    device: torch.device, ask: Callable[[Any], tuple[Found | None, str]]
+) -> Found | None:
+    """What its entrance answers; None where the Triton backend does not take the search."""
+    why_not = why_no_triton(device)
     if not why_not:
         from .triton_backend.selfcheck import entrance
 
-        found, why_not = entrance.search_vectors(queries, rows.chunks, request, workspace)
+        found, why_not = ask(entrance)
         if found is not None:
             return found
-    _note(queries.device, why_not)
+    if device.type == "cuda":
+        _log.debug("the torch backend searches on %s: %s", device, why_not)
+    return None
+
+
+def _search_by_torch(
+    queries: Tensor, rows: Rows, request: Request, workspace: int
+) -> tuple[Tensor, Tensor]:
     workers = _workers(queries, rows, workspace) if request.chunk_rows is None else 1
     plan = _plan_that_codes(queries, rows, request, workspace) if workers == 1 else None
     if plan is not None:
@@ -182,14 +203,13 @@ def _search_block(
         by_row = request.masked(collection.mask_by_row(request.mask))
     own = request if request.mask is None else by_row  # without one, codes know what never matches
     refuses = bank.nonfinite == "raise"
-    if codes is not None:
-        found = _codes_by_triton(queries, codes, rows, own, by_row, workspace)
-        if found is not None:
-            if refuses and found.nonfinite:  # waits for the device, when all is launched
-                _refuse_queries(queries, first)
-            return found
     shape = queries.shape[0], len(rows), rows.channels
     by_codes = codes is not None and bool(codes.held.product) and codes_pay(*shape, request.k)
+    found = _bank_by_triton(queries, codes, rows, own, by_row, by_codes, workspace)
+    if found is not None:
+        if refuses and found.nonfinite:  # waits for the device, when all is launched
+            _refuse_queries(queries, first)
+        return found
     on_cpu = queries.is_cpu and bool(why_no_triton(queries.device))
     workers = _workers(queries, rows, workspace) if on_cpu else 1
     if codes is not None and by_codes and on_cpu:
@@ -203,25 +223,26 @@ def _search_block(
     if refuses:
         _refuse_queries(queries, first)
     if codes is None or not by_codes:
-        search = _search_in_general if on_cpu else _search_vectors
+        search = _search_in_general if on_cpu else _search_by_torch
         found = search(queries, rows, by_row, workspace)
         return Found(*found, 0, 0, rows.nbytes)
     return coded.search_shared(queries, codes, rows, own, workspace, workers)
 
 
-def _codes_by_triton(
-    queries: Tensor, codes: Codes, rows: Rows, request: Request, by_row: Request, workspace: int
-) -> Found | None:
-    """None where the Triton backend does not take it."""
-    why_not = why_no_triton(queries.device)
-    if not why_not:
-        from .triton_backend.selfcheck import entrance
-
-        found, why_not = entrance.search_codes(queries, codes, rows, request, by_row, workspace)
-        if found is not None:
-            return found
-    _note(queries.device, why_not)
-    return None
+def _bank_by_triton(
+    queries: Tensor, codes: Codes | None, rows: Rows, request: Request, by_row: Request,
+    by_codes: bool, workspace: int,
+) -> Found | None:  # fmt: skip
+    """By its codes, or where it has none, or they would not pay elsewhere, by its vectors."""
+    found, device = None, queries.device
+    if codes is not None:
+        of_codes = queries, codes, rows, request, by_row, workspace
+        found = _by_triton(device, lambda door: door.search_codes(*of_codes))
+    if found is None and not by_codes:
+        found = _by_triton(
+            device, lambda door: door.search_vectors(queries, rows, by_row, workspace)
+        )
+    return found
 
 
 def _refuse_queries(queries: Tensor, first: int) -> None:
@@ -258,13 +279,9 @@ def _found(answer: Answer, rows: Rows) -> Found:
 
 
 def _search_in_one_pass(
-    queries: Tensor,
-    rows: Rows,
-    request: Request,
-    workspace: int,
-    workers: int,
+    queries: Tensor, rows: Rows, request: Request, workspace: int, workers: int,
     bank: Prepared | None,
-) -> Answer | None:
+) -> Answer | None:  # fmt: skip
     """None where it has to be searched in general."""
     if not _may_go_in_one_pass(queries, rows, request):
         return None
@@ -277,11 +294,6 @@ def _search_in_one_pass(
         return None
     operands = Operands(rows, request.metric) if bank is None else bank.operands
     return shares.search(queries, operands, request, plan, workspace)
-
-
-def _note(device: torch.device, why_not: str) -> None:
-    if device.type == "cuda":
-        _log.debug("the torch backend searches on %s: %s", device, why_not)
 
 
 def _workspace() -> int:

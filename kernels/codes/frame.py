@@ -36,26 +36,15 @@ class Frame:
         self, queries: Tensor, norms: Tensor, largest: int = int8.LARGEST_CODE
     ) -> int8.CodedQueries:
         """From finite queries (Q, C) as given and norms (Q,) fp64; codes up to ``largest``."""
-        vectors, origin = self._scaled(queries, norms), self.origin.double()
+        vectors, origin = queries.double(), self.origin.double()
+        if self.metric == "cosine":
+            vectors = vectors / norms.clamp(min=COSINE_EPS)[:, None]
         shift = vectors @ origin
         if self.metric == "l2":
             shift -= 0.5 * origin.square().sum()
-        return int8.code_queries(self._moved(vectors), self.origin_norm, shift, largest)
-
-    def moved(self, queries: Tensor, norms: Tensor) -> Tensor:
-        """(Q, C) fp64, contiguous: queries (Q, C) in the frame; norms as for ``queries``."""
-        return self._moved(self._scaled(queries, norms))
-
-    def _scaled(self, queries: Tensor, norms: Tensor) -> Tensor:
-        vectors = queries.double()
-        if self.metric == "cosine":
-            vectors = vectors / norms.clamp(min=COSINE_EPS)[:, None]
-        return vectors
-
-    def _moved(self, vectors: Tensor) -> Tensor:
-        if self.metric == "l2":
-            vectors = vectors - self.origin.double()
-        return self.rotation(vectors) if self.rotation else vectors
+            vectors = vectors - origin
+        moved = self.rotation(vectors) if self.rotation else vectors
+        return int8.code_queries(moved, self.origin_norm, shift, largest)
 
 
 def fitted_frame(sample: Tensor, metric: str, seed: int = 0) -> Frame:

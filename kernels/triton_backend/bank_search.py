@@ -14,7 +14,6 @@ from torch import Tensor
 from ..codes.frame import Frame
 from ..codes.layout import Layout
 from ..codes.pages import Codes
-from ..contract import finite
 from ..contract.chunks import Rows
 from ..contract.matches import Found
 from ..contract.request import Request
@@ -85,7 +84,7 @@ def coded_block(
     queries: Tensor, frame: Frame, request: Request, plan: SearchPlan, best: Best
 ) -> QueryBlock:
     """A block of the queries (Q, C), of which ``request`` has the mask, in a bank's frame."""
-    rotated = frame.moved(queries, finite.norms(queries)) if frame.rotation else None
+    rotated = stages.rotate_queries(queries, frame)
     return stages.code_queries(queries, frame.origin, rotated, request, plan, best)
 
 

@@ -13,6 +13,7 @@ from .tiles import (
     RDNA,
     TILE_P,
     Tile,
+    cdiv,
     few_tile,
     int8_tiles,
     is_amd,
@@ -195,4 +196,4 @@ def _shrunk(
 
 
 def pad(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
+    return cdiv(n, multiple) * multiple

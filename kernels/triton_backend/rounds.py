@@ -12,6 +12,7 @@ evenly: a Poisson number of mean ``few_of(capacity)`` exceeds the capacity about
 is lost is scanned again; it costs time, never a match.
 """
 
+import functools
 from math import gcd
 
 MAX_K = 2048
@@ -62,6 +63,7 @@ def room_for(k: int) -> int:
     return -(-max(k, 256) // 128) * 128
 
 
+@functools.lru_cache
 def spread(tiles: int) -> int:
     """The step of an order in which every prefix of the tiles is spread evenly.
 

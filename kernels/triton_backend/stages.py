@@ -12,13 +12,14 @@ programs of that return at once where there are none.
 # pyright: reportCallIssue=false, reportArgumentType=false
 
 import torch
-import triton
 from torch import Tensor
 
+from ..codes.frame import Frame
 from ..contract.request import Request
 from ..proofs import fp32, tf32
+from .device.groups import pack_mask_kernel
 from .device.int8_scan import scan_codes_kernel
-from .device.prepare import code_queries_kernel, pack_mask_kernel, scale_queries_kernel
+from .device.prepare import code_queries_kernel, rotate_queries_kernel, scale_queries_kernel
 from .device.settle import settle_all_kernel, settle_kernel
 from .device.tf32_scan import scan_rows_kernel
 from .plan import WHOLE_ROWS, SearchPlan, pad
@@ -33,7 +34,7 @@ from .query_block import (
     ScaledQueries,
 )
 from .rounds import PACK, room_for, spread
-from .tiles import GROUP, TILE_P, WIDTH
+from .tiles import GROUP, TILE_P, WIDTH, cdiv
 
 WHOLE_BLOCK = 64  # rows that a program of settle_all takes at a time
 
@@ -58,6 +59,19 @@ def code_queries(
         METRIC=request.metric, BLOCK_Q=plan.code_rows, **plan.row_options,
     )  # fmt: skip
     return block
+
+
+def rotate_queries(queries: Tensor, frame: Frame) -> Tensor | None:
+    """(Q, C) fp64: queries as ``code_queries`` takes them of a frame that rotates; else None."""
+    if frame.rotation is None:
+        return None
+    (count, channels), rotation = queries.shape, frame.rotation
+    rotated = queries.new_empty((count, channels), dtype=torch.float64)
+    rotate_queries_kernel[(count,)](
+        queries, rotation.signs, frame.origin, rotated, channels, rotation.stages,
+        *queries.stride(), METRIC=frame.metric, num_warps=4,
+    )  # fmt: skip
+    return rotated
 
 
 def scale_queries(queries: Tensor, request: Request, plan: SearchPlan, best: Best) -> QueryBlock:
@@ -95,7 +109,7 @@ def _slack(plan: SearchPlan, channels: int) -> tuple[float, float]:
 def search_run(block: QueryBlock, run: Run, entries: Entries) -> None:
     """Make the block's matches the best of what they were and of the run, proven."""
     plan, words = block.plan, words_of(block, run)
-    tiles = triton.cdiv(run.originals.positions, plan.tile.block_p)
+    tiles = cdiv(run.originals.positions, plan.tile.block_p)
     can_fail = tiles > plan.roomy
     if can_fail:
         entries.failed[:1].zero_()
@@ -131,8 +145,8 @@ def pack_words(originals: Originals, words: Tensor, count: int) -> None:
     """Fill words (Qpad or 1, groups) int32 of the ``count`` masks of as many queries, or of one."""
     pairs, groups = words.shape[0] > 1, words.shape[1]
     count, block_q, tiles = (count, 32, 1) if pairs else (1, 1, 8)
-    p_tiles = triton.cdiv(groups * GROUP, TILE_P * tiles)
-    pack_mask_kernel[(p_tiles, triton.cdiv(words.shape[0], block_q))](
+    p_tiles = cdiv(groups * GROUP, TILE_P * tiles)
+    pack_mask_kernel[(p_tiles, cdiv(words.shape[0], block_q))](
         originals.mask, originals.row_in_page, originals.unmatchable, words,
         count, originals.rows.shape[0], words.shape[0], originals.positions, groups,
         *originals.mask.stride(), words.stride(0),
@@ -181,7 +195,7 @@ def _scan_rows(
     entries: Entries, failed: Failed, first: int, stop: int,
 ) -> None:  # fmt: skip
     plan, tile, rows = block.plan, block.plan.tile, originals.rows
-    p_tiles = triton.cdiv(rows.shape[0], tile.block_p)
+    p_tiles = cdiv(rows.shape[0], tile.block_p)
     scan_rows_kernel[(plan.strips,)](
         queries.unit, rows, queries.scale, queries.bias, words, block.thresholds,
         entries.entries, entries.counts, block.resume, *failed, block.best.flags,
@@ -200,7 +214,7 @@ def settle(block: QueryBlock, run: Run, entries: Entries, first: int, again: boo
     """Make the entries of a round that began with ``first`` a part of what is best."""
     plan, best, originals = block.plan, block.best, run.originals
     rows, mask, k = originals.rows, originals.mask, block.request.k
-    tiles = triton.cdiv(originals.positions, plan.tile.block_p)
+    tiles = cdiv(originals.positions, plan.tile.block_p)
     codes = terms = own_codes = own_terms = None
     stride_t = stride_c = 0
     if run.coded is not None and isinstance(block.screened, CodedQueries):

@@ -78,3 +78,8 @@ def is_amd(arch: int) -> bool:
 def _keeps_sums_apart(arch: int) -> bool:
     """Whether tensor cores sum in a memory of their own: those of 10.x do, those of 12.x do not."""
     return arch // 10 == 10
+
+
+def cdiv(count: int, size: int) -> int:
+    """How many of this size have room for so many. Triton's own takes the host 5 microseconds."""
+    return -(-count // size)

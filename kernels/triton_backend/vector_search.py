@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 
 import torch
-import triton
 from torch import Tensor
 
+from ..concurrency.ahead import BUFFERS, brought_ahead
 from ..contract import finite
 from ..contract.chunks import Rows
 from ..contract.request import Request
@@ -30,7 +30,7 @@ from .device.prototypes import (
 from .plan import Prototypes, SearchPlan, choose_plan, is_whole, pad
 from .query_block import Best, CodedRows, Entries, Originals, QueryBlock, Run, parts, whole_mask
 from .rounds import MAX_K
-from .tiles import GROUP, TILE_P, WIDTH
+from .tiles import GROUP, TILE_P, WIDTH, cdiv
 
 HALVES = (torch.float16, torch.bfloat16)
 READABLE = (torch.float32, *HALVES)
@@ -57,14 +57,14 @@ def are_few(queries: Tensor, rows: Rows, request: Request) -> bool:
 
 def search_vectors(
     queries: Tensor, prototypes: list[Tensor], request: Request, plan: SearchPlan
-) -> tuple[Tensor, Tensor, list[int]]:
-    """Scores (Q, k) float32, indices (Q, k) int64, and the flags that ``refuse_flagged`` reads.
+) -> tuple[Best, list[int]]:
+    """The best of the prototypes, and the flags that ``refuse_flagged`` reads.
 
     Unless it excludes, this waits for the device; where it does, there are no flags to read.
     """
     with torch.cuda.device(queries.device) if queries.is_cuda else nullcontext():
         best = search_with_flags(queries, prototypes, request, plan)
-        return best.scores, best.indices, [] if request.exclude else best.flags.tolist()
+        return best, [] if request.exclude else best.flags.tolist()
 
 
 def search_with_flags(
@@ -88,7 +88,10 @@ def search_with_flags(
     first = prepared(blocks[0])
     entries, only = Entries.of(first), first if len(blocks) == 1 else None
     del first
-    for rows, first_row in slices(prototypes, min(plan.chunk_rows, request.chunk_rows or 2**31)):
+    pieces = list(slices(prototypes, min(plan.chunk_rows, request.chunk_rows or 2**31)))
+    streams = torch.cuda if queries.is_cuda else None
+    brought = brought_ahead([rows for rows, _ in pieces], queries.device, streams)
+    for (_, first_row), rows in zip(pieces, brought, strict=True):
         own = mask[:, first_row : first_row + rows.shape[0]]
         run = run_of_rows(rows, first_row, own, origin, request, plan, best.flags)
         for part in blocks:
@@ -105,7 +108,7 @@ def plan_of_vectors(
     width = pad(channels, WIDTH)
     given = Prototypes(
         min(longest, request.chunk_rows or longest), channels, width, UNIT,
-        brought_bytes=max(away, default=0) * channels, coded_bytes=width + TERM_BYTES,
+        brought_bytes=BUFFERS * max(away, default=0) * channels, coded_bytes=width + TERM_BYTES,
         readable=all(map(_is_readable, prototypes)),
         half={p.dtype for p in prototypes} <= set(HALVES),
         together=len(prototypes) == 1 and not away and request.chunk_rows is None,
@@ -136,7 +139,7 @@ def fitted_origin(prototypes: list[Tensor], device: torch.device, metric: str) -
     rows = max(prototypes, key=len)
     sample = rows[:: max(1, len(rows) // SAMPLE)][:SAMPLE].to(device, non_blocking=True)
     origin = sample.new_empty(sample.shape[1], dtype=torch.float32)
-    fit_origin_kernel[(triton.cdiv(sample.shape[1], COLUMNS),)](
+    fit_origin_kernel[(cdiv(sample.shape[1], COLUMNS),)](
         sample, origin, *sample.shape, *sample.stride(), METRIC=metric, num_warps=8
     )
     return origin
@@ -146,11 +149,10 @@ def run_of_rows(
     rows: Tensor, first_row: int, mask: Tensor, origin: Tensor | None, request: Request,
     plan: SearchPlan, flags: Tensor,
 ) -> Run:  # fmt: skip
-    """A chunk of some prototypes (M, C), coded where there is an origin.
+    """A chunk of some prototypes (M, C) on the device, coded where there is an origin.
 
     ``mask`` (Q, M) says for all queries which of them may match.
     """
-    rows = rows.to(mask.device, non_blocking=True)
     if origin is None:
         return Run(Originals(first_row, rows, mask), None)
     (count, channels), new = rows.shape, rows.new_empty
@@ -158,7 +160,7 @@ def run_of_rows(
     groups = size // GROUP
     row_in_page = None
     if request.metric == "l2":
-        row_in_page, pages = new(size, dtype=torch.int16), triton.cdiv(count, SPAN)
+        row_in_page, pages = new(size, dtype=torch.int16), cdiv(count, SPAN)
         order_rows_kernel[(pages,)](
             rows, origin, new(pages * SPAN, dtype=torch.float32), row_in_page,
             count, size, channels, *rows.stride(),

@@ -16,6 +16,7 @@ from problems import Problem
 
 from flashmatch.kernels.codes.frame import Frame
 from flashmatch.kernels.codes.pages import Codes
+from flashmatch.kernels.codes.rotation import Rotation
 from flashmatch.kernels.storage.clean_rows import screen_norms
 from flashmatch.kernels.triton_backend import bank_search, chips, vector_search
 from flashmatch.kernels.triton_backend.chips import Chip
@@ -82,12 +83,13 @@ def coded_searches() -> Iterator[Search]:
         )
         mask = torch.ones((queries, count)[2 - mask_ndim :], dtype=torch.bool)
         problem = Problem(q, [p], k, metric, mask if mask_ndim else None, "exclude", None)
-        yield partial(search_codes, problem, coded(p, metric))
+        yield partial(search_codes, problem, coded(p, metric, rotated=dtype != torch.float32))
 
 
-def coded(rows: torch.Tensor, metric: str) -> Codes:
+def coded(rows: torch.Tensor, metric: str, rotated: bool = False) -> Codes:
     count, channels = rows.shape
-    frame = Frame(metric, torch.zeros(channels), None)
+    rotation = Rotation(channels, 0, rows.device) if rotated else None
+    frame = Frame(metric, torch.zeros(channels), rotation)
     codes = Codes(frame, bank_search.LAYOUT, count, channels)
     codes.write(0, rows, screen_norms(rows))
     return codes

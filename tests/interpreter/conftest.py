@@ -34,6 +34,16 @@ def planned() -> Planned:
     return _planned
 
 
+@pytest.fixture(scope="module")
+def small_pages() -> Iterator[None]:
+    """Rows that are coded in passing are ordered by 256, which takes less long to interpret."""
+    from flashmatch.kernels.triton_backend import vector_search
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vector_search, "SPAN", 256)
+        yield
+
+
 def _rows_at(run) -> Tensor:
     """(positions of whole tiles,) the row of each; beyond the last where there is none."""
     originals = run.originals

@@ -15,7 +15,7 @@ from flashmatch.kernels.storage.collection import Collection
 from flashmatch.kernels.triton_backend import bank_search
 from flashmatch.kernels.triton_backend.tiles import few_tile, int8_tiles, tf32_tile
 
-pytestmark = pytest.mark.usefixtures("poisoned_empty")
+pytestmark = pytest.mark.usefixtures("poisoned_empty", "small_pages")
 LAYOUT = dataclasses.replace(bank_search.LAYOUT, span=256)
 SMALL_BLOCKS = dataclasses.replace(
     int8_tiles(64, 90)[0], block_q=16

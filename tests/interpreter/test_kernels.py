@@ -9,7 +9,10 @@ from coded import coded
 from problems import Problem, vectors
 from torch import Tensor
 
+from flashmatch.kernels.codes.frame import Frame
+from flashmatch.kernels.codes.rotation import Rotation
 from flashmatch.kernels.contract import order
+from flashmatch.kernels.contract.metrics import COSINE_EPS
 from flashmatch.kernels.triton_backend import stages
 from flashmatch.kernels.triton_backend.bank_search import LAYOUT
 from flashmatch.kernels.triton_backend.device import keys as device_keys
@@ -116,3 +119,29 @@ def test_words_of_masks_of_rows_are_one_for_all_queries(screen: str, metric: str
         assert (run.coded is not None and words.data_ptr() == run.coded.words.data_ptr()) == (
             screen == "codes in passing" or given is None
         )
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 64, 100, 512, 1000, 1025, 1536])
+def test_queries_are_rotated_as_prototypes_are(channels: int, metric: str) -> None:
+    """Powers of two and widths between, shorter and longer than a program takes at a time."""
+    generator = torch.Generator().manual_seed(channels)
+    whole = vectors("gaussian", 4, 2 * channels, generator)
+    queries, origin = whole[::2, ::2].half(), whole[1, :channels].float()
+    frame = Frame(metric, origin, Rotation(channels, 3, origin.device))
+    assert frame.rotation
+    x = queries.double()
+    if metric == "cosine":
+        x = x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp(min=COSINE_EPS)
+    elif metric == "l2":
+        x = x - origin.double()
+    rotated = stages.rotate_queries(queries, frame)
+    assert rotated is not None
+    off = torch.linalg.vector_norm(rotated - frame.rotation(x), dim=1)
+    norms = torch.linalg.vector_norm(x, dim=1)
+    assert (off <= (channels + 64) * 2.0**-53 * norms).all()  # what int8.code_queries allows
+
+
+def test_a_frame_that_does_not_rotate_launches_nothing() -> None:
+    frame = Frame("dot", torch.zeros(3), None)
+    assert stages.rotate_queries(torch.ones(2, 3), frame) is None

@@ -17,7 +17,7 @@ from flashmatch.kernels.triton_backend.bank_search import LAYOUT as WHOLE_LAYOUT
 from flashmatch.kernels.triton_backend.device.flags import Flag
 from flashmatch.kernels.triton_backend.tiles import few_tile, int8_tiles, tf32_tile
 
-pytestmark = pytest.mark.usefixtures("poisoned_empty")
+pytestmark = pytest.mark.usefixtures("poisoned_empty", "small_pages")
 LAYOUT = dataclasses.replace(WHOLE_LAYOUT, span=256)  # more pages, of two tiles
 QUERIES = 2
 SMALL_BLOCKS = dataclasses.replace(int8_tiles(64, 90)[0], block_q=16)  # of queries: interpreted

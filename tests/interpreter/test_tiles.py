@@ -27,7 +27,7 @@ from flashmatch.kernels.triton_backend.tiles import (
     tf32_tile,
 )
 
-pytestmark = pytest.mark.usefixtures("poisoned_empty")
+pytestmark = pytest.mark.usefixtures("poisoned_empty", "small_pages")
 ARCHS = (HIP, RDNA, 80, 86, 89, 90, 100, 103, 120)
 QUERIES, ROWS = 150, 700  # two tiles of queries; six of 128 rows, three of 256
 CUTS = ("block_q", "block_p", "tile_c")

@@ -2,14 +2,17 @@
 
 import logging
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from screens import SCREENS, screen_small
+from torch import Tensor
 
 from flashmatch import PrototypeBank, topk
 from flashmatch.kernels import dispatch
+from flashmatch.kernels.contract.matches import Found
 from flashmatch.kernels.products import choice, halves
 from flashmatch.kernels.torch_backend import float_search, int8_search
 from flashmatch.kernels.torch_backend import plan as torch_plan
@@ -68,8 +71,8 @@ def test_a_search_on_a_gpu_says_why_triton_does_not_take_it(
     why_not = dispatch.why_no_triton(gpu)
     assert "sm_80" in why_not or "cannot be imported" in why_not
     with caplog.at_level(logging.DEBUG, logger="flashmatch"):
-        dispatch._note(gpu, why_not)
-        dispatch._note(torch.device("cpu"), dispatch.why_no_triton(torch.device("cpu")))
+        for device in (gpu, torch.device("cpu")):
+            assert dispatch._by_triton(device, lambda door: (None, "asked")) is None
     assert caplog.messages == [f"the torch backend searches on cuda:0: {why_not}"]
 
 
@@ -80,6 +83,39 @@ def test_the_torch_backend_takes_what_triton_refuses(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(triton_search, "why_not_vectors", lambda *args: asked.append(args) or "no")
     assert all(map(torch.equal, topk(Q, P, 2), expected))
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("screen", ["float", "int8"])
+def test_a_bank_by_triton_refuses_queries_behind_its_search(
+    screen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU, looking at them before would be a wait."""
+    pytest.importorskip("flashmatch.kernels.triton_backend")
+    from flashmatch.kernels.triton_backend.selfcheck import entrance
+
+    bank, order = PrototypeBank(P, screen=screen), []
+    matches = bank.topk(Q, 2)
+
+    def found(name: str) -> Callable[..., tuple[Found, str]]:
+        def search(queries: Tensor, *_: object) -> tuple[Found, str]:
+            order.append(name)
+            bad = (~queries.isfinite()).any().int()
+            return Found(matches.scores, matches.indices, 0, 0, 0, bad), ""
+
+        return search
+
+    monkeypatch.setattr(dispatch, "why_no_triton", lambda device: "")
+    monkeypatch.setattr(entrance, "search_vectors", found("vectors"))
+    monkeypatch.setattr(entrance, "search_codes", found("codes"))
+    refuse = dispatch._refuse_queries
+    monkeypatch.setattr(
+        dispatch, "_refuse_queries", lambda *of: (order.append("refused"), refuse(*of))
+    )
+    bank.topk(Q, 2)
+    with pytest.raises(ValueError, match="queries"):
+        bank.topk(Q.masked_fill(torch.arange(Q.shape[1]) == 1, torch.nan), 2)
+    by = "vectors" if bank.screen == "float" else "codes"
+    assert order == [by, by, "refused"]
 
 
 def test_int8_is_refused_where_it_cannot_be_exact() -> None:

@@ -36,9 +36,9 @@ def vectors_plan(problem: Problem, workspace: int = WORKSPACE) -> SearchPlan:
 
 def search_vectors(problem: Problem, workspace: int = WORKSPACE) -> tuple[Tensor, Tensor]:
     plan, request = vectors_plan(problem, workspace), request_of(problem)
-    *found, flags = vector_search.search_vectors(problem.queries, problem.prototypes, request, plan)
+    best, flags = vector_search.search_vectors(problem.queries, problem.prototypes, request, plan)
     vector_search.refuse_flagged(flags, problem.queries, problem.prototypes)
-    return found[0], found[1]
+    return best.scores, best.indices
 
 
 def search_with_flags(problem: Problem, workspace: int = WORKSPACE) -> Best:

@@ -117,7 +117,8 @@ def _topk(
     request = Request(shape.k, shape.metric, mask, chunk_rows, exclude=True)
     plan = vector_search.plan_of_vectors(queries, [prototypes], request, WORKSPACE_BYTES)
     plan = _with_room_for(case, plan)
-    return vector_search.search_vectors(queries, [prototypes], request, plan)[:2]
+    best = vector_search.search_with_flags(queries, [prototypes], request, plan)
+    return best.scores, best.indices
 
 
 def _bank(

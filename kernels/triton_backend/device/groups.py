@@ -13,6 +13,9 @@ import triton.language as tl
 
 from .flags import NEVER
 
+# Arguments that differ from call to call: no load becomes faster by knowing them.
+PACK_SIZES = ["n_queries", "n_rows", "n_words", "n_positions", "n_groups", "stride_mq", "stride_wq"]
+
 
 @triton.jit
 def held_queries(failed, n_failed, resume, tile_q, BLOCK_Q: tl.constexpr):
@@ -90,3 +93,41 @@ def members(
     allowed &= (offs_p >= 0) & (offs_p < n_prototypes)
     in_mask = tl.load(mask + offs_p * stride_mp, mask=allowed, other=0)
     return offs_p, allowed & (in_mask != 0)
+
+
+@triton.jit(do_not_specialize=PACK_SIZES)
+def pack_mask_kernel(
+    mask, row_in_page, unmatchable, words, n_queries, n_rows, n_words, n_positions, n_groups,
+    stride_mq, stride_mp, stride_wq,
+    BLOCK_Q: tl.constexpr, TILES: tl.constexpr, TILE_P: tl.constexpr, SPAN: tl.constexpr,
+    GROUP: tl.constexpr,
+):  # fmt: skip
+    """One program packs BLOCK_Q x TILES * TILE_P positions: bit j of a word is a group's member j.
+
+    words (n_words, n_groups) int32   a bit is set where the member may match; a scan then needs
+                                      one word where it has one maximum; rows of padding are 0
+    mask (n_queries, M)               by row
+    row_in_page, unmatchable          (n_positions,) of codes, or None where positions are rows
+    """
+    GROUPS: tl.constexpr = TILE_P // GROUP
+    offs_q = tl.program_id(1).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    first = tl.program_id(0).to(tl.int64) * TILES
+    offs_p = first * TILE_P + tl.arange(0, TILES * TILE_P)
+    mask_q = offs_q < n_queries
+    matchable = offs_p < n_positions
+    row = offs_p
+    if unmatchable is not None:
+        matchable = tl.load(unmatchable + offs_p, mask=matchable, other=1) == 0
+    if row_in_page is not None:
+        in_page = tl.load(row_in_page + offs_p, mask=matchable, other=0)
+        row = offs_p // SPAN * SPAN + in_page.to(tl.int64)
+        matchable &= row < n_rows
+    allowed = mask_q[:, None] & matchable[None, :]
+    at = mask + offs_q[:, None] * stride_mq + row[None, :] * stride_mp
+    allowed = tl.load(at, mask=allowed, other=0) != 0
+    member = (tl.arange(0, TILES * TILE_P) % TILE_P // GROUPS)[None, :]
+    bits = tl.reshape(allowed.to(tl.int32) << member, (BLOCK_Q, TILES, GROUP, GROUPS))
+    packed = tl.reshape(tl.sum(bits, axis=2), (BLOCK_Q, TILES * GROUPS))
+    offs_g = first * GROUPS + tl.arange(0, TILES * GROUPS)
+    mask_qg = (offs_q < n_words)[:, None] & (offs_g < n_groups)[None, :]
+    tl.store(words + offs_q[:, None] * stride_wq + offs_g[None, :], packed, mask=mask_qg)

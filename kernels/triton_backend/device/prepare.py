@@ -1,4 +1,4 @@
-"""Queries as the screens multiply them, and masks as they read them.
+"""Queries as the screens multiply them.
 
 The proofs are in proofs/tf32.py and proofs/int8.py.
 """
@@ -21,8 +21,7 @@ RAISE = tl.constexpr(int8.RAISE)
 CODE_TINY = tl.constexpr(int8.TINY)
 U64 = tl.constexpr(fp32.U64)
 NONFINITE_QUERIES = tl.constexpr(Flag.NONFINITE_QUERIES.value)
-# Arguments that differ from call to call: no load becomes faster by knowing them.
-PACK_SIZES = ["n_queries", "n_rows", "n_words", "n_positions", "n_groups", "stride_mq", "stride_wq"]
+PAIRS = tl.constexpr(512)  # coordinates that a program rotates at a time, by two
 
 
 @triton.jit
@@ -127,6 +126,66 @@ def in_frame(
     return q, x, o
 
 
+@triton.jit
+def hadamard(row, n_stages):
+    """Transform 2^n_stages fp64 numbers in memory, as codes/rotation.py does, but for the scale."""
+    offs = tl.arange(0, PAIRS)
+    width = 1 << n_stages
+    for stage in range(0, n_stages):
+        step = 1 << stage
+        tl.debug_barrier()  # every thread has written what others read
+        for i in range(0, width // 2, PAIRS):
+            pair = i + offs
+            there = pair < width // 2
+            first = row + ((pair >> stage << stage) * 2 + (pair & (step - 1)))
+            a = tl.load(first, mask=there, other=0.0)
+            b = tl.load(first + step, mask=there, other=0.0)
+            tl.store(first, a + b, mask=there)
+            tl.store(first + step, a - b, mask=there)
+    tl.debug_barrier()
+
+
+@triton.jit(do_not_specialize=["n_stages"])
+def rotate_queries_kernel(
+    queries, signs, origin, rotated, n_channels, n_stages, stride_qq, stride_qc,
+    METRIC: tl.constexpr,
+):  # fmt: skip
+    """One program moves a row of (Q, C) into a frame that rotates: the twin of codes/rotation.py.
+
+    signs (2, C)      int8, contiguous
+    origin (C,)       of the frame, fp32
+    rotated (Q, C)    fp64, contiguous; whatever comes of a row that is not finite
+    """
+    q = tl.program_id(0).to(tl.int64)
+    queries += q * stride_qq
+    rotated += q * n_channels
+    one, nothing = tl.full((1,), 1.0, tl.float64), tl.arange(0, 1).to(tl.int64)
+    divisor = one
+    if METRIC == "cosine":
+        square = square_norm(queries + nothing, stride_qc, nothing == 0, n_channels, 1)
+        divisor = tl.maximum(tl.sqrt(square), EPS * one)
+    offs = tl.arange(0, PAIRS)
+    for c in range(0, n_channels, PAIRS):
+        at = c + offs
+        there = at < n_channels
+        x = load_fp64(queries + at.to(tl.int64) * stride_qc, there) / divisor
+        if METRIC == "l2":
+            x -= tl.load(origin + at, mask=there, other=0.0).to(tl.float64)
+        sign = tl.load(signs + at, mask=there, other=0)
+        tl.store(rotated + at, x * sign.to(tl.float64), mask=there)
+    hadamard(rotated, n_stages)
+    width = 1 << n_stages
+    rest = n_channels - width
+    scale = one / tl.sqrt(one * width)  # of the transform before, and of that which follows
+    for c in range(0, n_channels, PAIRS):
+        at = c + offs
+        there = at < n_channels
+        factor = tl.load(signs + n_channels + at, mask=there, other=0).to(tl.float64)
+        factor *= tl.where(at < width, scale, one) * tl.where(at >= rest, scale, one)
+        tl.store(rotated + at, tl.load(rotated + at, mask=there, other=0.0) * factor, mask=there)
+    hadamard(rotated + rest, n_stages)
+
+
 @triton.jit(do_not_specialize=["n_queries", "k", "stride_t"])
 def code_queries_kernel(
     queries, origin, rotated, norm, codes, terms, thresholds, resume, scores, flags,
@@ -197,41 +256,3 @@ def code_queries_kernel(
     tl.store(terms + stride_t + offs_q, error.to(tl.float32))
     tl.store(terms + 2 * stride_t + offs_q, size.to(tl.float32))
     tl.store(terms + 3 * stride_t + offs_q, shift.to(tl.float32))
-
-
-@triton.jit(do_not_specialize=PACK_SIZES)
-def pack_mask_kernel(
-    mask, row_in_page, unmatchable, words, n_queries, n_rows, n_words, n_positions, n_groups,
-    stride_mq, stride_mp, stride_wq,
-    BLOCK_Q: tl.constexpr, TILES: tl.constexpr, TILE_P: tl.constexpr, SPAN: tl.constexpr,
-    GROUP: tl.constexpr,
-):  # fmt: skip
-    """One program packs BLOCK_Q x TILES * TILE_P positions: bit j of a word is a group's member j.
-
-    words (n_words, n_groups) int32   a bit is set where the member may match; a scan then needs
-                                      one word where it has one maximum; rows of padding are 0
-    mask (n_queries, M)               by row
-    row_in_page, unmatchable          (n_positions,) of codes, or None where positions are rows
-    """
-    GROUPS: tl.constexpr = TILE_P // GROUP
-    offs_q = tl.program_id(1).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    first = tl.program_id(0).to(tl.int64) * TILES
-    offs_p = first * TILE_P + tl.arange(0, TILES * TILE_P)
-    mask_q = offs_q < n_queries
-    matchable = offs_p < n_positions
-    row = offs_p
-    if unmatchable is not None:
-        matchable = tl.load(unmatchable + offs_p, mask=matchable, other=1) == 0
-    if row_in_page is not None:
-        in_page = tl.load(row_in_page + offs_p, mask=matchable, other=0)
-        row = offs_p // SPAN * SPAN + in_page.to(tl.int64)
-        matchable &= row < n_rows
-    allowed = mask_q[:, None] & matchable[None, :]
-    at = mask + offs_q[:, None] * stride_mq + row[None, :] * stride_mp
-    allowed = tl.load(at, mask=allowed, other=0) != 0
-    member = (tl.arange(0, TILES * TILE_P) % TILE_P // GROUPS)[None, :]
-    bits = tl.reshape(allowed.to(tl.int32) << member, (BLOCK_Q, TILES, GROUP, GROUPS))
-    packed = tl.reshape(tl.sum(bits, axis=2), (BLOCK_Q, TILES * GROUPS))
-    offs_g = first * GROUPS + tl.arange(0, TILES * GROUPS)
-    mask_qg = (offs_q < n_words)[:, None] & (offs_g < n_groups)[None, :]
-    tl.store(words + offs_q[:, None] * stride_wq + offs_g[None, :], packed, mask=mask_qg)

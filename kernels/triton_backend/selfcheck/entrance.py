@@ -15,6 +15,7 @@ from ...contract.matches import Found
 from ...contract.request import Request
 from .. import bank_search, chips, vector_search
 from ..device.flags import Flag
+from ..query_block import Best
 from . import verdicts
 from .checks import variants
 
@@ -33,27 +34,24 @@ def why_not(device: torch.device) -> str:
 
 
 def search_vectors(
-    queries: Tensor, prototypes: list[Tensor], request: Request, workspace: int
-) -> tuple[tuple[Tensor, Tensor] | None, str]:
-    """Scores and indices (Q, k). Raises ValueError for what is not finite, unless that excludes."""
+    queries: Tensor, rows: Rows, request: Request, workspace: int
+) -> tuple[Found | None, str]:
+    """What is found in prototypes as given.
 
-    def answer() -> tuple[tuple[Tensor, Tensor, list[int]] | None, str]:
-        reason = vector_search.why_not_vectors(queries, request)
-        if reason:
-            return None, reason
-        plan = vector_search.plan_of_vectors(queries, prototypes, request, workspace)
-        used = variants.of_vectors(queries, prototypes, request, plan)
-        reason = verdicts.why_unproven(queries.device, used)
-        if reason:
-            return None, reason
-        return vector_search.search_vectors(queries, prototypes, request, plan), ""
-
-    found, reason = _caught(queries.device, answer)
+    Raises ValueError for what is not finite, unless the request excludes; then ``nonfinite`` tells
+    of the queries.
+    """
+    found, reason = _caught(
+        queries.device, lambda: _searched_vectors(queries, rows, request, workspace)
+    )
     if found is None:
         return None, reason
-    scores, indices, flags = found
-    vector_search.refuse_flagged(flags, queries, prototypes)
-    return (scores, indices), ""
+    best, flags = found
+    vector_search.refuse_flagged(flags, queries, rows.chunks)
+    repaired, nonfinite = (
+        best.flags.select(0, int(flag)) for flag in (Flag.REPAIRED, Flag.NONFINITE_QUERIES)
+    )
+    return Found(best.scores, best.indices, repaired, 0, rows.nbytes, nonfinite), ""
 
 
 def search_codes(
@@ -61,37 +59,41 @@ def search_codes(
 ) -> tuple[Found | None, str]:
     """What is found in a bank of codes; in a small one without them, by its mask of rows.
 
-    The mask of ``request`` is None where codes know what never matches.
+    The mask of ``request`` is None where codes know what never matches. Both requests exclude.
     """
-
-    def answer() -> tuple[Found | None, str]:
-        if vector_search.are_few(queries, rows, request):
-            return _whole(queries, rows, by_row, workspace)
-        reason = bank_search.why_not_codes(queries, codes, rows, request)
-        if reason:
-            return None, reason
-        plan = bank_search.plan_of_codes(queries, codes, request, workspace)
-        used = variants.of_codes(queries, rows.chunks, request, plan)
-        reason = verdicts.why_unproven(queries.device, used)
-        if reason:
-            return None, reason
-        return bank_search.search_codes(queries, codes, rows, request, plan), ""
-
-    return _caught(queries.device, answer)
+    if vector_search.are_few(queries, rows, request):
+        return search_vectors(queries, rows, by_row, workspace)
+    return _caught(
+        queries.device, lambda: _searched_codes(queries, codes, rows, request, workspace)
+    )
 
 
-def _whole(
+def _searched_vectors(
     queries: Tensor, rows: Rows, request: Request, workspace: int
-) -> tuple[Found | None, str]:
-    """All prototypes scored, in one launch."""
+) -> tuple[tuple[Best, list[int]] | None, str]:
+    reason = vector_search.why_not_vectors(queries, request)
+    if reason:
+        return None, reason
     plan = vector_search.plan_of_vectors(queries, rows.chunks, request, workspace)
     used = variants.of_vectors(queries, rows.chunks, request, plan)
     reason = verdicts.why_unproven(queries.device, used)
     if reason:
         return None, reason
-    best = vector_search.search_with_flags(queries, rows.chunks, request, plan)
-    nonfinite = best.flags.select(0, int(Flag.NONFINITE_QUERIES))
-    return Found(best.scores, best.indices, 0, 0, rows.nbytes, nonfinite), ""
+    return vector_search.search_vectors(queries, rows.chunks, request, plan), ""
+
+
+def _searched_codes(
+    queries: Tensor, codes: Codes, rows: Rows, request: Request, workspace: int
+) -> tuple[Found | None, str]:
+    reason = bank_search.why_not_codes(queries, codes, rows, request)
+    if reason:
+        return None, reason
+    plan = bank_search.plan_of_codes(queries, codes, request, workspace)
+    used = variants.of_codes(queries, rows.chunks, request, plan)
+    reason = verdicts.why_unproven(queries.device, used)
+    if reason:
+        return None, reason
+    return bank_search.search_codes(queries, codes, rows, request, plan), ""
 
 
 def _caught(

@@ -3,10 +3,13 @@
 To the bit, but for terms whose sums may be in any order.
 """
 
+import itertools
+
 import torch
 from torch import Tensor
 
 from ....codes.frame import Frame
+from ....codes.rotation import Rotation
 from ....proofs import fp32, int8, int8_scan, tf32
 from ... import stages, vector_search
 from ...plan import pad
@@ -26,7 +29,7 @@ from .samples import (
     some,
     violation,
 )
-from .variants import PASSING, TF32, Variant
+from .variants import BANK, PASSING, TF32, Variant
 
 PREPARED, ROWS = 12, 300
 NONZERO = 16  # ones and minus ones of a row whose norm is a power of two
@@ -38,7 +41,9 @@ def wrong_preparation(variant: Variant, device: torch.device) -> list[str]:
         return _scaled_queries(variant, device)
     passing = variant.screen == PASSING
     found = [*_origin(variant, device), *_coded_rows(variant, device)] if passing else []
-    return [*found, *_coded_queries(variant, device)]
+    rotations = [None, Rotation(channels(variant), 0, device)] if variant.screen == BANK else [None]
+    coded = (_coded_queries(variant, device, rotation) for rotation in rotations)
+    return [*found, *itertools.chain(*coded)]
 
 
 def _scaled_queries(variant: Variant, device: torch.device) -> list[str]:
@@ -78,21 +83,28 @@ def _begun(thresholds: Tensor, scores: Tensor, lowest: Tensor) -> list[str]:
     return difference("thresholds", thresholds, expected)
 
 
-def _coded_queries(variant: Variant, device: torch.device) -> list[str]:
+def _coded_queries(variant: Variant, device: torch.device, rotation: Rotation | None) -> list[str]:
     """Beside int8.code_queries and query_terms."""
     rows = _rows(PREPARED, variant.queries, variant)
     norms, live = _norms(rows)
     origin = _some_origin(variant)
     plan, request = plan_of(variant, len(rows), ROWS, device), request_of(variant)
     given = rows.to(device)
-    frame, best = Frame(variant.metric, origin, None), _found_before(given, request.k)
-    block = stages.code_queries(given, origin.to(device), None, request, plan, best)
+    best, frame = (
+        _found_before(given, request.k),
+        Frame(variant.metric, origin.to(device), rotation),
+    )
+    rotated = stages.rotate_queries(given, frame)
+    block = stages.code_queries(given, frame.origin, rotated, request, plan, best)
     coded = block.screened
     assert isinstance(coded, CodedQueries)
-    expected = frame.queries(rows.double().where(live[:, None], 0), norms)
+    beside = Frame(
+        variant.metric, origin, rotation and Rotation(rotation.channels, 0, origin.device)
+    )
+    expected = beside.queries(rows.double().where(live[:, None], 0), norms)
     count = len(rows)
     terms = int8.query_terms(
-        expected, norms.masked_fill(~live, torch.nan), frame.origin_norm, variant.metric
+        expected, norms.masked_fill(~live, torch.nan), beside.origin_norm, variant.metric
     )
     off = (coded.codes.cpu()[:count, : len(origin)] - expected.codes).abs().where(live[:, None], 0)
     found, infinite = coded.terms.cpu()[:, :count], terms.isinf()
