@@ -1,4 +1,4 @@
-"""``python bench``: run, bars, busy, growth, build, dropin, gpu, probe, link; see CONTRIBUTING.md.
+"""``python bench``; CONTRIBUTING.md tells when each of its commands is of use.
 
 Run as a folder, so that bench/ and not the checkout's root is on the import path.
 """
@@ -48,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     growth = commands.add_parser("growth", help="time and memory as prototypes and queries grow")
     build = commands.add_parser("build", help="a bank from a file larger than it may hold")
     dropin = commands.add_parser("dropin", help="each adapter beside the library it stands in for")
+    commands.add_parser(
+        "host", help="what a search by Triton costs the host, with stubs of kernels"
+    )
     run_parts.add_arguments(
         commands.add_parser("gpu", help="all to settle on a CUDA device, in parts")
     )

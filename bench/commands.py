@@ -13,7 +13,7 @@ from measuring.shapes import Shape
 from measuring.table import is_ours, summary, table
 from providers.registry import absent, select
 from providers.torch_peers import ORIGINAL
-from studies import bank_build, bars, busy, growth, two_commits
+from studies import bank_build, bars, busy, growth, host, two_commits
 from studies.run import Bench, run
 from studies.two_commits import Asked
 
@@ -102,6 +102,10 @@ def _dropin(arguments: Namespace) -> int:
     return pairs.run(arguments.providers, results)
 
 
+def _host(arguments: Namespace) -> int:
+    return host.run()
+
+
 COMMANDS = {
     "run": _run,
     "bars": _bars,
@@ -109,4 +113,5 @@ COMMANDS = {
     "growth": _growth,
     "build": _build,
     "dropin": _dropin,
+    "host": _host,
 }

@@ -53,7 +53,7 @@ def search_codes(
     ``codes``, or never match.
     """
     with torch.cuda.device(queries.device) if queries.is_cuda else nullcontext():
-        best = Best.empty(queries, request.k)
+        best = Best.unfilled(queries, request.k)
         mask = whole_mask(queries, len(rows), request)
         for part in parts(queries.shape[0], plan.query_rows):
             own = request.of(part)
@@ -85,7 +85,7 @@ def coded_block(
 ) -> QueryBlock:
     """A block of the queries (Q, C), of which ``request`` has the mask, in a bank's frame."""
     rotated = stages.rotate_queries(queries, frame)
-    return stages.code_queries(queries, frame.origin, rotated, request, plan, best)
+    return stages.code_queries(queries, frame.origin, rotated, request, plan, best, True)
 
 
 def page_runs(rows: Rows, codes: Codes, most: int) -> Iterator[tuple[slice, Tensor]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, lru_cache, partial
 
 from . import rounds
 from .chips import Chip
@@ -73,32 +73,32 @@ class SearchPlan:
 
     code_rows = 16  # queries per program of the kernel that prepares them: a part of every tile
 
-    @property
+    @cached_property
     def columns(self) -> int:
         """Segments of a query in a strip."""
         return 1 if self.few else self.tile.block_p // GROUP
 
-    @property
+    @cached_property
     def segments(self) -> int:
         """Of a query."""
         return self.strips * self.columns
 
-    @property
+    @cached_property
     def roomy(self) -> int:
         """Tiles at most for whose groups there is always room."""
         return self.strips * (self.capacity * self.columns * GROUP // self.tile.block_p)
 
-    @property
+    @cached_property
     def settle_options(self) -> dict[str, int]:
         """Of the program that settles queries."""
         return settle_options(self.arch, many=self.slots == MANY_SLOTS, coded=not self.tf32)
 
-    @property
+    @cached_property
     def row_options(self) -> dict[str, int]:
         """For kernels that hold fp64 rows and are rarely the bottleneck."""
         return {"num_warps": 4} | ({} if is_amd(self.arch) else {"maxnreg": ROW_REGISTERS})
 
-    @property
+    @cached_property
     def whole_options(self) -> dict[str, int]:
         """Of the program that scores all prototypes."""
         return self.row_options | {"num_warps": 8}
@@ -108,6 +108,7 @@ class SearchPlan:
         return rounds.ends(tiles, self.roomy, self.growth)
 
 
+@lru_cache(maxsize=256)  # a search that is asked for again is planned already
 def choose_plan(
     queries: int, given: Prototypes, k: int, *, chip: Chip, workspace: int,
     pairs: bool = False, tuned: Tuned | None = None,

@@ -1,6 +1,7 @@
 """What the stages of a search hand on: queries and the best found for them, prototypes, entries."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,10 +22,18 @@ class Best:
     flags: Tensor  # int32, of triton_backend/device/flags.py; one tensor for all queries
 
     @classmethod
-    def empty(cls, queries: Tensor, k: int) -> "Best":
-        scores = queries.new_full((queries.shape[0], k), -torch.inf, dtype=torch.float32)
-        indices = queries.new_full((queries.shape[0], k), -1, dtype=torch.int64)
+    def unfilled(cls, queries: Tensor, k: int) -> "Best":
+        """Room, which the first stage of a search fills with nothing."""
+        scores = queries.new_empty((queries.shape[0], k), dtype=torch.float32)
+        indices = queries.new_empty((queries.shape[0], k), dtype=torch.int64)
         return cls(scores, indices, queries.new_zeros(len(Flag), dtype=torch.int32))
+
+    @classmethod
+    def empty(cls, queries: Tensor, k: int) -> "Best":
+        best = cls.unfilled(queries, k)
+        best.scores.fill_(-torch.inf)
+        best.indices.fill_(-1)
+        return best
 
     def of(self, queries: slice) -> "Best":
         return Best(self.scores[queries], self.indices[queries], self.flags)
@@ -74,6 +83,22 @@ class QueryBlock:
         """Of scores over what the proof of codes bounds."""
         return 2.0 if self.request.metric == "l2" else 1.0
 
+    @cached_property
+    def arguments(self) -> tuple[object, ...]:
+        """What settle_kernel is told of these queries."""
+        plan, best, k = self.plan, self.best, self.request.k
+        codes = terms = None
+        stride_t = stride_c = 0
+        if isinstance(self.screened, CodedQueries):
+            codes, terms = self.screened.codes, self.screened.terms
+            stride_t, stride_c = terms.stride(0), codes.stride(0)
+        return (
+            self.queries, codes, self.norm, terms, self.thresholds, self.resume,
+            best.scores, best.indices, best.flags, self.gain,
+            self.count, k, room_for(k), plan.capacity, plan.segments,
+            *self.queries.stride(), stride_t, stride_c,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Originals:
@@ -85,6 +110,15 @@ class Originals:
     row_in_page: Tensor | None = None  # int16 by position; None: a position is a row
     unmatchable: Tensor | None = None  # uint8 by position: never matches; None: words say so
     span: int = 1  # rows of a page
+
+    @cached_property
+    def arguments(self) -> tuple[object, ...]:
+        """What settle_kernel is told of these prototypes."""
+        rows, mask = self.rows, self.mask
+        return (
+            rows, mask, self.row_in_page, self.unmatchable,
+            rows.shape[0], self.first_row, rows.shape[1], *rows.stride(), *mask.stride(),
+        )  # fmt: skip
 
     @property
     def positions(self) -> int:
@@ -118,12 +152,13 @@ class Run:
 class Entries:
     """What scans append and settling reads: for each query ``segments`` of ``capacity`` entries."""
 
-    failed: Tensor  # (1 + Q,) int32, how many queries failed in a run, and which
     entries: Tensor  # (Qpad * segments * capacity,) int64
     counts: Tensor  # (Qpad * segments,) int32: how many there would be
     groups: Tensor  # (programs, slots) int32, scratch of settling, as are rows and found
     rows: Tensor
     found: Tensor
+    failed: Tensor  # (Q,) int32, queries that failed in a run
+    n_failed: Tensor  # (1,) int32, how many
 
     @classmethod
     def of(cls, block: QueryBlock) -> "Entries":
@@ -131,13 +166,22 @@ class Entries:
         new, segments = block.norm.new_empty, block.padded * plan.segments
         programs = min(plan.programs, block.count)
         return cls(
-            new(1 + block.count, dtype=torch.int32),
             new(segments * plan.capacity, dtype=torch.int64),
             new(segments, dtype=torch.int32),
             new((programs, plan.slots), dtype=torch.int32),
             new((programs, PACK * GROUP), dtype=torch.int64),
             new((programs, 2 * (k + room_for(k))), dtype=torch.int64),
+            new(block.count, dtype=torch.int32),
+            new(1, dtype=torch.int32),
         )
+
+    @cached_property
+    def arguments(self) -> tuple[Tensor, ...]:
+        """What settle_kernel is told of them."""
+        return (
+            self.entries, self.counts, self.groups, self.rows, self.found, self.failed,
+            self.n_failed,
+        )  # fmt: skip
 
 
 def parts(count: int, step: int) -> list[slice]:

@@ -33,7 +33,7 @@ from .query_block import (
     Run,
     ScaledQueries,
 )
-from .rounds import PACK, room_for, spread
+from .rounds import PACK, spread
 from .tiles import GROUP, TILE_P, WIDTH, cdiv
 
 WHOLE_BLOCK = 64  # rows that a program of settle_all takes at a time
@@ -41,11 +41,12 @@ WHOLE_BLOCK = 64  # rows that a program of settle_all takes at a time
 
 def code_queries(
     queries: Tensor, origin: Tensor, rotated: Tensor | None, request: Request, plan: SearchPlan,
-    best: Best,
+    best: Best, is_first: bool,
 ) -> QueryBlock:  # fmt: skip
     """A block of the queries (Q, C), of which ``request`` has the mask, in a frame's codes.
 
-    ``origin`` (C,) fp32; ``rotated`` (Q, C) fp64 of a frame that rotates.
+    ``origin`` (C,) fp32; ``rotated`` (Q, C) fp64 of a frame that rotates; ``is_first``: ``best`` is
+    filled with nothing, else it is what was found already.
     """
     (count, channels), new = queries.shape, queries.new_empty
     size, width = pad(count, plan.tile.block_q), pad(channels, WIDTH)
@@ -54,8 +55,8 @@ def code_queries(
     block = _begun(queries, request, plan, best, CodedQueries(codes, terms))
     code_queries_kernel[(size // plan.code_rows,)](
         queries, origin, rotated, block.norm, codes, terms, block.thresholds, block.resume,
-        best.scores, best.flags, count, channels, request.k, fp32.fp64_slack(channels),
-        *queries.stride(), terms.stride(0), codes.stride(0),
+        best.scores, best.indices, best.flags, count, channels, request.k, int(is_first),
+        fp32.fp64_slack(channels), *queries.stride(), terms.stride(0), codes.stride(0),
         METRIC=request.metric, BLOCK_Q=plan.code_rows, **plan.row_options,
     )  # fmt: skip
     return block
@@ -74,8 +75,13 @@ def rotate_queries(queries: Tensor, frame: Frame) -> Tensor | None:
     return rotated
 
 
-def scale_queries(queries: Tensor, request: Request, plan: SearchPlan, best: Best) -> QueryBlock:
-    """A block of the queries (Q, C), of which ``request`` has the mask, for the TF32 screen."""
+def scale_queries(
+    queries: Tensor, request: Request, plan: SearchPlan, best: Best, is_first: bool
+) -> QueryBlock:
+    """A block of the queries (Q, C), of which ``request`` has the mask, for the TF32 screen.
+
+    ``is_first``: as of ``code_queries``.
+    """
     (count, channels), new = queries.shape, queries.new_empty
     size, width = pad(count, plan.tile.block_q), pad(channels, WIDTH)
     unit = new((size, width), dtype=torch.float32)
@@ -83,8 +89,8 @@ def scale_queries(queries: Tensor, request: Request, plan: SearchPlan, best: Bes
     block = _begun(queries, request, plan, best, ScaledQueries(unit, scale, bias))
     scale_queries_kernel[(size // plan.code_rows,)](
         queries, block.norm, unit, scale, bias, block.thresholds, block.resume,
-        best.scores, best.flags, count, channels, request.k, *_slack(plan, channels),
-        *queries.stride(), width,
+        best.scores, best.indices, best.flags, count, channels, request.k, int(is_first),
+        *_slack(plan, channels), *queries.stride(), width,
         METRIC=request.metric, BLOCK_Q=plan.code_rows, **plan.row_options,
     )  # fmt: skip
     return block
@@ -112,7 +118,7 @@ def search_run(block: QueryBlock, run: Run, entries: Entries) -> None:
     tiles = cdiv(run.originals.positions, plan.tile.block_p)
     can_fail = tiles > plan.roomy
     if can_fail:
-        entries.failed[:1].zero_()
+        entries.n_failed.zero_()
     first = 0
     for stop in plan.ends(tiles):
         append(block, run, words, entries, first, stop)
@@ -160,7 +166,7 @@ def append(
     again: bool = False,
 ) -> None:  # fmt: skip
     """Append the entries of a round; again, of what the queries that failed have yet to see."""
-    failed = (entries.failed[1:], entries.failed) if again else (None, None)
+    failed = (entries.failed, entries.n_failed) if again else (None, None)
     if run.coded is None:
         assert isinstance(block.screened, ScaledQueries)
         _scan_rows(block, block.screened, run.originals, words, entries, failed, first, stop)
@@ -212,27 +218,14 @@ def _stride_of_words(block: QueryBlock, words: Tensor | None) -> int:
 
 def settle(block: QueryBlock, run: Run, entries: Entries, first: int, again: bool = False) -> None:
     """Make the entries of a round that began with ``first`` a part of what is best."""
-    plan, best, originals = block.plan, block.best, run.originals
-    rows, mask, k = originals.rows, originals.mask, block.request.k
-    tiles = cdiv(originals.positions, plan.tile.block_p)
-    codes = terms = own_codes = own_terms = None
-    stride_t = stride_c = 0
-    if run.coded is not None and isinstance(block.screened, CodedQueries):
-        codes, terms = run.coded.codes, run.coded.group_terms
-        own_codes, own_terms = block.screened.codes, block.screened.terms
-        stride_t, stride_c = own_terms.stride(0), own_codes.stride(0)
+    plan, coded = block.plan, run.coded
+    tiles = cdiv(run.originals.positions, plan.tile.block_p)
     settle_kernel[(entries.groups.shape[0],)](
-        block.queries, own_codes, block.norm, own_terms, codes, terms,
-        rows, mask, originals.row_in_page, originals.unmatchable,
-        entries.entries, entries.counts, entries.groups, entries.rows, entries.found,
-        best.scores, best.indices, block.thresholds, block.resume,
-        entries.failed[1:], entries.failed, best.flags, int(again), block.gain,
-        block.count, rows.shape[0], originals.first_row, rows.shape[1], k, room_for(k),
-        tiles, first, spread(tiles), plan.capacity, plan.segments,
-        *block.queries.stride(), *rows.stride(), *mask.stride(), stride_t, stride_c,
-        METRIC=block.request.metric, SLOTS=plan.slots, PACK=PACK,
-        BLOCK_P=plan.tile.block_p, WIDTH=WIDTH, TILE_P=TILE_P, SPAN=originals.span, GROUP=GROUP,
-        **plan.settle_options,
+        int(again), first, tiles, spread(tiles), *block.arguments,
+        *((None, None) if coded is None else (coded.codes, coded.group_terms)),
+        *run.originals.arguments, *entries.arguments,
+        METRIC=block.request.metric, SLOTS=plan.slots, PACK=PACK, BLOCK_P=plan.tile.block_p,
+        WIDTH=WIDTH, TILE_P=TILE_P, SPAN=run.originals.span, GROUP=GROUP, **plan.settle_options,
     )  # fmt: skip
 
 

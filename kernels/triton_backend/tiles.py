@@ -1,6 +1,7 @@
 """How a scan is cut into programs: the tiles that each chip may run, and which of them it does."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 # Architectures: 80, 86, 90 ... for compute capability 8.0, 8.6, 9.0 ...; and of AMD:
 HIP = 0  # gfx942
@@ -22,7 +23,7 @@ class Tile:
     stages: int
     registers: int | None = None  # most per thread; None: the compiler's choice
 
-    @property
+    @cached_property
     def options(self) -> dict[str, int]:
         options = {"num_warps": self.warps, "num_stages": self.stages}
         return options | ({"maxnreg": self.registers} if self.registers else {})

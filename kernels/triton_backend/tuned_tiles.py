@@ -35,6 +35,10 @@ class Tuned:
 
     rows: tuple[Row, ...]
 
+    def __hash__(self) -> int:
+        """Soon found: plans are looked up by it."""
+        return len(self.rows)
+
     def tile(self, queries: int, channels: int, among: tuple[Tile, ...]) -> Tile | None:
         """Of ``among``, the tile of the nearest row: by channels, then by queries, as ratios.
 

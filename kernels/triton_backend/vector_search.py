@@ -71,7 +71,7 @@ def search_with_flags(
     queries: Tensor, prototypes: list[Tensor], request: Request, plan: SearchPlan
 ) -> Best:
     """Never waits."""
-    best = Best.empty(queries, request.k)
+    best = Best.unfilled(queries, request.k)
     mask = whole_mask(queries, sum(map(len, prototypes)), request)
     if plan.whole:
         stages.settle_all(queries, prototypes[0], mask, request, plan, best)
@@ -79,13 +79,13 @@ def search_with_flags(
     blocks = parts(queries.shape[0], plan.query_rows)
     origin = None if plan.tf32 else fitted_origin(prototypes, queries.device, request.metric)
 
-    def prepared(part: slice) -> QueryBlock:
-        given = request.of(part), plan, best.of(part)
+    def prepared(part: slice, is_first: bool) -> QueryBlock:
+        given = request.of(part), plan, best.of(part), is_first
         if origin is None:
             return stages.scale_queries(queries[part], *given)
         return stages.code_queries(queries[part], origin, None, *given)
 
-    first = prepared(blocks[0])
+    first = prepared(blocks[0], True)
     entries, only = Entries.of(first), first if len(blocks) == 1 else None
     del first
     pieces = list(slices(prototypes, min(plan.chunk_rows, request.chunk_rows or 2**31)))
@@ -95,7 +95,7 @@ def search_with_flags(
         own = mask[:, first_row : first_row + rows.shape[0]]
         run = run_of_rows(rows, first_row, own, origin, request, plan, best.flags)
         for part in blocks:
-            stages.search_run(only or prepared(part), run.of(part), entries)
+            stages.search_run(only or prepared(part, first_row == 0), run.of(part), entries)
         del run  # before the next one is made
     return best
 

@@ -25,7 +25,7 @@ from gpu.compile_ahead.recording import nvidia, recorded
 from gpu.kernel_cache import relocate
 from measuring.links import ROOT, link
 
-MOST_KERNELS = 56
+MOST_KERNELS = 64
 STUBBORN = """
 import os, time
 

@@ -78,6 +78,10 @@ SABOTAGES = [
              "tl.store(norm + offs_q, length * (1 - 2.0**-53))", "tf32", "cosine"),
     Sabotage("scale_queries_kernel", "prepare", "found = scores + offs_q * k + k - 1",
              "found = scores + offs_q * k", "tf32", "l2"),
+    Sabotage("scale_queries_kernel", "prepare", "tl.store(indices + at, -1, mask=mask)", NOTHING,
+             "tf32", "dot"),
+    Sabotage("code_queries_kernel", "prepare", "    if is_first:", "    if is_first == 0:",
+             "passing", "dot"),
     # Bounds that are too tight, roundings that are not what a proof counts on.
     Sabotage("scan_rows_kernel", "tf32_scan", "upper = acc + delta * longest[:, None] + c_p",
              "upper = acc + c_p", "tf32", "dot"),

@@ -69,12 +69,12 @@ def search_codes(problem: Problem, codes: Codes | None = None, workspace: int = 
 def prepared_vectors(problem: Problem, plan: SearchPlan) -> tuple[QueryBlock, Run]:
     """All queries as one block, and the only chunk of prototypes."""
     request, (p,), q = request_of(problem), problem.prototypes, problem.queries
-    best, origin = Best.empty(q, problem.k), None
+    best, origin = Best.unfilled(q, problem.k), None
     if plan.tf32:
-        block = stages.scale_queries(q, request, plan, best)
+        block = stages.scale_queries(q, request, plan, best, True)
     else:
         origin = vector_search.fitted_origin([p], q.device, problem.metric)
-        block = stages.code_queries(q, origin, None, request, plan, best)
+        block = stages.code_queries(q, origin, None, request, plan, best, True)
     mask = whole_mask(q, len(p), request)
     return block, vector_search.run_of_rows(p, 0, mask, origin, request, plan, best.flags)
 
@@ -82,7 +82,7 @@ def prepared_vectors(problem: Problem, plan: SearchPlan) -> tuple[QueryBlock, Ru
 def prepared_codes(problem: Problem, codes: Codes, plan: SearchPlan) -> tuple[QueryBlock, Run]:
     """All queries as one block, and all pages as one run."""
     request, (p,) = request_of(problem), problem.prototypes
-    best = Best.empty(problem.queries, problem.k)
+    best = Best.unfilled(problem.queries, problem.k)
     mask = whole_mask(problem.queries, len(p), request)
     block = bank_search.coded_block(problem.queries, codes.frame, request, plan, best)
     return block, bank_search.run_of(codes, slice(0, codes.pages), p, mask, plan)

@@ -31,10 +31,10 @@ SECONDS = {
     "settle_kernel": 2.5, "code_queries_kernel": 0.7, "scan_rows_kernel": 0.69,
     "settle_all_kernel": 0.6, "fit_origin_kernel": 0.55, "code_prototypes_kernel": 0.4,
     "order_rows_kernel": 0.4, "scan_codes_kernel": 0.37, "scale_queries_kernel": 0.27,
-    "pack_mask_kernel": 0.23,
+    "pack_mask_kernel": 0.23, "rotate_queries_kernel": 0.3,
 }  # fmt: skip
 """About what each takes to compile, of one core (Intel Xeon Sapphire Rapids, Triton 3.9; scans of
-codes and masks 3.6)."""
+codes and masks 3.6; rotation on an AMD EPYC)."""
 Search = Callable[[], object]
 
 

@@ -44,17 +44,26 @@ def measured(
 
 
 @triton.jit
-def begin(thresholds, resume, scores, offs_q, n_queries, k):
-    """Where a query begins: what is found already gives the threshold, and nothing has failed."""
+def begin(thresholds, resume, scores, indices, offs_q, n_queries, k, is_first):
+    """Where a query begins: with nothing, or with what is found already; none has failed."""
+    exists = offs_q < n_queries
+    if is_first:
+        for rank in range(0, k, BLOCK_C):
+            ranks = rank + tl.arange(0, BLOCK_C)
+            at, mask = offs_q[:, None] * k + ranks[None, :], exists[:, None] & (ranks < k)[None, :]
+            tl.store(scores + at, -INF, mask=mask)
+            tl.store(indices + at, -1, mask=mask)
     found = scores + offs_q * k + k - 1
-    tl.store(thresholds + offs_q, tl.load(found, mask=offs_q < n_queries, other=-INF))
+    kth = tl.load(found, mask=exists, other=-INF)
+    kth = tl.where(is_first != 0, -INF, kth)  # of the first, whoever has filled that by now
+    tl.store(thresholds + offs_q, kth)
     tl.store(resume + offs_q, NEVER)
 
 
-@triton.jit(do_not_specialize=["n_queries", "k"])
+@triton.jit(do_not_specialize=["n_queries", "k", "is_first"])
 def scale_queries_kernel(
-    queries, norm, unit, scale, bias, thresholds, resume, scores, flags,
-    n_queries, n_channels, k, delta, epsilon, stride_qq, stride_qc, stride_u,
+    queries, norm, unit, scale, bias, thresholds, resume, scores, indices, flags,
+    n_queries, n_channels, k, is_first, delta, epsilon, stride_qq, stride_qc, stride_u,
     METRIC: tl.constexpr, BLOCK_Q: tl.constexpr,
 ):  # fmt: skip
     """One program prepares BLOCK_Q rows of (Q, C) for the TF32 screen, padding included.
@@ -63,12 +72,13 @@ def scale_queries_kernel(
     unit (Qpad, Cpad)         q / |q| in fp32, zero-padded
     scale, bias (Qpad,)       of tf32.query_factors
     thresholds, resume (Qpad,)  as they begin
+    scores, indices (Q, k)    the best so far, best first; filled with nothing if ``is_first``
     """
     offs_q = tl.program_id(0).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     rows, length, matchable = measured(
         queries, norm, flags, offs_q, n_queries, n_channels, stride_qq, stride_qc, BLOCK_Q
     )  # fmt: skip
-    begin(thresholds, resume, scores, offs_q, n_queries, k)
+    begin(thresholds, resume, scores, indices, offs_q, n_queries, k, is_first)
     divisor, a, r = query_factors(length, delta, epsilon, METRIC, BLOCK_Q)
     factor = tl.where(matchable, 1.0 / divisor, 0.0)  # NaN * 0 is NaN
     tl.store(scale + offs_q, tl.where(matchable, a, 0.0).to(tl.float32))
@@ -186,10 +196,10 @@ def rotate_queries_kernel(
     hadamard(rotated + rest, n_stages)
 
 
-@triton.jit(do_not_specialize=["n_queries", "k", "stride_t"])
+@triton.jit(do_not_specialize=["n_queries", "k", "is_first", "stride_t"])
 def code_queries_kernel(
-    queries, origin, rotated, norm, codes, terms, thresholds, resume, scores, flags,
-    n_queries, n_channels, k, slack, stride_qq, stride_qc, stride_t, stride_c,
+    queries, origin, rotated, norm, codes, terms, thresholds, resume, scores, indices, flags,
+    n_queries, n_channels, k, is_first, slack, stride_qq, stride_qc, stride_t, stride_c,
     METRIC: tl.constexpr, BLOCK_Q: tl.constexpr,
 ):  # fmt: skip
     """One program codes BLOCK_Q rows of (Q, C), padding included: int8.code_queries, query_terms.
@@ -200,14 +210,14 @@ def code_queries_kernel(
     codes (Qpad, Cpad)  int8, zero-padded
     terms (4, Qpad)     fp32 rows of a, |d|, |x|, c; c is -inf for padding and what is not finite
     thresholds, resume (Qpad,)  as they begin
-    scores (Q, k)       the best so far, best first
+    scores, indices (Q, k)  the best so far, best first; filled with nothing if ``is_first``
     slack               fp64_slack of the channels, for l2
     """
     offs_q = tl.program_id(0).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     rows, length, matchable = measured(
         queries, norm, flags, offs_q, n_queries, n_channels, stride_qq, stride_qc, BLOCK_Q
     )  # fmt: skip
-    begin(thresholds, resume, scores, offs_q, n_queries, k)
+    begin(thresholds, resume, scores, indices, offs_q, n_queries, k, is_first)
     length = tl.where(matchable, length, 0.0)
     divisor = tl.maximum(length, tl.full((BLOCK_Q,), EPS, tl.float64))
 

@@ -43,12 +43,13 @@ def member_products(
 
 @triton.jit(do_not_specialize=SETTLE_SIZES, do_not_specialize_on_alignment=SETTLE_SLICES)
 def settle_kernel(
-    queries, query_codes, norm, terms, codes, group_terms, prototypes, mask, row_in_page,
-    unmatchable, entries, counts, groups, rows, found, scores, indices, thresholds, resume,
-    failed, n_failed, flags, again, gain,
-    n_queries, n_prototypes, first_row, n_channels, k, room, p_tiles, first, step, capacity,
-    n_segments, stride_qq, stride_qc, stride_pp, stride_pc, stride_mq, stride_mp, stride_t,
-    stride_c, METRIC: tl.constexpr, SLOTS: tl.constexpr, PACK: tl.constexpr,
+    again, first, p_tiles, step,
+    queries, query_codes, norm, terms, thresholds, resume, scores, indices, flags, gain,
+    n_queries, k, room, capacity, n_segments, stride_qq, stride_qc, stride_t, stride_c,
+    codes, group_terms, prototypes, mask, row_in_page, unmatchable,
+    n_prototypes, first_row, n_channels, stride_pp, stride_pc, stride_mq, stride_mp,
+    entries, counts, groups, rows, found, failed, n_failed,
+    METRIC: tl.constexpr, SLOTS: tl.constexpr, PACK: tl.constexpr,
     BLOCK_P: tl.constexpr, WIDTH: tl.constexpr, TILE_P: tl.constexpr, SPAN: tl.constexpr,
     GROUP: tl.constexpr,
 ):  # fmt: skip

@@ -167,8 +167,8 @@ def _scanned(
     tiles = -(-run.originals.positions // plan.tile.block_p)
     words = stages.words_of(block, run)
     if again is not None:
-        failed = torch.tensor([len(again), *again.tolist()], dtype=torch.int32)
-        entries.failed[: len(failed)] = failed.to(entries.failed.device)
+        entries.failed[: len(again)] = again.to(entries.failed)
+        entries.n_failed.fill_(len(again))
     stages.append(block, run, words, entries, first, tiles, again is not None)
     counts = entries.counts.view(block.padded, plan.segments).cpu()
     return entries.entries.view(block.padded, plan.segments, capacity).cpu(), counts

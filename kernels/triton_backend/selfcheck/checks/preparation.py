@@ -4,6 +4,7 @@ To the bit, but for terms whose sums may be in any order.
 """
 
 import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,7 +14,14 @@ from ....codes.rotation import Rotation
 from ....proofs import fp32, int8, int8_scan, tf32
 from ... import stages, vector_search
 from ...plan import pad
-from ...query_block import Best, CodedQueries, Originals, ScaledQueries, whole_mask
+from ...query_block import (
+    Best,
+    CodedQueries,
+    Originals,
+    QueryBlock,
+    ScaledQueries,
+    whole_mask,
+)
 from ...tiles import GROUP, TILE_P
 from .samples import (
     LOWEST,
@@ -52,7 +60,7 @@ def _scaled_queries(variant: Variant, device: torch.device) -> list[str]:
     given, request = rows.to(device), request_of(variant)
     best = _found_before(given, request.k)
     plan = plan_of(variant, len(rows), ROWS, device)
-    block = stages.scale_queries(given, request, plan, best)
+    block = stages.scale_queries(given, request, plan, best, False)
     scaled = block.screened
     assert isinstance(scaled, ScaledQueries)
     norms, live = _norms(rows)
@@ -66,6 +74,7 @@ def _scaled_queries(variant: Variant, device: torch.device) -> list[str]:
         *difference("scales", scaled.scale, lengthened(a.where(live, 0), block.padded, 0)),
         *difference("biases", scaled.bias, lengthened(r.where(live, LOWEST), block.padded, LOWEST)),
         *_begun(block.thresholds, best.scores, lowest),
+        *_filled(lambda new: stages.scale_queries(given, request, plan, new, True), best),
     ]
 
 
@@ -83,6 +92,17 @@ def _begun(thresholds: Tensor, scores: Tensor, lowest: Tensor) -> list[str]:
     return difference("thresholds", thresholds, expected)
 
 
+def _filled(prepare: Callable[[Best], QueryBlock], best: Best) -> list[str]:
+    """A first stage begins with nothing, whatever lies there."""
+    new = Best(best.scores.clone(), torch.full_like(best.indices, 7), best.flags)
+    thresholds = prepare(new).thresholds
+    return [
+        *difference("scores of nothing", new.scores, torch.full_like(new.scores, LOWEST)),
+        *difference("indices of nothing", new.indices, torch.full_like(new.indices, -1)),
+        *difference("thresholds of nothing", thresholds, torch.full_like(thresholds, LOWEST)),
+    ]
+
+
 def _coded_queries(variant: Variant, device: torch.device, rotation: Rotation | None) -> list[str]:
     """Beside int8.code_queries and query_terms."""
     rows = _rows(PREPARED, variant.queries, variant)
@@ -95,7 +115,7 @@ def _coded_queries(variant: Variant, device: torch.device, rotation: Rotation | 
         Frame(variant.metric, origin.to(device), rotation),
     )
     rotated = stages.rotate_queries(given, frame)
-    block = stages.code_queries(given, frame.origin, rotated, request, plan, best)
+    block = stages.code_queries(given, frame.origin, rotated, request, plan, best, False)
     coded = block.screened
     assert isinstance(coded, CodedQueries)
     beside = Frame(
@@ -118,6 +138,10 @@ def _coded_queries(variant: Variant, device: torch.device, rotation: Rotation | 
         *violation("terms of queries", found, close, terms),
         *difference("padding", coded.terms[3, count:], lowest[count:]),
         *_begun(block.thresholds, best.scores, lowest),
+        *_filled(
+            lambda new: stages.code_queries(given, frame.origin, rotated, request, plan, new, True),
+            best,
+        ),
         *difference("padding of codes", padding, torch.zeros_like(padding)),
     ]
 

@@ -87,10 +87,10 @@ def _prepared(
         return _of_bank(variant, queries, rows, mask, device)
     origin = None
     if variant.screen == TF32:
-        block = stages.scale_queries(queries, request, plan, best)
+        block = stages.scale_queries(queries, request, plan, best, False)
     else:
         origin = vector_search.fitted_origin([rows], device, variant.metric)
-        block = stages.code_queries(queries, origin, None, request, plan, best)
+        block = stages.code_queries(queries, origin, None, request, plan, best, False)
     given = whole_mask(queries, ROWS, request)
     run = vector_search.run_of_rows(rows, FIRST_ROW, given, origin, request, plan, best.flags)
     return block, run
@@ -144,7 +144,7 @@ def _settled(
     entries, lost = _entries(block, run, bounds, torch.arange(QUERIES))
     stages.settle(block, run, entries, 0)
     best, what, wrong = block.best, f"settled rows, {capacity} entries a segment", []
-    failed = entries.failed[1 : 1 + int(entries.failed[0])].cpu().long()
+    failed = entries.failed[: int(entries.n_failed)].cpu().long()
     wrong += difference(f"{what}, who failed", failed.sort().values, lost.nonzero()[:, 0])
     if len(failed):
         raised = block.thresholds[failed].cpu()
@@ -154,6 +154,7 @@ def _settled(
         )
         again, _ = _entries(block, run, bounds, failed)
         again.failed.copy_(entries.failed)
+        again.n_failed.copy_(entries.n_failed)
         stages.settle(block, run, again, 0, again=True)
     return [
         *wrong,
@@ -183,7 +184,7 @@ def _entries(
             if counts[slot, segment] < plan.capacity:
                 table[slot, segment, counts[slot, segment]] = (best[slot, group] << 32) | group
             counts[slot, segment] += 1
-    entries.failed[:1] = 0
+    entries.n_failed.zero_()
     entries.entries.copy_(table.flatten())
     entries.counts.copy_(counts.flatten())
     return entries, counts[: len(queries)].amax(1) > plan.capacity

@@ -91,7 +91,7 @@ def _of_vectors(variant: Variant, device: torch.device) -> list[str]:
     request = request_of(variant, None if mask is None else mask.to(device))
     plan, given = plan_of(variant, len(q), ROWS, device), q.to(device)
     best = Best.empty(given, request.k)
-    block = stages.scale_queries(given, request, plan, best)
+    block = stages.scale_queries(given, request, plan, best, False)
     masks = whole_mask(given, ROWS, request)
     run = vector_search.run_of_rows(p.to(device), 0, masks, None, request, plan, best.flags)
     bounds = _bounds(appended(block, run, ROOM))[: len(q)]
