@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 VENDOR = ("int8 product, one call", "int8 product, chunked")  # measured beside the stages
 _KERNELS = {
-    "prepare": r"(fit|order|code|scale|pack)_\w*kernel",
+    "prepare": r"(fit|order|code|scale|rotate|pack)_\w*kernel",
     "scan": r"scan_\w*kernel",
     "settle": r"settle_\w*kernel",
 }

@@ -20,7 +20,17 @@ from ..contract.request import Request
 from . import chips, stages, tuned_tiles
 from .device.flags import Flag
 from .plan import Prototypes, SearchPlan, choose_plan, pad
-from .query_block import Best, CodedRows, Entries, Originals, QueryBlock, Run, parts, whole_mask
+from .query_block import (
+    Best,
+    CodedRows,
+    Entries,
+    Originals,
+    QueryBlock,
+    Run,
+    cut,
+    parts,
+    whole_mask,
+)
 from .rounds import MAX_K
 from .tiles import GROUP, TILE_P, WIDTH
 
@@ -57,11 +67,11 @@ def search_codes(
         mask = whole_mask(queries, len(rows), request)
         for part in parts(queries.shape[0], plan.query_rows):
             own = request.of(part)
-            block = coded_block(queries[part], codes.frame, own, plan, best.of(part))
+            block = coded_block(cut(queries, part), codes.frame, own, plan, best.of(part))
             entries = Entries.of(block)
             for some in codes.parts:
                 for pages, vectors in page_runs(rows, some, plan.chunk_rows // some.layout.span):
-                    run = run_of(some, pages, vectors, mask[part], plan)
+                    run = run_of(some, pages, vectors, cut(mask, part), plan)
                     stages.search_run(block, run, entries)
             del block, entries  # before the next are made
     screened = sum(part.pages * part.layout.span * part.width for part in codes.parts)
@@ -122,16 +132,17 @@ def run_of(codes: Codes, pages: slice, rows: Tensor, mask: Tensor, plan: SearchP
 
     The last page's padding lies behind all else, and is left out.
     """
-    layout = codes.layout
-    first, stop = pages.start * layout.span, pages.stop * layout.span
+    span, group = codes.layout.span, codes.layout.group
+    first, stop = pages.start * span, pages.stop * span
     at = slice(first, min(stop, pad(codes.count, plan.tile.block_p)))
+    of_groups = slice(at.start // group, at.stop // group)
     first_row = codes.first_row + first
+    if rows.shape[0] < mask.shape[1]:
+        mask = mask[:, first_row : first_row + rows.shape[0]]
+    unmatchable = codes.unmatchable.view(torch.uint8)
     originals = Originals(
-        first_row, rows, mask[:, first_row : first_row + rows.shape[0]],
-        codes.row_in_page[at], codes.unmatchable.view(torch.uint8)[at], layout.span,
-    )  # fmt: skip
-    groups = slice(at.start // layout.group, at.stop // layout.group)
-    coded = CodedRows(
-        codes.codes[at], codes.bounds[groups], codes.scan_terms[groups], codes.words[groups]
+        first_row, rows, mask, cut(codes.row_in_page, at), cut(unmatchable, at), span
     )
+    terms = codes.bounds, codes.scan_terms, codes.words
+    coded = CodedRows(codes.held.read(first, at.stop), *(cut(term, of_groups) for term in terms))
     return Run(originals, coded)

@@ -28,7 +28,17 @@ from .device.prototypes import (
     order_rows_kernel,
 )
 from .plan import Prototypes, SearchPlan, choose_plan, is_whole, pad
-from .query_block import Best, CodedRows, Entries, Originals, QueryBlock, Run, parts, whole_mask
+from .query_block import (
+    Best,
+    CodedRows,
+    Entries,
+    Originals,
+    QueryBlock,
+    Run,
+    cut,
+    parts,
+    whole_mask,
+)
 from .rounds import MAX_K
 from .tiles import GROUP, TILE_P, WIDTH, cdiv
 
@@ -82,8 +92,8 @@ def search_with_flags(
     def prepared(part: slice, is_first: bool) -> QueryBlock:
         given = request.of(part), plan, best.of(part), is_first
         if origin is None:
-            return stages.scale_queries(queries[part], *given)
-        return stages.code_queries(queries[part], origin, None, *given)
+            return stages.scale_queries(cut(queries, part), *given)
+        return stages.code_queries(cut(queries, part), origin, None, *given)
 
     first = prepared(blocks[0], True)
     entries, only = Entries.of(first), first if len(blocks) == 1 else None

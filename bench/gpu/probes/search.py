@@ -35,9 +35,11 @@ class Case:
     mask: int
     tile: int = 0  # of those that the chip may run
     ties: bool = False  # all rows are equal, and there is little room
+    heavy: bool = False  # one coordinate is much larger than the others: a bank's frame rotates
 
     def __str__(self) -> str:
         of = f"{self.shape}, all rows equal" if self.ties else str(self.shape)
+        of += ", one coordinate heavy" if self.heavy else ""
         return f"{self.body} {of}, mask of {self.mask} dimensions, tile {self.tile}"
 
 
@@ -50,6 +52,12 @@ def cases(tiny: bool, tile_count: int = 1) -> Iterator[Case]:
                 shape = Shape(*sizes, metric=metric, dtype=dtypes[(i + j + mask) % 3])
                 for body in ("topk", "bank"):
                     yield Case(body, shape, mask)
+    yield Case(
+        "bank",
+        Shape(3, 300, 100, 3, metric="l2") if tiny else Shape(67, 2099, 129, 10),
+        1,
+        heavy=True,
+    )
     for body in ("topk", "bank"):
         # Equal rows cannot be excluded: each query loses entries, and is scanned again.
         for few in (5, 17):
@@ -87,6 +95,8 @@ def _verdict(case: Case, device: torch.device) -> str:
         queries, prototypes = (torch.ones(n, shape.C, device=device) for n in (shape.Q, shape.M))
     else:
         queries, prototypes = make(shape, device)
+    if case.heavy:
+        queries[:, 7], prototypes[:, 7] = 100 * queries[:, 7], 100 * prototypes[:, 7]
     mask = _mask(case, device)
     search = _bank if case.body == "bank" else _topk
     scores, indices = (x.cpu() for x in search(case, queries, prototypes, mask))
