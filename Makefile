@@ -33,7 +33,7 @@ demo: $(VENV)/.installed-demo
 
 # Threads that wait for work leave their processor to others: two legs at once on two processors
 # took 390 s instead of 42 while they did not (Xeon with VNNI, torch 2.15).
-test-torch test-limited test-libraries test-theirs fuzz faults: export OMP_WAIT_POLICY := PASSIVE
+test-torch test-without-avx test-one-thread test-libraries test-theirs fuzz faults: export OMP_WAIT_POLICY := PASSIVE
 
 test: test-torch test-interpreter test-compile
 
@@ -49,9 +49,13 @@ test-compile: $(VENV)/.installed-dev
 # What a processor has cannot be taken away, but torch and oneDNN can be told not to use it. Not with
 # a cache of compiled graphs (torch 2.15): what was written for AVX2 is compiled for AVX-512, writes
 # past its ends, and the next leg is aborted or wrong.
-test-limited: export TORCHINDUCTOR_FORCE_DISABLE_CACHES := 1
-test-limited: $(VENV)/.installed-dev
+test-limited: test-without-avx test-one-thread
+
+test-without-avx test-one-thread: export TORCHINDUCTOR_FORCE_DISABLE_CACHES := 1
+test-without-avx: $(VENV)/.installed-dev
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/pytest $(SEARCHING)
+
+test-one-thread: $(VENV)/.installed-dev
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2_VNNI OMP_NUM_THREADS=1 $(BIN)/pytest $(SEARCHING)
 
 test-dropin: test-theirs test-libraries test-mmpretrain test-onedl
@@ -143,4 +147,4 @@ $(VENV)-onedl/.installed-%: pyproject.toml | $(VENV)-onedl/bin/python
 
 .PRECIOUS: %/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-limited faults test-dropin test-theirs dropin-environments test-libraries test-mmpretrain test-onedl test-torch test-interpreter test-compile lint fuzz bench gpu clean
+.PHONY: help demo test test-limited test-without-avx test-one-thread faults test-dropin test-theirs dropin-environments test-libraries test-mmpretrain test-onedl test-torch test-interpreter test-compile lint fuzz bench gpu clean

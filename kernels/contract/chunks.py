@@ -37,10 +37,11 @@ class Rows:
     def pieces(self, start: int, stop: int) -> Iterator[Tensor]:
         """Views of rows start..stop, chunk by chunk."""
         for c in range(bisect.bisect_right(self.ends, start), len(self.chunks)):
-            first = self.ends[c] - len(self.chunks[c])
+            chunk, first = self.chunks[c], self.ends[c] - len(self.chunks[c])
             if first >= stop:
                 return
-            yield self.chunks[c][max(start - first, 0) : stop - first]
+            is_whole = start <= first and self.ends[c] <= stop  # then no view is made
+            yield chunk if is_whole else chunk[max(start - first, 0) : stop - first]
 
     def span(self, start: int, stop: int, device: torch.device) -> Tensor:
         """Rows start..stop on ``device``, in a dtype that holds them all; a view if it can be."""

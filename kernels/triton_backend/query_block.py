@@ -36,7 +36,10 @@ class Best:
         return best
 
     def of(self, queries: slice) -> "Best":
-        return Best(cut(self.scores, queries), cut(self.indices, queries), self.flags)
+        scores = cut(self.scores, queries)
+        if scores is self.scores:
+            return self
+        return Best(scores, self.indices[queries], self.flags)
 
 
 @dataclass(frozen=True)
