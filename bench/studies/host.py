@@ -5,47 +5,46 @@ not in it, and tensors are made by the CPU's allocator. Nothing is searched, so 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import torch
 
 from measuring import ledger
+from measuring.shapes import Shape, make
 from measuring.table import markdown
 from measuring.timing import interleave, seconds_of
 
 CPU = torch.device("cpu")
 BAR = 150  # microseconds, of a bank's search
 SAMPLES, SAMPLE_SECONDS = 30, 10e-3
-HEAD = ("search", "Q x M x C", "launches", "microseconds", "p25 to p75")
+HEAD = ("search", "Q x M x C, k", "launches", "microseconds", "p25 to p75")
 Search = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Case:
     search: str  # a bank's where it says so, of ``topk`` otherwise
-    Q: int
-    M: int
-    C: int
-    k: int = 10
+    shape: Shape
 
     def __str__(self) -> str:
-        return f"{self.search}, {self.Q} x {self.M} x {self.C}"
+        return f"{self.search}, {self.shape}"
 
 
 CASES = (
-    Case("bank", 16, 102_400, 128),  # of two rounds
-    Case("rotated bank", 16, 102_400, 128),
-    Case("bank", 16, 8192, 128),
-    Case("bank", 1024, 102_400, 128),
-    Case("topk, TF32", 16, 102_400, 128),
-    Case("topk, coded in passing", 1024, 102_400, 128),
-    Case("topk, one launch", 16, 1024, 128),
+    Case("bank", Shape(16, 102_400, 128)),  # of two rounds
+    Case("rotated bank", Shape(16, 102_400, 128)),
+    Case("bank", Shape(16, 8192, 128)),
+    Case("bank", Shape(1024, 102_400, 128)),
+    Case("topk, TF32", Shape(16, 102_400, 128)),
+    Case("topk, coded in passing", Shape(1024, 102_400, 128)),
+    Case("topk, one launch", Shape(16, 1024, 128)),
 )
 
 
 def run(cases: Sequence[Case] = CASES) -> int:
-    """Print a table of medians; nothing else runs in the process meanwhile, but on the machine."""
+    """Print a table of medians."""
     print(
         f"{ledger.device_name(CPU)}; kernels are stubs; the bar of a bank is {BAR} microseconds\n"
     )
@@ -68,11 +67,13 @@ def run(cases: Sequence[Case] = CASES) -> int:
         raise error
     rows = []
     for case in cases:
-        found = timings[str(case)]
-        spread = f"{1e3 * found.p25:.0f} to {1e3 * found.p75:.0f}"
-        shape = f"{case.Q:,} x {case.M:,} x {case.C}"
-        count = str(launches[str(case)])
-        rows.append((case.search, shape, count, f"{1e3 * found.median_ms:.0f}", spread))
+        name = str(case)
+        p25, middle, p75 = (
+            f"{1e3 * ms:.0f}"
+            for ms in (timings[name].p25, timings[name].median_ms, timings[name].p75)
+        )
+        title, count = case.shape.title, str(launches[name])
+        rows.append((case.search, title, count, middle, f"{p25} to {p75}"))
     print(markdown(HEAD, rows))
     return 0
 
@@ -95,31 +96,22 @@ def _stubs() -> Iterator[list[None]]:
     from flashmatch.kernels.triton_backend.selfcheck import verdicts
 
     launched: list[None] = []
-    stubs: list[tuple[object, str, object]] = [
-        (dispatch, "why_no_triton", lambda device: ""),
-        (verdicts, "why_unproven", lambda device, used: ""),
-    ]
-    for module in (stages, vector_search):
-        kernels = [name for name in vars(module) if name.endswith("_kernel")]
-        stubs += [(module, name, _Stub(launched)) for name in kernels]
-    kept = [(module, name, getattr(module, name)) for module, name, _ in stubs]
-    try:
-        for module, name, stub in stubs:
-            setattr(module, name, stub)
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(dispatch, "why_no_triton", lambda device: ""))
+        stack.enter_context(patch.object(verdicts, "why_unproven", lambda device, used: ""))
+        for module in (stages, vector_search):
+            for name in [name for name in vars(module) if name.endswith("_kernel")]:
+                stack.enter_context(patch.object(module, name, _Stub(launched)))
         yield launched
-    finally:
-        for module, name, own in kept:
-            setattr(module, name, own)
 
 
 def _search_of(case: Case) -> Search:
     from flashmatch import PrototypeBank, topk
 
-    generator = torch.Generator().manual_seed(0)
-    queries, rows = (torch.randn(n, case.C, generator=generator) for n in (case.Q, case.M))
+    (queries, rows), k = make(case.shape, CPU), case.shape.k
     if "bank" not in case.search:
-        return lambda: topk(queries, rows, case.k, nonfinite="exclude")
+        return lambda: topk(queries, rows, k, nonfinite="exclude")
     if "rotated" in case.search:
         rows[:, 7] *= 100
     bank = PrototypeBank(rows, screen="int8", nonfinite="exclude")
-    return lambda: bank.topk(queries, case.k)
+    return lambda: bank.topk(queries, k)

@@ -14,23 +14,13 @@ from torch import Tensor
 from ..codes.frame import Frame
 from ..codes.layout import Layout
 from ..codes.pages import Codes
-from ..contract.chunks import Rows
+from ..contract.chunks import Rows, cut
 from ..contract.matches import Found
 from ..contract.request import Request
 from . import chips, stages, tuned_tiles
 from .device.flags import Flag
 from .plan import Prototypes, SearchPlan, choose_plan, pad
-from .query_block import (
-    Best,
-    CodedRows,
-    Entries,
-    Originals,
-    QueryBlock,
-    Run,
-    cut,
-    parts,
-    whole_mask,
-)
+from .query_block import Best, CodedRows, Entries, Originals, QueryBlock, Run, parts, whole_mask
 from .rounds import MAX_K
 from .tiles import GROUP, TILE_P, WIDTH
 
@@ -95,7 +85,7 @@ def coded_block(
 ) -> QueryBlock:
     """A block of the queries (Q, C), of which ``request`` has the mask, in a bank's frame."""
     rotated = stages.rotate_queries(queries, frame)
-    return stages.code_queries(queries, frame.origin, rotated, request, plan, best, True)
+    return stages.code_queries(queries, frame.origin, rotated, request, plan, best, is_first=True)
 
 
 def page_runs(rows: Rows, codes: Codes, most: int) -> Iterator[tuple[slice, Tensor]]:

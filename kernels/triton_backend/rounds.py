@@ -15,6 +15,8 @@ is lost is scanned again; it costs time, never a match.
 import functools
 from math import gcd
 
+from .tiles import cdiv
+
 MAX_K = 2048
 FEW_SLOTS, MANY_SLOTS = 1024, 4096
 """Entries that the program holds which settles a query."""
@@ -60,7 +62,7 @@ def few_of(capacity: int) -> float:
 
 def room_for(k: int) -> int:
     """Keys that may wait beside the k best of a query."""
-    return -(-max(k, 256) // 128) * 128
+    return cdiv(max(k, 256), 128) * 128
 
 
 @functools.lru_cache

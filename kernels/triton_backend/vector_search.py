@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..concurrency.ahead import BUFFERS, brought_ahead
 from ..contract import finite
-from ..contract.chunks import Rows
+from ..contract.chunks import Rows, cut
 from ..contract.request import Request
 from ..proofs import int8
 from . import chips, stages, tuned_tiles
@@ -28,17 +28,7 @@ from .device.prototypes import (
     order_rows_kernel,
 )
 from .plan import Prototypes, SearchPlan, choose_plan, is_whole, pad
-from .query_block import (
-    Best,
-    CodedRows,
-    Entries,
-    Originals,
-    QueryBlock,
-    Run,
-    cut,
-    parts,
-    whole_mask,
-)
+from .query_block import Best, CodedRows, Entries, Originals, QueryBlock, Run, parts, whole_mask
 from .rounds import MAX_K
 from .tiles import GROUP, TILE_P, WIDTH, cdiv
 
@@ -95,7 +85,7 @@ def search_with_flags(
             return stages.scale_queries(cut(queries, part), *given)
         return stages.code_queries(cut(queries, part), origin, None, *given)
 
-    first = prepared(blocks[0], True)
+    first = prepared(blocks[0], is_first=True)
     entries, only = Entries.of(first), first if len(blocks) == 1 else None
     del first
     pieces = list(slices(prototypes, min(plan.chunk_rows, request.chunk_rows or 2**31)))
@@ -105,7 +95,9 @@ def search_with_flags(
         own = mask[:, first_row : first_row + rows.shape[0]]
         run = run_of_rows(rows, first_row, own, origin, request, plan, best.flags)
         for part in blocks:
-            stages.search_run(only or prepared(part, first_row == 0), run.of(part), entries)
+            stages.search_run(
+                only or prepared(part, is_first=first_row == 0), run.of(part), entries
+            )
         del run  # before the next one is made
     return best
 

@@ -6,6 +6,7 @@ pytest.importorskip("triton")
 
 from flashmatch.kernels import dispatch
 from flashmatch.kernels.triton_backend import stages
+from measuring.shapes import Shape
 from studies import host
 from studies.host import Case
 
@@ -14,8 +15,8 @@ def test_each_case_is_a_line_with_its_launches(capsys: pytest.CaptureFixture) ->
     """Of whole pages: as many launches as tests/interpreter/test_no_waiting.py counts."""
     before = stages.settle_kernel, dispatch.why_no_triton
     cases = [
-        Case("bank", 3, 4096, 64), Case("rotated bank", 3, 4096, 70),
-        Case("topk, TF32", 3, 9000, 64), Case("topk, one launch", 3, 100, 16),
+        Case("bank", Shape(3, 4096, 64)), Case("rotated bank", Shape(3, 4096, 70)),
+        Case("topk, TF32", Shape(3, 9000, 64)), Case("topk, one launch", Shape(3, 100, 16)),
     ]  # fmt: skip
     assert host.run(cases) == 0
     lines = capsys.readouterr().out.splitlines()[-4:]

@@ -24,7 +24,7 @@ from ...query_block import (
     whole_mask,
 )
 from ...rounds import spread
-from ...tiles import GROUP, TILE_P
+from ...tiles import GROUP, TILE_P, cdiv
 from .samples import (
     WIDTH,
     difference,
@@ -164,7 +164,7 @@ def _scanned(
     block = replace(block, plan=plan)
     entries = Entries.of(block)
     entries.entries.fill_(-1)
-    tiles = -(-run.originals.positions // plan.tile.block_p)
+    tiles = cdiv(run.originals.positions, plan.tile.block_p)
     words = stages.words_of(block, run)
     if again is not None:
         entries.failed[: len(again)] = again.to(entries.failed)

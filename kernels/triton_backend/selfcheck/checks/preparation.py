@@ -3,7 +3,6 @@
 To the bit, but for terms whose sums may be in any order.
 """
 
-import itertools
 from collections.abc import Callable
 
 import torch
@@ -49,9 +48,10 @@ def wrong_preparation(variant: Variant, device: torch.device) -> list[str]:
         return _scaled_queries(variant, device)
     passing = variant.screen == PASSING
     found = [*_origin(variant, device), *_coded_rows(variant, device)] if passing else []
-    rotations = [None, Rotation(channels(variant), 0, device)] if variant.screen == BANK else [None]
-    coded = (_coded_queries(variant, device, rotation) for rotation in rotations)
-    return [*found, *itertools.chain(*coded)]
+    found += _coded_queries(variant, device, None)
+    if variant.screen == BANK:
+        found += _coded_queries(variant, device, Rotation(channels(variant), 0, device))
+    return found
 
 
 def _scaled_queries(variant: Variant, device: torch.device) -> list[str]:
@@ -110,10 +110,8 @@ def _coded_queries(variant: Variant, device: torch.device, rotation: Rotation | 
     origin = _some_origin(variant)
     plan, request = plan_of(variant, len(rows), ROWS, device), request_of(variant)
     given = rows.to(device)
-    best, frame = (
-        _found_before(given, request.k),
-        Frame(variant.metric, origin.to(device), rotation),
-    )
+    best = _found_before(given, request.k)
+    frame = Frame(variant.metric, origin.to(device), rotation)
     rotated = stages.rotate_queries(given, frame)
     block = stages.code_queries(given, frame.origin, rotated, request, plan, best, False)
     coded = block.screened

@@ -15,6 +15,7 @@ from ....storage.coder import Coder
 from ....storage.collection import Collection
 from ... import bank_search, stages, vector_search
 from ...bank_search import LAYOUT
+from ...plan import pad
 from ...query_block import Best, CodedQueries, CodedRows, Entries, QueryBlock, Run, whole_mask
 from ...tiles import TILE_P
 from .answers import rounded_scores
@@ -192,7 +193,7 @@ def _entries(
 
 def _values(block: QueryBlock, run: Run, bounds: Tensor, queries: Tensor) -> Tensor:
     """(n, groups) int64: what a scan would append of each group, -2^31 for nothing."""
-    positions = -(-run.originals.positions // TILE_P) * TILE_P
+    positions = pad(run.originals.positions, TILE_P)
     if run.coded is None or not isinstance(block.screened, CodedQueries):
         whole = padded(bounds[queries], len(queries), positions, -torch.inf)
         best = group_maxima(whole).float()
