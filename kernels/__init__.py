@@ -3,7 +3,7 @@
 ``topk`` searches raw tensors, a ``PrototypeBank`` those it was made of. Either way:
 
 1. topk.py and bank.py check the arguments and make a ``Request``.
-2. transforms.py and operators.py are seen by torch.func, autograd and compilers; nobody else pays.
+2. operators/ is seen by torch.func, autograd and compilers; nobody else pays.
 3. dispatch.py chooses a backend: Triton on GPUs where it can, torch elsewhere, on CPUs in one pass
    (torch_backend/cpu/) where scores fit.
 4. The backend screens in low precision, selects what a bound of proofs/ cannot exclude, and

@@ -9,7 +9,7 @@ from .contract.finite import NONFINITE
 from .contract.matches import Matches, no_matches
 from .contract.metrics import METRICS
 from .contract.request import Request
-from .transforms import transformable_topk
+from .operators.transforms import transformable_topk
 
 
 def topk(

@@ -20,13 +20,13 @@ from reached import reaches
 from screens import screen_small
 
 from flashmatch import PrototypeBank, kernels, topk
-from flashmatch.kernels import bank as bank_door
-from flashmatch.kernels import dispatch, gradient, machine
+from flashmatch.kernels import bank_contents, dispatch, machine
 from flashmatch.kernels.codes import held
 from flashmatch.kernels.codes.layout import Layout
 from flashmatch.kernels.contract.arguments import require_device
 from flashmatch.kernels.contract.finite import norms
 from flashmatch.kernels.contract.matches import Found
+from flashmatch.kernels.operators import gradient
 from flashmatch.kernels.products import choice, fp64, integers, rounding
 from flashmatch.kernels.proofs import fp32, int8
 from flashmatch.kernels.storage.counts import Counts
@@ -55,7 +55,7 @@ def screen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     if request.param != "vectors":
         screen_small(monkeypatch)
     if request.param == "codes as Triton's":
-        monkeypatch.setattr(bank_door, "layout_for", lambda *_: LAYOUT_OF_TRITON)
+        monkeypatch.setattr(bank_contents, "layout_for", lambda *_: LAYOUT_OF_TRITON)
     return request.param
 
 

@@ -52,7 +52,12 @@ def test_a_bank_reaches_the_backend_by_a_straight_way(
     bank.topk(Q, 2)
     assert len(set(found)) == len(found)
     files = list(dict.fromkeys(file for file, _ in found if file != "concurrency/fit_thread.py"))
-    assert files == ["bank.py", "transforms.py", "operators.py", "dispatch.py"]
+    assert files == [
+        "bank.py",
+        "operators/transforms.py",
+        "operators/topk_operator.py",
+        "dispatch.py",
+    ]
 
 
 def test_topk_reaches_the_backend_by_a_straight_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +65,12 @@ def test_topk_reaches_the_backend_by_a_straight_way(monkeypatch: pytest.MonkeyPa
     topk(Q, P, 2)
     assert len(set(found)) == len(found)
     files = [file for file, _ in found if file != "concurrency/fit_thread.py"]
-    assert list(dict.fromkeys(files)) == ["topk.py", "transforms.py", "operators.py", "dispatch.py"]
+    assert list(dict.fromkeys(files)) == [
+        "topk.py",
+        "operators/transforms.py",
+        "operators/topk_operator.py",
+        "dispatch.py",
+    ]
 
 
 def test_a_search_on_a_gpu_says_why_triton_does_not_take_it(

@@ -7,8 +7,8 @@ from screens import needs_inductor
 from torch import Tensor
 
 from flashmatch import topk
-from flashmatch.kernels import operators
 from flashmatch.kernels.contract.metrics import COSINE_EPS
+from flashmatch.kernels.operators import topk_operator as operators
 
 
 def tensors(*sizes: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:

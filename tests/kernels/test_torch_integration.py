@@ -17,7 +17,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.export import Dim
 
 from flashmatch import Matches, PrototypeBank, topk
-from flashmatch.kernels import operators
+from flashmatch.kernels.operators import topk_operator as operators
 
 C, K = 16, 4
 Search = Callable[[Tensor], Matches]

@@ -102,7 +102,7 @@ def _indexed(x: object) -> object:
 
 
 def _python_body(operator):
-    from flashmatch.kernels import operators
+    from flashmatch.kernels.operators import topk_operator as operators
 
     return {
         "topk": operators.topk_operator._init_fn,

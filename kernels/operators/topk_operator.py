@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import dispatch, gradient
-from .contract.matches import no_matches
-from .contract.request import Request
-from .storage.prepared import Prepared, prepared_of
+from .. import dispatch
+from ..contract.matches import no_matches
+from ..contract.request import Request
+from ..storage.prepared import Prepared, prepared_of
+from . import gradient
 
 
 def observable_topk(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .contract.metrics import COSINE_EPS
+from ..contract.metrics import COSINE_EPS
 
 _BLOCK_ELEMENTS = 1 << 20
 """Elements of the rows gathered at a time."""

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .contract.request import Request
-from .operators import gradient_operator, observable_topk, topk_operator
-from .storage.prepared import Prepared, prepared_of
+from ..contract.request import Request
+from ..storage.prepared import Prepared, prepared_of
+from .topk_operator import gradient_operator, observable_topk, topk_operator
 
 
 def transformable_topk(
