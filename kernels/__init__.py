@@ -19,19 +19,23 @@ WORKSPACE_BYTES: int = 256 * 2**20
 
 # dispatch.py reads WORKSPACE_BYTES at call time.
 from .bank import PrototypeBank  # noqa: E402
-from .contract.matches import Matches  # noqa: E402
+from .contract.matches import Matches, RangeMatches  # noqa: E402
 from .selfcheck import Selfcheck, selfcheck  # noqa: E402
 from .storage.counts import BankStats  # noqa: E402
 from .topk import topk  # noqa: E402
 from .tune import tune  # noqa: E402
+from .within import count_within, within  # noqa: E402
 
 __all__ = [
     "WORKSPACE_BYTES",
     "BankStats",
     "Matches",
     "PrototypeBank",
+    "RangeMatches",
     "Selfcheck",
+    "count_within",
     "selfcheck",
     "topk",
     "tune",
+    "within",
 ]

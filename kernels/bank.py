@@ -1,13 +1,20 @@
 """The door for a bank: prototypes prepared once, searched many times, added to and removed from."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from .bank_contents import BankContents
 from .contract import arguments
-from .contract.matches import Matches, no_matches
-from .contract.request import Request
+from .contract.matches import Matches, RangeMatches, no_matches, no_range
+from .contract.request import RangeRequest, Request
+from .dispatch import workspace_bytes
+from .operators.range_scores import differentiable, refuse_transforms
 from .operators.transforms import transformable_topk
+from .self_join import all_pairs, nearest_others
+from .storage.prepared import Prepared
+from .torch_backend.ranges.range_search import within_bank
 
 
 class PrototypeBank(BankContents):
@@ -78,3 +85,128 @@ class PrototypeBank(BankContents):
         request = Request(k, state.coder.metric, mask, None, exclude)
         scores, rows = transformable_topk(queries, vectors.chunks, request, bank)
         return Matches(scores, collection.positions(rows.to(collection.device)).to(device))
+
+    def within(
+        self,
+        queries: Tensor,
+        threshold: float | Tensor,
+        *,
+        mask: Tensor | None = None,
+        limit: int | None = None,
+        sort: bool = True,
+    ) -> RangeMatches:
+        """All prototypes of each query whose score is at least ``threshold``: see
+        ``flashmatch.within``.
+
+        Args:
+            queries, mask: as of ``topk``.
+            threshold, limit, sort: as of ``flashmatch.within``.
+
+        Returns:
+            ``RangeMatches(offsets, indices, scores)`` on the queries' device, indices by position.
+            Scores are differentiable with respect to the queries.
+
+        Raises:
+            TypeError, ValueError, NotImplementedError: naming argument, expectation and value.
+        """
+        sort, state = arguments.require_bool("sort", sort), self._state
+        request = self._range_request(state, queries, threshold, mask, limit)
+        if len(queries) == 0:
+            return no_range(queries)
+        found = within_bank(state, queries.detach(), request, sort, workspace_bytes())
+        vectors = state.collection.rows.chunks
+        return differentiable(found, queries, vectors, state.coder.metric, state.collection.rows_of)
+
+    def count_within(
+        self, queries: Tensor, threshold: float | Tensor, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """How many prototypes each query has within ``threshold``: (Q,) int64, on its device.
+
+        Arguments and errors are those of ``within``; no pair is kept.
+        """
+        state = self._state
+        request = self._range_request(state, queries, threshold, mask, None)
+        if len(queries) == 0:
+            return no_range(queries).indices
+        request = replace(request, counts_only=True)
+        found = within_bank(state, queries.detach(), request, False, workspace_bytes())
+        return found.offsets.diff()
+
+    def neighbors(self, k: int) -> Matches:
+        """The k most similar other prototypes of each, exactly: ``topk`` of the bank by itself.
+
+        A prototype is left out of its own matches by position: duplicates of it stay.
+
+        Args:
+            k: 0 <= k < len(bank).
+
+        Returns:
+            ``Matches(scores, indices)``, (M, k) by position, on ``device``. Where fewer than k
+            others may match, and for rows that are not finite, the rest is -inf and -1.
+
+        Raises:
+            TypeError, ValueError: naming argument, expectation and value.
+
+        Time is O(M^2 C); memory beyond the result at most ``kernels.WORKSPACE_BYTES`` and 4,096
+        vectors or so.
+        """
+        state = self._state
+        k = arguments.require_int("k", k, least=0)
+        others = max(len(state.collection) - 1, 0)
+        if k > others:
+            raise ValueError(f"k must be between 0 and {others}, the other prototypes; got {k}")
+        return nearest_others(state, k)
+
+    def pairs(
+        self,
+        threshold: float,
+        *,
+        once: bool = True,
+        limit: int | None = None,
+        sort: bool = True,
+    ) -> RangeMatches:
+        """All pairs of prototypes whose score is at least ``threshold``, exactly.
+
+        Args:
+            threshold: a number, not NaN, as of ``flashmatch.within``.
+            once: each pair once, as (i, j) with i < j, which takes half the time; False gives both
+                (i, j) and (j, i). A prototype is no pair with itself; duplicates of it are.
+            limit: the most pairs of each i, of which the best are kept; None = all.
+            sort: the pairs of each i by score descending, then j ascending; False: by j.
+
+        Returns:
+            ``RangeMatches(offsets, indices, scores)``: a CSR matrix (M, M) by position, on
+            ``device``. What belongs together is found by SciPy::
+
+                offsets, indices, scores = bank.pairs(0.9)
+                graph = csr_array((scores, indices, offsets), shape=(len(bank), len(bank)))
+                count, labels = connected_components(graph, directed=False)
+
+        Raises:
+            TypeError, ValueError: naming argument, expectation and value.
+
+        Time is O(M^2 C); memory beyond ``kernels.WORKSPACE_BYTES`` is some five times the result.
+        """
+        state, device = self._state, self.device
+        once = arguments.require_bool("once", once)
+        sort = arguments.require_bool("sort", sort)
+        limit = arguments.require_limit(limit)
+        least = arguments.require_threshold(threshold, 1, device)
+        return all_pairs(state, least, once, limit, sort)
+
+    def _range_request(
+        self,
+        state: Prepared,
+        queries: Tensor,
+        threshold: float | Tensor,
+        mask: Tensor | None,
+        limit: int | None,
+    ) -> RangeRequest:
+        arguments.require_vectors("queries", queries)
+        arguments.require_bank_channels("queries", queries, state.collection.rows.channels)
+        arguments.require_mask(mask, len(queries), len(state.collection), queries.device)
+        limit = arguments.require_limit(limit)
+        least = arguments.require_threshold(threshold, len(queries), queries.device)
+        refuse_transforms([queries])
+        exclude = state.nonfinite == "exclude"
+        return RangeRequest(1, state.coder.metric, mask, None, exclude, least, limit)

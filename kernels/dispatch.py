@@ -50,7 +50,7 @@ def search_vectors(
     """Scores (Q, k) fp32 and indices (Q, k) int64 of prototypes (M_i, C) as given."""
     tensors = [queries, *prototypes]
     rows = Rows(prototypes)
-    return in_fit_thread(tensors, _search_vectors, queries, rows, request, _workspace())
+    return in_fit_thread(tensors, _search_vectors, queries, rows, request, workspace_bytes())
 
 
 def search_bank(bank: Prepared, queries: Tensor, request: Request) -> tuple[Tensor, Tensor]:
@@ -177,7 +177,7 @@ def _search_in_general(
 
 
 def _search_rows(bank: Prepared, queries: Tensor, request: Request) -> Found:
-    workspace = _workspace()
+    workspace = workspace_bytes()
     if not request.has_pairs or bank.collection.matchable() is None:
         return _search_block(bank, queries, 0, request, workspace)
     # A mask by row is another (Q, M) bytes: made for as many queries as its share has room for.
@@ -296,5 +296,5 @@ def _search_in_one_pass(
     return shares.search(queries, operands, request, plan, workspace)
 
 
-def _workspace() -> int:
+def workspace_bytes() -> int:
     return sys.modules[_KERNELS].WORKSPACE_BYTES  # at call time: it can be set

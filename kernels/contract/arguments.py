@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +27,38 @@ def require_int(name: str, value: object, least: int | None = None) -> int:
     if least is not None and number < least:
         raise ValueError(f"{name} must be at least {least}; got {number}")
     return number
+
+
+def require_bool(name: str, value: object) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be a bool; got {type(value).__name__}")
+    return bool(value)
+
+
+def require_limit(value: object) -> int | None:
+    return None if value is None else require_int("limit", value, least=1)
+
+
+def require_threshold(value: object, queries: int, device: torch.device) -> Tensor:
+    """(Q,) fp32 on ``device``: the lowest score of fp32 that is no less than the threshold."""
+    if isinstance(value, Tensor):
+        if value.dtype not in DTYPES:
+            raise TypeError(f"threshold must be a number or floating; got {value.dtype}")
+        require_dense("threshold", value)
+        if value.shape not in ((), (queries,)):
+            raise ValueError(
+                f"threshold must be a number or have shape ({queries},); got {tuple(value.shape)}"
+            )
+        wanted = value.detach().to(device).expand(queries)
+    elif isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+        wanted = torch.full((queries,), float(value), dtype=torch.float64, device=device)
+    else:
+        raise TypeError(f"threshold must be a number or a torch.Tensor; got {type(value).__name__}")
+    if bool(wanted.isnan().any()):
+        raise ValueError("threshold must not be NaN; got NaN")
+    rounded = wanted.float()
+    above = rounded.nextafter(rounded.new_tensor(torch.inf))
+    return torch.where(rounded.to(wanted.dtype) < wanted, above, rounded)
 
 
 def _index(value: object) -> int | None:

@@ -1,5 +1,6 @@
 """What a search gives."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,31 @@ class Matches(NamedTuple):
     """(Q, k) int64 rows of the prototypes, numbered through all chunks; -1 where none."""
 
 
+class RangeMatches(NamedTuple):
+    """All that reach a score, query by query, as a sparse matrix (CSR) of Q rows.
+
+    Query q has ``indices[offsets[q] : offsets[q + 1]]``, and the scores there.
+    """
+
+    offsets: Tensor
+    """(Q + 1,) int64, from 0 to n, the number of pairs."""
+    indices: Tensor
+    """(n,) int64 rows of the prototypes, numbered through all chunks."""
+    scores: Tensor
+    """(n,) float32; larger is more similar."""
+
+    @property
+    def queries(self) -> Tensor:
+        """(n,) int64: the query of each pair."""
+        counts = self.offsets.diff()
+        each = torch.arange(len(counts), device=counts.device)
+        return each.repeat_interleave(counts)
+
+    def to(self, device: torch.device | str) -> "RangeMatches":
+        """The same on another device."""
+        return RangeMatches(*(part.to(device) for part in self))
+
+
 # So that torch.export can save a program that returns one; torch offers no public way.
 _pytree._register_namedtuple(Matches, serialized_type_name="flashmatch.Matches")
 
@@ -24,6 +50,22 @@ def no_matches(queries: Tensor, k: int) -> Matches:
     """Of no queries, or none of each."""
     scores = queries.new_empty(queries.shape[0], k, dtype=torch.float32)
     return Matches(scores, torch.empty_like(scores, dtype=torch.int64))
+
+
+def joined(parts: Sequence[RangeMatches]) -> RangeMatches:
+    """Of queries of several searches, one behind another; one part at least."""
+    if len(parts) == 1:
+        return parts[0]
+    counts = torch.cat([part.offsets.diff() for part in parts])
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    indices, scores = (torch.cat([part[i] for part in parts]) for i in (1, 2))
+    return RangeMatches(offsets, indices, scores)
+
+
+def no_range(queries: Tensor) -> RangeMatches:
+    """Of no queries."""
+    offsets = queries.new_zeros(1, dtype=torch.int64)
+    return RangeMatches(offsets, offsets[:0], queries.new_empty(0, dtype=torch.float32))
 
 
 class Found(NamedTuple):

@@ -53,3 +53,23 @@ def topk(
         out_scores[q, :n] = best.values[:n]
         out_indices[q, :n] = candidates[best.indices[:n]]
     return out_scores, out_indices
+
+
+def within(
+    queries: Tensor,
+    prototypes: Tensor,
+    threshold: Tensor | float,
+    metric: str = "cosine",
+    mask: Tensor | None = None,
+    nonfinite: str = "raise",
+    limit: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Offsets (Q + 1,), indices (n,) and scores (n,) of all whose score is at least ``threshold``,
+    a number or (Q,); the first ``limit`` of each query."""
+    scores, indices = topk(queries, prototypes, len(prototypes), metric, mask, nonfinite)
+    least = torch.as_tensor(threshold, dtype=torch.float64).expand(len(queries))
+    reached = (indices >= 0) & (scores.double() >= least[:, None])
+    if limit is not None:
+        reached[:, limit:] = False
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), reached.sum(1).cumsum(0)])
+    return offsets, indices[reached], scores[reached]

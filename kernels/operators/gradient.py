@@ -26,7 +26,26 @@ def of_selected(
     metric: str,
     of_prototypes: bool,
 ) -> list[Tensor]:
-    """[(Q, C), *(M_i, C)] in the inputs' dtypes; accumulated in fp32, or fp64 for fp64 inputs."""
+    """[(Q, C), *(M_i, C)] in the inputs' dtypes, from the gradient (Q, k) of the scores of
+    ``indices`` (Q, k), -1 where none."""
+    rows = torch.arange(len(indices), device=indices.device).repeat_interleave(indices.shape[1])
+    pairs = grad.flatten(), rows, indices.flatten()
+    return of_pairs(*pairs, queries, prototypes, metric, of_prototypes)
+
+
+def of_pairs(
+    grad: Tensor,
+    rows: Tensor,
+    indices: Tensor,
+    queries: Tensor,
+    prototypes: Sequence[Tensor],
+    metric: str,
+    of_prototypes: bool,
+) -> list[Tensor]:
+    """The same from the gradient (n,) of the scores of pairs (queries[rows[i]], indices[i]).
+
+    Accumulated in fp32, or fp64 for fp64 inputs.
+    """
     wide = torch.float64 if torch.float64 in {t.dtype for t in (queries, *prototypes)} else None
     dtype = wide or torch.float32
     grad_q = torch.zeros_like(queries, dtype=dtype, memory_format=torch.contiguous_format)
@@ -38,13 +57,13 @@ def of_selected(
     block = max(1, _BLOCK_ELEMENTS // queries.shape[1])
     for c, chunk in enumerate(prototypes):
         local = indices - first
-        rows, ranks = ((local >= 0) & (local < len(chunk))).nonzero(as_tuple=True)
+        here = ((local >= 0) & (local < len(chunk))).nonzero()[:, 0]
         first += len(chunk)
-        for r, j in zip(rows.split(block), ranks.split(block), strict=True):
-            columns = local[r, j].to(chunk.device)
-            g = grad[r, j].to(dtype)[:, None]
+        for part in here.split(block):
+            r, columns = rows[part], local[part].to(chunk.device)
+            g = grad[part].to(dtype)[:, None]
             q, p = queries[r].to(dtype), chunk[columns].to(queries.device, dtype)
-            dq, dp = _of_pairs(g, q, p, metric)
+            dq, dp = _of_each(g, q, p, metric)
             grad_q.index_add_(0, r, dq)
             if of_prototypes:
                 grad_p[c].index_add_(0, columns, dp.to(chunk.device))
@@ -52,7 +71,7 @@ def of_selected(
     return [g.to(t.dtype) for g, t in zip([grad_q, *grad_p], inputs, strict=True)]
 
 
-def _of_pairs(g: Tensor, q: Tensor, p: Tensor, metric: str) -> tuple[Tensor, Tensor]:
+def _of_each(g: Tensor, q: Tensor, p: Tensor, metric: str) -> tuple[Tensor, Tensor]:
     if metric == "dot":
         return g * p, g * q
     if metric == "l2":

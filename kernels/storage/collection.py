@@ -104,6 +104,12 @@ class Collection:
                 self._positions = positions
         return torch.where(rows < 0, rows, positions[rows.clamp(min=0)])
 
+    def rows_of(self, positions: Tensor) -> Tensor:
+        """Rows of positions (n,)."""
+        if len(self) == self.ids.count:
+            return positions
+        return self.ids.present.nonzero()[:, 0].to(positions.device)[positions]
+
     def take(self, positions: Tensor | None) -> Tensor:
         """A copy (n, C) of the vectors at these positions, or of all, on the CPU."""
         rows = self.ids.present.nonzero()[:, 0]

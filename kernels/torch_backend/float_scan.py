@@ -21,22 +21,22 @@ from . import rescore
 from .float_screen import FloatScreen
 from .query_block import QueryBlock
 
-_DENSE_SHARE = 0.25
-"""Above this share of a block's pairs, scoring all of them costs less than gathering survivors."""
 
-
-class _Chunk(NamedTuple):
+class Chunk(NamedTuple):
     rows: Tensor  # (P, C) as given; zero where excluded
     first: int  # index of the first row among all prototypes
     mask: Tensor | None  # (P,) or (Q, P), True = may match
 
-    def part(self, start: int, stop: int) -> "_Chunk":
+    def part(self, start: int, stop: int) -> "Chunk":
         mask = None if self.mask is None else self.mask[..., start:stop]
-        return _Chunk(self.rows[start:stop], self.first + start, mask)
+        return Chunk(self.rows[start:stop], self.first + start, mask)
 
 
 class FloatScan:
     """Prototypes on their way past a block of queries: what may be among its best stays behind."""
+
+    dense_share = 0.25
+    """Where more of a block's pairs survive, scoring all of them costs less than gathering these."""
 
     def __init__(self, block: QueryBlock) -> None:
         self.block, self.candidates = block, block.candidates
@@ -47,7 +47,7 @@ class FloatScan:
 
     def scan(self, rows: Tensor, first: int, mask: Tensor | None) -> None:
         """Bring in the prototypes ``rows`` (P, C), numbered from ``first``."""
-        chunk, screen = _Chunk(rows, first, mask), self.block.screen
+        chunk, screen = Chunk(rows, first, mask), self.block.screen
         if screen is None:
             self._scan_whole(chunk)
         elif not self._scan_screened(chunk, screen):
@@ -66,7 +66,7 @@ class FloatScan:
         self._merge_waiting()
         return self.block.result()
 
-    def _scan_screened(self, chunk: _Chunk, screen: FloatScreen, normalise: bool = False) -> bool:
+    def _scan_screened(self, chunk: Chunk, screen: FloatScreen, normalise: bool = False) -> bool:
         """Add the chunk's survivors to the candidates; False if it has to be scored as a whole."""
         groups = -(-len(chunk.rows) // self.block.plan.group)
         self._screen(chunk, screen, groups * self.block.plan.group, normalise)
@@ -92,7 +92,7 @@ class FloatScan:
             self.next_tightening = 2 * seen
         return True
 
-    def _screen(self, chunk: _Chunk, screen: FloatScreen, width: int, normalise: bool) -> None:
+    def _screen(self, chunk: Chunk, screen: FloatScreen, width: int, normalise: bool) -> None:
         """Fill ``values`` (Q, width) with screened scores, -inf where padded, and ``chunk_norms``.
 
         Tile by tile of prototypes: the pass that takes the norms leaves a tile in cache for the
@@ -120,7 +120,7 @@ class FloatScan:
         slack = screen.slack_of_groups(self.chunk_norms, groups)
         if not self.candidates.full and groups >= self.candidates.k:
             self.candidates.raise_early((maxima - slack).topk(self.candidates.k).values[:, -1])
-        threshold, most = self.candidates.least(), _DENSE_SHARE * self.values.numel()
+        threshold, most = self.candidates.least(), self.dense_share * self.values.numel()
         reached = maxima + slack >= threshold[:, None]
         if members.shape[1] == 1 and int(reached.sum()) > most:
             return None
@@ -134,14 +134,14 @@ class FloatScan:
         pair, member = reached.nonzero(as_tuple=True)
         return queries[pair], member * groups + group[pair], slack[pair]
 
-    def _scan_whole(self, chunk: _Chunk) -> None:
+    def _scan_whole(self, chunk: Chunk) -> None:
         for start in range(0, len(chunk.rows), self.block.plan.whole_rows):
             piece = self._cleaned(chunk.part(start, start + self.block.plan.whole_rows))
             self.waiting.append(self._keys_of_all(piece))
             if sum(keys.shape[1] for keys in self.waiting) >= 2 * self.candidates.k:
                 self._merge_waiting()
 
-    def _keys_of_all(self, chunk: _Chunk) -> Tensor:
+    def _keys_of_all(self, chunk: Chunk) -> Tensor:
         scores = rescore.dense(self.block.queries, chunk.rows, self.candidates.metric)
         last = chunk.first + len(chunk.rows)
         keys = order.pack(scores, torch.arange(chunk.first, last, device=scores.device))
@@ -152,7 +152,7 @@ class FloatScan:
             self.candidates.add_keys(torch.cat(self.waiting, 1))
             self.waiting = []
 
-    def _cleaned(self, chunk: _Chunk) -> _Chunk:
+    def _cleaned(self, chunk: Chunk) -> Chunk:
         """The chunk without its non-finite rows: zero, and masked; or refused."""
         bad = ~norms(chunk.rows).isfinite()
         if not bad.any():
@@ -160,4 +160,4 @@ class FloatScan:
         if not self.block.request.exclude:
             refuse_nonfinite("prototypes", bad, chunk.first)
         mask = ~bad if chunk.mask is None else chunk.mask & ~bad
-        return _Chunk(chunk.rows.masked_fill(bad[:, None], 0), chunk.first, mask)
+        return Chunk(chunk.rows.masked_fill(bad[:, None], 0), chunk.first, mask)

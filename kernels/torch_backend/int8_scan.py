@@ -26,11 +26,8 @@ LAYOUT = Layout(CODED_SPAN, group=16, width_multiple=4)
 LAYOUT_CUDA = Layout(CODED_SPAN, group=16, width_multiple=16)
 """Without the Triton backend, where torch's product on CUDA wants multiples."""
 
-_CROWDED_SHARE = 1 / 8
-"""Where more of a block's pairs survive, the float scan costs less than a look at each."""
-
-_CROWDED_GROUPS = 4 * _CROWDED_SHARE
-"""The same share of the groups: few groups have more than one member left."""
+_CROWDED_GROUPS = 4
+"""So many times the share of the groups: few groups have more than one member left."""
 
 _RAISE_AGAIN = 1.5
 """The threshold is raised again after so many times the rows: it rises ever more slowly."""
@@ -42,11 +39,14 @@ _GATHER_ELEMENTS = 1 << 22
 class Int8Scan:
     """Pages of codes on their way past a block of queries."""
 
+    crowded_share = 1 / 8
+    """Where more of a block's pairs survive, the float scan costs less than a look at each."""
+
     def __init__(self, block: QueryBlock, codes: Codes, products: Tensor) -> None:
         """``codes``: those to come, or alike. ``products`` (n,), of the dtype of their products, is
         to be written to: at least queries times rows of a scan."""
         self.block, self.candidates = block, block.candidates
-        self.float_scan = FloatScan(block)  # where pages go that this scan cannot thin
+        self.float_scan = self.scan_of_floats()  # where pages go that this scan cannot thin
         self.products = products
         self.rows_seen = self.next_raise = 0
         self.guess: Tensor | None = None  # (Q,) fp64 screened values, see guess.py
@@ -57,6 +57,9 @@ class Int8Scan:
             self.sieve = _Sieve(block, screen)
             self.coded = codes.coded_queries(block.queries, block.norms)
             self.operand = codes.held.operand(self.coded.codes)
+
+    def scan_of_floats(self) -> FloatScan:
+        return FloatScan(self.block)
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Scores and indices (Q, k)."""
@@ -74,9 +77,7 @@ class Int8Scan:
     def scan(self, codes: Codes, first_page: int, last_page: int) -> None:
         """Bring in pages of ``codes``."""
         if self.sieve is None or not self._scan(self.sieve, Pages(codes, first_page, last_page)):
-            start, stop = (page * codes.layout.span for page in (first_page, last_page))
-            start, stop = codes.first_row + start, codes.first_row + min(stop, codes.count)
-            self.scan_in_float(start, stop, codes.matchable(first_page, last_page))
+            self.scan_pages_in_float(codes, first_page, last_page)
 
     def _scan(self, sieve: "_Sieve", pages: "Pages") -> bool:
         """Whether the pages were dealt with: False where too many members are left."""
@@ -90,15 +91,16 @@ class Int8Scan:
         about = self.coded, pages.bounds, threshold
         thresholds = int8.integer_thresholds(*about, like=maxima)
         queries, groups = (maxima >= thresholds).nonzero(as_tuple=True)
-        if len(queries) > _CROWDED_GROUPS * maxima.numel():
-            return self._give_up(queries, _CROWDED_GROUPS * maxima.shape[1])
+        most = _CROWDED_GROUPS * self.crowded_share
+        if len(queries) > most * maxima.numel():
+            return self._give_up(queries, most * maxima.shape[1])
         each = layout.tile_groups
         values = members_of(products, layout)[queries, groups // each, :, groups % each]
         reached = values >= thresholds[queries, groups][:, None]
         pair, member = reached.nonzero(as_tuple=True)
         queries, groups = queries[pair], groups[pair]
-        if len(queries) > _CROWDED_SHARE * products.numel():
-            return self._give_up(queries, _CROWDED_SHARE * products.shape[1])
+        if len(queries) > self.crowded_share * products.numel():
+            return self._give_up(queries, self.crowded_share * products.shape[1])
         rows = pages.rows(groups // each * layout.tile + member * each + groups % each)
         values, slack = sieve(pages, queries, rows)
         self.candidates.add(queries, rows + pages.first_row, values - slack, values + slack)
@@ -113,6 +115,12 @@ class Int8Scan:
     def _give_up(self, queries: Tensor, most: float) -> bool:
         self.repaired |= torch.bincount(queries, minlength=len(self.repaired)) > most
         return False
+
+    def scan_pages_in_float(self, codes: Codes, first_page: int, last_page: int) -> None:
+        """Bring in the rows of these pages by the float scan."""
+        start, stop = (page * codes.layout.span for page in (first_page, last_page))
+        start, stop = codes.first_row + start, codes.first_row + min(stop, codes.count)
+        self.scan_in_float(start, stop, codes.matchable(first_page, last_page))
 
     def scan_in_float(self, start: int, stop: int, matchable: Tensor | None = None) -> None:
         """Bring in rows start..stop of all prototypes by the float scan.

@@ -28,7 +28,7 @@ class QueryBlock:
             queries = queries.masked_fill(self.excluded[:, None], 0)
             lengths = lengths.masked_fill(self.excluded, 0)
         self.queries, self.norms = queries, lengths
-        self.candidates = Candidates(queries, request.k, request.metric)
+        self.candidates = self.no_candidates()
         # An excluded query is zero by now and would tie with everything, for nothing.
         self.candidates.threshold.masked_fill_(self.excluded, torch.inf)
         screen = screen_for(queries, lengths, prototypes, request.metric) if plan.screened else None
@@ -36,6 +36,10 @@ class QueryBlock:
         """None where every score is evaluated exactly."""
         if self.screen is not None:
             self.candidates.measured_by(self.screen)
+
+    def no_candidates(self) -> Candidates:
+        """Of these queries, before any prototypes."""
+        return Candidates(self.queries, self.request.k, self.request.metric)
 
     def __len__(self) -> int:
         return len(self.queries)

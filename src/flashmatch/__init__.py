@@ -2,7 +2,15 @@
 
 from importlib.metadata import version
 
-from flashmatch.kernels import BankStats, Matches, PrototypeBank, topk
+from flashmatch.kernels import (
+    BankStats,
+    Matches,
+    PrototypeBank,
+    RangeMatches,
+    count_within,
+    topk,
+    within,
+)
 from flashmatch.kernels.verify import Verification, verify
 from flashmatch.retriever import DataSample, ImageToImageRetriever
 
@@ -13,8 +21,11 @@ __all__ = [
     "ImageToImageRetriever",
     "Matches",
     "PrototypeBank",
+    "RangeMatches",
     "Verification",
     "__version__",
+    "count_within",
     "topk",
     "verify",
+    "within",
 ]

@@ -1,0 +1,119 @@
+"""What reaches a given score, of one block of queries: candidates whose threshold is known."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...contract.chunks import Rows
+from ...contract.request import RangeRequest
+from ...proofs import fp32
+from .. import rescore
+from ..candidates import Candidates
+from ..float_screen import FloatScreen
+from ..query_block import QueryBlock
+from . import pieces
+from .pieces import Piece
+
+_POOL = 1 << 16
+"""Candidates that wait to be rescored, at most; and matches beyond two limits of each query."""
+
+
+class RangeBlock(QueryBlock):
+    """A block of queries that look for all that reaches a score."""
+
+    candidates: "InRange"
+    request: RangeRequest
+
+    def no_candidates(self) -> "InRange":
+        return InRange(self.queries, self.excluded, self.request)
+
+
+class InRange(Candidates):
+    """Its threshold rises only where a query has found its limit."""
+
+    def __init__(self, queries: Tensor, excluded: Tensor, request: RangeRequest) -> None:
+        """Finite ``queries`` (Q, C) as given, and those among them that find nothing (Q,) bool."""
+        super().__init__(queries, 1, request.metric)
+        assert request.least is not None
+        self.wanted = request.least.masked_fill(excluded, torch.nan)  # (Q,) fp32
+        self.excluded, self.request = excluded, request
+        self.full = True
+        self.found: list[Piece] = []
+        self.held = 0  # matches in it
+
+    def measured_by(self, screen: FloatScreen) -> None:
+        super().measured_by(screen)
+        self._set_threshold()
+
+    def add(self, queries: Tensor, indices: Tensor, lower: Tensor, upper: Tensor) -> None:
+        stay = upper >= self.threshold[queries]
+        others = self.request.is_other(queries, indices)
+        if others is not None:
+            stay &= others
+        self.pool.append((queries[stay], indices[stay], upper[stay]))
+        self.size += len(self.pool[-1][0])
+
+    def add_table(self, scores: Tensor, first: int, mask: Tensor | None) -> int:
+        """How many of the scores (Q, P) of the rows from ``first`` on are in range.
+
+        ``mask`` (P,) or (Q, P): True = may match.
+        """
+        reached = scores >= self.wanted[:, None]
+        if mask is not None:
+            reached &= mask
+        if self.request.own is not None and first <= int(self.request.own[-1]):
+            reached &= self.request.are_others(first, scores.shape[1])
+        self._keep(pieces.of_table(reached, scores, first))
+        return int(reached.sum())
+
+    def tighten(self, prototypes: Rows) -> None:
+        """Rescore what waits."""
+        if not self.size:
+            return
+        queries, indices, _ = map(torch.cat, zip(*self.pool, strict=True))
+        scores = rescore.pairs(self.queries, prototypes, queries, indices, self.metric)
+        self.rescored += len(queries)
+        reached = scores >= self.wanted[queries]
+        found = queries[reached], indices[reached], scores[reached]
+        self._keep(pieces.of_pairs(*found, len(self.queries)))
+        self.pool, self.size = [], 0
+
+    def crowded(self) -> bool:
+        return self.size > _POOL
+
+    def raise_threshold(self) -> None:
+        pass
+
+    def pieces(self, prototypes: Rows) -> Sequence[Piece]:
+        """Of each query at least what belongs to the result, in few pieces."""
+        self.tighten(prototypes)
+        return self.found or [self._nothing()]
+
+    def _nothing(self) -> Piece:
+        indices = self.keys.new_empty(0)
+        return Piece(self.keys.new_zeros(len(self.queries)), indices, self.lower.new_empty(0))
+
+    def _keep(self, piece: Piece) -> None:
+        if self.request.counts_only:
+            counts = piece.counts + self.found[0].counts if self.found else piece.counts
+            self.found = [self._nothing()._replace(counts=counts)]
+            return
+        self.found.append(piece)
+        self.held += len(piece.indices)
+        limit = self.request.limit
+        if limit is not None and self.held > 2 * limit * len(self.queries) + _POOL:
+            best = pieces.best_of(pieces.in_one(self.found), limit)
+            self.found, self.held = [best], len(best.indices)
+            self._raise_to(pieces.lowest_of(best), best.counts == limit)
+
+    def _raise_to(self, lowest: Tensor, has_all: Tensor) -> None:
+        """What comes later loses against equal scores."""
+        above = lowest.nextafter(lowest.new_tensor(torch.inf))
+        self.wanted = torch.where(has_all, torch.maximum(self.wanted, above), self.wanted)
+        self._set_threshold()
+
+    def _set_threshold(self) -> None:
+        about = self.lengths, self.queries.shape[1], self.metric, self.units
+        known = self.wanted.masked_fill(self.excluded, torch.inf)
+        self.threshold = fp32.threshold(known, *about).masked_fill_(self.excluded, torch.inf)

@@ -1,0 +1,119 @@
+"""The door for raw tensors where a score is given, and all that reaches it is wanted."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from .contract import arguments
+from .contract.chunks import Rows
+from .contract.finite import NONFINITE
+from .contract.matches import RangeMatches, no_range
+from .contract.metrics import METRICS
+from .contract.request import RangeRequest
+from .dispatch import workspace_bytes
+from .operators.range_scores import differentiable, refuse_transforms
+from .torch_backend.ranges.range_search import within_vectors
+
+
+def within(
+    queries: Tensor,
+    prototypes: Tensor | Sequence[Tensor],
+    threshold: float | Tensor,
+    *,
+    metric: str = "cosine",
+    mask: Tensor | None = None,
+    limit: int | None = None,
+    sort: bool = True,
+    chunk_rows: int | None = None,
+    nonfinite: str = "raise",
+) -> RangeMatches:
+    """All prototypes of each query whose score is at least ``threshold``, exactly.
+
+    Scores are those of ``flashmatch.topk``, evaluated in fp64 and rounded once to fp32, and it is
+    these that are compared: what ``topk`` would list down to ``threshold`` is what is found here,
+    to the last pair and for every chunk size, batch size and device.
+
+    Args:
+        queries, prototypes, metric, mask, chunk_rows, nonfinite: as of ``flashmatch.topk``.
+        threshold: a number, or one for each query (Q,); not NaN. Larger is more similar: squared
+            distances of at most d are ``metric="l2", threshold=-d``.
+        limit: the most matches of a query, of which the best are kept; None = all.
+        sort: the matches of a query by score descending, then index ascending; False leaves them by
+            index, which takes less time where there are many.
+
+    Returns:
+        ``RangeMatches(offsets, indices, scores)``, a CSR matrix on the queries' device: query q has
+        ``indices[offsets[q]:offsets[q + 1]]`` and the scores there. Scores are differentiable with
+        respect to queries and prototypes; how many there are is not.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected, and what was given.
+        NotImplementedError: under torch.func, whose results have shapes known beforehand.
+
+    Time is O(Q M C), and O(n log n) for n pairs that are sorted. Memory beyond inputs is at most
+    ``flashmatch.kernels.WORKSPACE_BYTES`` and about five times the result. The torch backend
+    searches on every device.
+    """
+    sort = arguments.require_bool("sort", sort)
+    about = metric, mask, chunk_rows, nonfinite
+    chunks, request = _checked(queries, prototypes, threshold, *about, limit)
+    found = _found(queries, chunks, request, sort)
+    return differentiable(found, queries, chunks, metric)
+
+
+def count_within(
+    queries: Tensor,
+    prototypes: Tensor | Sequence[Tensor],
+    threshold: float | Tensor,
+    *,
+    metric: str = "cosine",
+    mask: Tensor | None = None,
+    chunk_rows: int | None = None,
+    nonfinite: str = "raise",
+) -> Tensor:
+    """How many prototypes each query has within ``threshold``: (Q,) int64, on the queries' device.
+
+    Arguments and errors are those of ``within``, whose pairs these are; none is kept, so that
+    memory beyond inputs is at most ``flashmatch.kernels.WORKSPACE_BYTES``.
+    """
+    about = metric, mask, chunk_rows, nonfinite
+    chunks, request = _checked(queries, prototypes, threshold, *about, None)
+    return _found(queries, chunks, replace(request, counts_only=True), False).offsets.diff()
+
+
+def _checked(
+    queries: Tensor,
+    prototypes: Tensor | Sequence[Tensor],
+    threshold: float | Tensor,
+    metric: str,
+    mask: Tensor | None,
+    chunk_rows: int | None,
+    nonfinite: str,
+    limit: int | None,
+) -> tuple[list[Tensor], RangeRequest]:
+    """The prototypes' chunks, and what is asked for."""
+    arguments.require_vectors("queries", queries)
+    chunks = arguments.require_prototypes(prototypes)
+    arguments.require_same_channels(queries, chunks)
+    rows = sum(map(len, chunks))
+    arguments.require_k(0, rows)  # that there are not too many
+    arguments.require_choice("metric", metric, METRICS)
+    arguments.require_choice("nonfinite", nonfinite, NONFINITE)
+    arguments.require_mask(mask, len(queries), rows, queries.device)
+    if chunk_rows is not None:
+        chunk_rows = arguments.require_int("chunk_rows", chunk_rows, least=1)
+    limit = arguments.require_limit(limit)
+    least = arguments.require_threshold(threshold, len(queries), queries.device)
+    refuse_transforms([queries, *chunks])
+    exclude = nonfinite == "exclude"
+    return chunks, RangeRequest(1, metric, mask, chunk_rows, exclude, least, limit)
+
+
+def _found(
+    queries: Tensor, chunks: list[Tensor], request: RangeRequest, sort: bool
+) -> RangeMatches:
+    if len(queries) == 0:
+        return no_range(queries)
+    rows = Rows([chunk.detach() for chunk in chunks])
+    return within_vectors(queries.detach(), rows, request, sort, workspace_bytes())
