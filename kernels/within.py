@@ -57,7 +57,7 @@ def within(
     """
     sort = arguments.require_bool("sort", sort)
     about = metric, mask, chunk_rows, nonfinite
-    chunks, request = _checked(queries, prototypes, threshold, *about, limit)
+    chunks, request = _asked(queries, prototypes, threshold, *about, limit)
     found = _found(queries, chunks, request, sort)
     return differentiable(found, queries, chunks, metric)
 
@@ -78,11 +78,11 @@ def count_within(
     memory beyond inputs is at most ``flashmatch.kernels.WORKSPACE_BYTES``.
     """
     about = metric, mask, chunk_rows, nonfinite
-    chunks, request = _checked(queries, prototypes, threshold, *about, None)
+    chunks, request = _asked(queries, prototypes, threshold, *about, None)
     return _found(queries, chunks, replace(request, counts_only=True), False).offsets.diff()
 
 
-def _checked(
+def _asked(
     queries: Tensor,
     prototypes: Tensor | Sequence[Tensor],
     threshold: float | Tensor,

@@ -62,7 +62,8 @@ def of_pairs(
         for part in here.split(block):
             r, columns = rows[part], local[part].to(chunk.device)
             g = grad[part].to(dtype)[:, None]
-            q, p = queries[r].to(dtype), chunk[columns].to(queries.device, dtype)
+            q, p = queries[r].to(dtype), chunk[columns]
+            p = p.to(queries.device, dtype)
             dq, dp = _of_each(g, q, p, metric)
             grad_q.index_add_(0, r, dq)
             if of_prototypes:

@@ -36,7 +36,7 @@ class FloatScan:
     """Prototypes on their way past a block of queries: what may be among its best stays behind."""
 
     dense_share = 0.25
-    """Where more of a block's pairs survive, scoring all of them costs less than gathering these."""
+    """Of a block's pairs: where more survive, scoring all of them costs less than gathering."""
 
     def __init__(self, block: QueryBlock) -> None:
         self.block, self.candidates = block, block.candidates

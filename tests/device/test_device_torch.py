@@ -485,9 +485,9 @@ def graded(device: torch.device, metric: str, by_engine: bool) -> list[Tensor]:
 
 @pytest.mark.parametrize("by_engine", [False, pytest.param(True, marks=needs_a_card)])
 @pytest.mark.parametrize("metric", METRICS)
-@reaches("gradient.py", "columns = local[r, j].to(chunk.device)")
-@reaches("gradient.py", "q, p = queries[r].to(dtype), chunk[columns].to(queries.device, dtype)")
-@reaches("gradient.py", "grad_p[c].index_add_(0, columns, dp.to(chunk.device))")
+@reaches("operators/gradient.py", "r, columns = rows[part], local[part].to(chunk.device)")
+@reaches("operators/gradient.py", "p = p.to(queries.device, dtype)")
+@reaches("operators/gradient.py", "grad_p[c].index_add_(0, columns, dp.to(chunk.device))")
 def test_gradients_are_those_of_the_cpu(metric: str, by_engine: bool) -> None:
     ours, expected = (graded(device, metric, by_engine) for device in (CUDA, CPU))
     assert [x.device for x in ours] == [CUDA, CUDA, CPU]
