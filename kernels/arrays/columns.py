@@ -57,7 +57,8 @@ def _of_pandas(name: str, column: Any) -> list[Part]:
 def _of_polars(name: str, column: Any) -> list[Part]:
     if not hasattr(column, "get_chunks"):
         return [np.asarray(_require_table(name, column))]
-    return [_polars_part(name, part) for part in column.get_chunks() or [column]]
+    is_whole = column.n_chunks() == 1 or type(column.dtype).__name__ == "Object"  # which has none
+    return [_polars_part(name, part) for part in ([column] if is_whole else column.get_chunks())]
 
 
 def _polars_part(name: str, part: Any) -> Part:

@@ -86,7 +86,7 @@ class Space(Dlpack):
     def __array_namespace__(self, api_version: str | None = None) -> SimpleNamespace:
         info = SimpleNamespace(dtypes=lambda: dict.fromkeys(self.dtypes))
         return SimpleNamespace(
-            from_dlpack=lambda x: type(self)(np.from_dlpack(x)),
+            from_dlpack=lambda x: type(self)(torch.from_dlpack(x).numpy()),
             __array_namespace_info__=lambda: info,
         )
 
