@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..kernels.arrays.memory import tensor_of
 from ..kernels.contract.arguments import require_dense
 
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -43,8 +44,8 @@ def _tensor(name: str, value: object) -> Tensor:
             return torch.stack(list(value))
         if isinstance(value, (list, tuple)) and len(value) and isinstance(value[0], np.ndarray):
             value = np.stack(value)
-        if isinstance(value, np.ndarray) and not _is_torchs(value):
-            value = value.astype(value.dtype.newbyteorder("="))
+        if isinstance(value, np.ndarray):
+            return tensor_of(value)
         with warnings.catch_warnings():
             # A read-only file may be mapped here, and nobody writes to it.
             warnings.filterwarnings("ignore", message=".*not writable", category=UserWarning)
@@ -54,8 +55,3 @@ def _tensor(name: str, value: object) -> Tensor:
             f"{name} must be a tensor, an array or a list of rows; "
             f"got {type(value).__name__} ({error})"
         ) from error
-
-
-def _is_torchs(array: np.ndarray) -> bool:
-    """torch has neither negative strides nor another byte order."""
-    return array.dtype.isnative and min(array.strides, default=0) >= 0

@@ -1,10 +1,13 @@
 """The door for a bank: prototypes prepared once, searched many times, added to and removed from."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .arrays.returned import in_kind_of
+from .arrays.taken import AnyArray, as_mask, as_threshold, as_vectors
 from .bank_contents import BankContents
 from .contract import arguments
 from .contract.matches import Matches, RangeMatches, no_matches, no_range
@@ -33,9 +36,10 @@ class PrototypeBank(BankContents):
     order of streams: a search waits for a change on another stream only where the caller makes it.
 
     Args:
-        prototypes: (M, C) tensor, a sequence of such that are chunks of one set, or the path of a
-            safetensors file, which is memory-mapped (its tensor "prototypes", or its only matrix).
-            float32, float16, bfloat16 or float64; M may be 0.
+        prototypes: (M, C), float32, float16, bfloat16 or float64; M may be 0: a tensor, array,
+            column of vectors or sequence of rows, as of ``flashmatch.topk``, or a sequence of such
+            that are chunks of one set; or the path of an .npy or safetensors file, which is
+            memory-mapped (the latter's tensor "prototypes", or its only matrix).
         metric: ``"cosine"``, ``"dot"`` or ``"l2"``, as of ``flashmatch.topk``.
         ids: (M,) unique non-negative integers; None = 0, 1, 2, ....
         device: where codes lie and searches run; None = where the prototypes are.
@@ -51,17 +55,20 @@ class PrototypeBank(BankContents):
         TypeError, ValueError, FileNotFoundError: naming argument, expectation and value.
     """
 
-    def topk(self, queries: Tensor, k: int, *, mask: Tensor | None = None) -> Matches:
+    def topk(self, queries: AnyArray, k: int, *, mask: AnyArray | None = None) -> Matches:
         """The k most similar prototypes of each query, exactly: as ``flashmatch.topk``.
 
         Args:
-            queries: (Q, C), any of the four dtypes, any strides, any device.
+            queries: (Q, C), any of the four dtypes, any strides, any device: a tensor, array,
+                column or sequence of rows, as of ``flashmatch.topk``.
             k: matches per query, 0 <= k <= len(bank).
-            mask: bool, (M,) or (Q, M) by position, on the queries' device; True = may match.
+            mask: bool, (M,) or (Q, M) by position, of any kind; True = may match. A tensor is on
+                the queries' device; others are brought there.
 
         Returns:
-            ``Matches(scores, indices)`` on the queries' device; ``bank.ids[indices]`` are the ids.
-            Scores are differentiable with respect to the queries.
+            ``Matches(scores, indices)`` on the queries' device, in their kind of array;
+            ``bank.ids[indices]`` are the ids, a tensor. Scores of tensors are differentiable with
+            respect to the queries.
 
         Raises:
             TypeError, ValueError: naming argument, expectation and value.
@@ -70,13 +77,15 @@ class PrototypeBank(BankContents):
         """
         state = self._state  # this one, whatever others make of the bank meanwhile
         collection, vectors = state.collection, state.collection.rows
+        given, queries = queries, as_vectors("queries", queries)
         arguments.require_vectors("queries", queries)
         arguments.require_bank_channels("queries", queries, vectors.channels)
         k = arguments.require_k(k, len(collection))
         count = queries.shape[0]  # len() would fix what torch.export keeps open
+        mask = as_mask(mask, queries.device)
         arguments.require_mask(mask, count, len(collection), queries.device)
         if count == 0 or k == 0:
-            return no_matches(queries, k)
+            return in_kind_of(given, no_matches(queries, k))
         device, bank = queries.device, state
         if torch.compiler.is_exporting():  # the program outlives this bank: it keeps the vectors
             bank, mask = None, collection.mask_by_row(mask)
@@ -84,14 +93,15 @@ class PrototypeBank(BankContents):
         exclude = bank is not None or state.nonfinite == "exclude"  # a bank refuses by itself
         request = Request(k, state.coder.metric, mask, None, exclude)
         scores, rows = transformable_topk(queries, vectors.chunks, request, bank)
-        return Matches(scores, collection.positions(rows.to(collection.device)).to(device))
+        positions = collection.positions(rows.to(collection.device)).to(device)
+        return in_kind_of(given, Matches(scores, positions))
 
     def within(
         self,
-        queries: Tensor,
-        threshold: float | Tensor,
+        queries: AnyArray,
+        threshold: float | AnyArray,
         *,
-        mask: Tensor | None = None,
+        mask: AnyArray | None = None,
         limit: int | None = None,
         sort: bool = True,
     ) -> RangeMatches:
@@ -103,34 +113,36 @@ class PrototypeBank(BankContents):
             threshold, limit, sort: as of ``flashmatch.within``.
 
         Returns:
-            ``RangeMatches(offsets, indices, scores)`` on the queries' device, indices by position.
-            Scores are differentiable with respect to the queries.
+            ``RangeMatches(offsets, indices, scores)`` on the queries' device and of their kind,
+            indices by position. Scores are differentiable with respect to the queries.
 
         Raises:
             TypeError, ValueError, NotImplementedError: naming argument, expectation and value.
         """
         sort, state = arguments.require_bool("sort", sort), self._state
+        given, queries = queries, as_vectors("queries", queries)
         request = self._range_request(state, queries, threshold, mask, limit)
         if len(queries) == 0:
-            return no_range(queries)
+            return in_kind_of(given, no_range(queries))
         found = within_bank(state, queries.detach(), request, sort, workspace_bytes())
-        vectors = state.collection.rows.chunks
-        return differentiable(found, queries, vectors, state.coder.metric, state.collection.rows_of)
+        about = state.collection.rows.chunks, state.coder.metric, state.collection.rows_of
+        return in_kind_of(given, differentiable(found, queries, *about))
 
     def count_within(
-        self, queries: Tensor, threshold: float | Tensor, *, mask: Tensor | None = None
-    ) -> Tensor:
-        """How many prototypes each query has within ``threshold``: (Q,) int64, on its device.
+        self, queries: AnyArray, threshold: float | AnyArray, *, mask: AnyArray | None = None
+    ) -> Any:
+        """How many prototypes each query has within ``threshold``: (Q,) int64, of its kind.
 
         Arguments and errors are those of ``within``; no pair is kept.
         """
         state = self._state
+        given, queries = queries, as_vectors("queries", queries)
         request = self._range_request(state, queries, threshold, mask, None)
         if len(queries) == 0:
-            return no_range(queries).indices
+            return in_kind_of(given, no_range(queries).indices)
         request = replace(request, counts_only=True)
         found = within_bank(state, queries.detach(), request, False, workspace_bytes())
-        return found.offsets.diff()
+        return in_kind_of(given, found.offsets.diff())
 
     def neighbors(self, k: int) -> Matches:
         """The k most similar other prototypes of each, exactly: ``topk`` of the bank by itself.
@@ -198,15 +210,16 @@ class PrototypeBank(BankContents):
         self,
         state: Prepared,
         queries: Tensor,
-        threshold: float | Tensor,
-        mask: Tensor | None,
+        threshold: float | AnyArray,
+        mask: AnyArray | None,
         limit: int | None,
     ) -> RangeRequest:
+        mask = as_mask(mask, queries.device)
         arguments.require_vectors("queries", queries)
         arguments.require_bank_channels("queries", queries, state.collection.rows.channels)
         arguments.require_mask(mask, len(queries), len(state.collection), queries.device)
         limit = arguments.require_limit(limit)
-        least = arguments.require_threshold(threshold, len(queries), queries.device)
+        least = arguments.require_threshold(as_threshold(threshold), len(queries), queries.device)
         refuse_transforms([queries])
         exclude = state.nonfinite == "exclude"
         return RangeRequest(1, state.coder.metric, mask, None, exclude, least, limit)

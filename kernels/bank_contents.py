@@ -1,12 +1,14 @@
 """What a bank holds: made, added to and removed from, saved, loaded and checked."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from .arrays.returned import in_kind_of
+from .arrays.taken import AnyArray, as_prototypes
 from .concurrency.fit_thread import in_fit_thread
 from .concurrency.succession import Succession
 from .contract import arguments
@@ -33,7 +35,7 @@ class BankContents:
     @_ANY_MODE
     def __init__(
         self,
-        prototypes: Tensor | Sequence[Tensor] | str | os.PathLike,
+        prototypes: AnyArray | str | os.PathLike,
         *,
         metric: str = "cosine",
         ids: object = None,
@@ -51,14 +53,18 @@ class BankContents:
             with named(path="prototypes"):
                 prototypes = open_matrix(path)
             file = TensorFile(str(path), {"prototypes": prototypes}, {})
-        chunks = [chunk.detach() for chunk in arguments.require_prototypes(prototypes)]
+        given = arguments.require_prototypes(as_prototypes(prototypes))
+        chunks = [chunk.detach() for chunk in given]
         where = chunks[0].device if device is None else arguments.require_device("device", device)
         options = metric, screen, nonfinite, progress, file, layout_for
         self._begin(in_fit_thread(chunks, prepared, chunks, ids, where, *options))
 
     @_ANY_MODE
-    def add(self, prototypes: Tensor | Sequence[Tensor], ids: object = None) -> Tensor:
+    def add(self, prototypes: AnyArray | str | os.PathLike, ids: object = None) -> AnyArray:
         """Append prototypes (m, C), or chunks of them, and return their ids (m,).
+
+        ``prototypes`` are of any kind that the constructor takes; ids are a tensor for tensors, and
+        in their kind of array otherwise, as of ``flashmatch.topk``.
 
         They take the positions after the last. ids None = above every id there ever was. Costs what
         is added, and at most one page of 1,024 rows besides. A refused call changes nothing.
@@ -67,14 +73,16 @@ class BankContents:
             TypeError, ValueError: wrong dtype or width, ids that repeat or are in the bank already,
                 and, unless ``nonfinite="exclude"``, vectors that are not finite.
         """
-        chunks = [chunk.detach() for chunk in arguments.require_prototypes(prototypes)]
+        given = arguments.require_prototypes(as_prototypes(prototypes))
+        chunks = [chunk.detach() for chunk in given]
         for chunk in chunks:
             arguments.require_bank_channels("prototypes", chunk, self.dim)
-        return self._states.change(
+        added = self._states.change(
             lambda state: in_fit_thread(
                 [*state.collection.rows.chunks, *chunks], state.with_added, chunks, ids
             )
         )
+        return in_kind_of(prototypes, added)
 
     @_ANY_MODE
     def remove(self, ids: object) -> None:

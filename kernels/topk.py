@@ -1,9 +1,9 @@
-"""The door for raw tensors: arguments are checked here, once."""
+"""The door for raw vectors: arguments are checked here, once."""
 
-from collections.abc import Sequence
+import os
 
-from torch import Tensor
-
+from .arrays.returned import in_kind_of
+from .arrays.taken import AnyArray, as_mask, as_prototypes, as_vectors
 from .contract import arguments
 from .contract.finite import NONFINITE
 from .contract.matches import Matches, no_matches
@@ -13,12 +13,12 @@ from .operators.transforms import transformable_topk
 
 
 def topk(
-    queries: Tensor,
-    prototypes: Tensor | Sequence[Tensor],
+    queries: AnyArray,
+    prototypes: AnyArray | str | os.PathLike,
     k: int,
     *,
     metric: str = "cosine",
-    mask: Tensor | None = None,
+    mask: AnyArray | None = None,
     chunk_rows: int | None = None,
     nonfinite: str = "raise",
 ) -> Matches:
@@ -29,22 +29,27 @@ def topk(
     result does not depend on ``chunk_rows``, on how queries are batched or on the device.
 
     Args:
-        queries: (Q, C), float32, float16, bfloat16 or float64, any strides.
-        prototypes: (M, C), or a sequence of (M_i, C) that are chunks of one set, numbered through;
-            dtype and device may differ from the queries' and from each other's. Chunks elsewhere
-            are brought to the queries' device piece by piece.
+        queries: (Q, C), float32, float16, bfloat16 or float64, any strides: a tensor; an array of
+            NumPy, or of any library with DLPack or an array interface; a column of vectors of
+            pyarrow, pandas or polars; a sequence of rows. Memory is shared where it can be.
+        prototypes: (M, C) of any of these, or a sequence of (M_i, C) that are chunks of one set,
+            numbered through, as a column in several parts is; or the path of an .npy or safetensors
+            file. Dtype and device may differ from the queries' and from each other's. Chunks
+            elsewhere are brought to the queries' device piece by piece.
         k: matches per query, 0 <= k <= M.
         metric: ``"cosine"``: q.p / (max(|q|, 1e-8) max(|p|, 1e-8)), as torch.cosine_similarity;
             ``"dot"``: q.p; ``"l2"``: -|q - p|^2. Larger is more similar.
-        mask: bool, (M,) or (Q, M), on the queries' device; True = may match.
+        mask: bool, (M,) or (Q, M), of any kind; True = may match. A tensor is on the queries'
+            device; others are brought there.
         chunk_rows: prototypes per pass; None = chosen. Changes speed and memory only.
         nonfinite: ``"raise"`` refuses vectors with NaN, inf or a norm beyond fp64; ``"exclude"``
             never returns such a prototype and gives such a query -inf and -1 throughout.
 
     Returns:
-        ``Matches(scores, indices)``, on the queries' device. Scores are differentiable with respect
-        to queries and prototypes, through the selected pairs; indices are not. Where a mask leaves
-        fewer than k, the rest is -inf and -1.
+        ``Matches(scores, indices)``, on the queries' device: tensors for tensors; for JAX, CuPy and
+        others with an array namespace, their arrays; for all else NumPy's. Scores of tensors are
+        differentiable with respect to queries and prototypes, through the selected pairs; indices
+        are not. Where a mask leaves fewer than k, the rest is -inf and -1.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected, and what was given.
@@ -52,8 +57,9 @@ def topk(
     Time is O(Q M C). Memory beyond inputs and outputs is at most
     ``flashmatch.kernels.WORKSPACE_BYTES``, whatever Q, M and k.
     """
+    given, queries = queries, as_vectors("queries", queries)
     arguments.require_vectors("queries", queries, meta_too=True)
-    chunks = arguments.require_prototypes(prototypes, meta_too=queries.is_meta)
+    chunks = arguments.require_prototypes(as_prototypes(prototypes), meta_too=queries.is_meta)
     if queries.is_meta and not all(chunk.is_meta for chunk in chunks):  # else shapes are asked for
         arguments.require_dense("queries", queries)
     arguments.require_same_channels(queries, chunks)
@@ -64,10 +70,11 @@ def topk(
     k = arguments.require_k(k, rows)
     arguments.require_choice("metric", metric, METRICS)
     arguments.require_choice("nonfinite", nonfinite, NONFINITE)
+    mask = as_mask(mask, queries.device)
     arguments.require_mask(mask, count, rows, queries.device)
     if chunk_rows is not None:
         chunk_rows = arguments.require_int("chunk_rows", chunk_rows, least=1)
     if count == 0 or k == 0:
-        return no_matches(queries, k)
+        return in_kind_of(given, no_matches(queries, k))
     request = Request(k, metric, mask, chunk_rows, exclude=nonfinite == "exclude")
-    return Matches(*transformable_topk(queries, chunks, request))
+    return in_kind_of(given, Matches(*transformable_topk(queries, chunks, request)))

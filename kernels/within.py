@@ -1,10 +1,13 @@
-"""The door for raw tensors where a score is given, and all that reaches it is wanted."""
+"""The door for raw vectors where a score is given, and all that reaches it is wanted."""
 
-from collections.abc import Sequence
+import os
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
+from .arrays.returned import in_kind_of
+from .arrays.taken import AnyArray, as_mask, as_prototypes, as_threshold, as_vectors
 from .contract import arguments
 from .contract.chunks import Rows
 from .contract.finite import NONFINITE
@@ -17,12 +20,12 @@ from .torch_backend.ranges.range_search import within_vectors
 
 
 def within(
-    queries: Tensor,
-    prototypes: Tensor | Sequence[Tensor],
-    threshold: float | Tensor,
+    queries: AnyArray,
+    prototypes: AnyArray | str | os.PathLike,
+    threshold: float | AnyArray,
     *,
     metric: str = "cosine",
-    mask: Tensor | None = None,
+    mask: AnyArray | None = None,
     limit: int | None = None,
     sort: bool = True,
     chunk_rows: int | None = None,
@@ -43,7 +46,8 @@ def within(
             index, which takes less time where there are many.
 
     Returns:
-        ``RangeMatches(offsets, indices, scores)``, a CSR matrix on the queries' device: query q has
+        ``RangeMatches(offsets, indices, scores)``, a CSR matrix on the queries' device
+        and of their kind: query q has
         ``indices[offsets[q]:offsets[q + 1]]`` and the scores there. Scores are differentiable with
         respect to queries and prototypes; how many there are is not.
 
@@ -56,55 +60,60 @@ def within(
     searches on every device.
     """
     sort = arguments.require_bool("sort", sort)
+    given, queries = queries, as_vectors("queries", queries)
     about = metric, mask, chunk_rows, nonfinite
     chunks, request = _asked(queries, prototypes, threshold, *about, limit)
     found = _found(queries, chunks, request, sort)
-    return differentiable(found, queries, chunks, metric)
+    return in_kind_of(given, differentiable(found, queries, chunks, metric))
 
 
 def count_within(
-    queries: Tensor,
-    prototypes: Tensor | Sequence[Tensor],
-    threshold: float | Tensor,
+    queries: AnyArray,
+    prototypes: AnyArray | str | os.PathLike,
+    threshold: float | AnyArray,
     *,
     metric: str = "cosine",
-    mask: Tensor | None = None,
+    mask: AnyArray | None = None,
     chunk_rows: int | None = None,
     nonfinite: str = "raise",
-) -> Tensor:
-    """How many prototypes each query has within ``threshold``: (Q,) int64, on the queries' device.
+) -> Any:
+    """How many prototypes each query has within ``threshold``: (Q,) int64, where the queries are
+    and of their kind.
 
     Arguments and errors are those of ``within``, whose pairs these are; none is kept, so that
     memory beyond inputs is at most ``flashmatch.kernels.WORKSPACE_BYTES``.
     """
+    given, queries = queries, as_vectors("queries", queries)
     about = metric, mask, chunk_rows, nonfinite
     chunks, request = _asked(queries, prototypes, threshold, *about, None)
-    return _found(queries, chunks, replace(request, counts_only=True), False).offsets.diff()
+    found = _found(queries, chunks, replace(request, counts_only=True), False)
+    return in_kind_of(given, found.offsets.diff())
 
 
 def _asked(
     queries: Tensor,
-    prototypes: Tensor | Sequence[Tensor],
-    threshold: float | Tensor,
+    prototypes: AnyArray | str | os.PathLike,
+    threshold: float | AnyArray,
     metric: str,
-    mask: Tensor | None,
+    mask: AnyArray | None,
     chunk_rows: int | None,
     nonfinite: str,
     limit: int | None,
 ) -> tuple[list[Tensor], RangeRequest]:
     """The prototypes' chunks, and what is asked for."""
     arguments.require_vectors("queries", queries)
-    chunks = arguments.require_prototypes(prototypes)
+    chunks = arguments.require_prototypes(as_prototypes(prototypes))
     arguments.require_same_channels(queries, chunks)
     rows = sum(map(len, chunks))
     arguments.require_k(0, rows)  # that there are not too many
     arguments.require_choice("metric", metric, METRICS)
     arguments.require_choice("nonfinite", nonfinite, NONFINITE)
+    mask = as_mask(mask, queries.device)
     arguments.require_mask(mask, len(queries), rows, queries.device)
     if chunk_rows is not None:
         chunk_rows = arguments.require_int("chunk_rows", chunk_rows, least=1)
     limit = arguments.require_limit(limit)
-    least = arguments.require_threshold(threshold, len(queries), queries.device)
+    least = arguments.require_threshold(as_threshold(threshold), len(queries), queries.device)
     refuse_transforms([queries, *chunks])
     exclude = nonfinite == "exclude"
     return chunks, RangeRequest(1, metric, mask, chunk_rows, exclude, least, limit)

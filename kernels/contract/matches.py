@@ -1,8 +1,9 @@
 """What a search gives."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree
@@ -31,11 +32,12 @@ class RangeMatches(NamedTuple):
     """(n,) float32; larger is more similar."""
 
     @property
-    def queries(self) -> Tensor:
+    def queries(self) -> Any:
         """(n,) int64: the query of each pair."""
+        if not isinstance(self.offsets, Tensor):  # as others' arrays came, so they went
+            return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
         counts = self.offsets.diff()
-        each = torch.arange(len(counts), device=counts.device)
-        return each.repeat_interleave(counts)
+        return torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
 
     def to(self, device: torch.device | str) -> "RangeMatches":
         """The same on another device."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from . import checksums
+from .array_file import is_array_file, open_array
 from .checksums import Running, as_bytes, block_count
 from .whole_file import whole_file
 
@@ -87,11 +88,8 @@ def open_mapped(path: str | os.PathLike) -> TensorFile:
         FileNotFoundError, ValueError: no such file, not a safetensors file, or one whose header
             has changed since it was written.
     """
-    path = Path(path)
-    if not path.is_file():
-        what = "the folder " if path.is_dir() else ""
-        raise FileNotFoundError(f"path must be an existing file; got {what}{str(path)!r}")
-    found = _opened(path)
+    require_existing(path)
+    found = _opened(Path(path))
     sums = found.tensors.pop(_CHECKSUMS, None)
     if sums is not None or _CHECKSUMS in found.metadata:  # either asks for the other
         counts = {name: block_count(x.shape, x.dtype) for name, x in found.tensors.items()}
@@ -99,6 +97,12 @@ def open_mapped(path: str | os.PathLike) -> TensorFile:
             found.refuse("its checksums are not those of its tensors")
         found.checksums.update(_read(found, sums.tolist(), counts))
     return found
+
+
+def require_existing(path: str | os.PathLike) -> None:
+    if not os.path.isfile(path):
+        what = "the folder " if os.path.isdir(path) else ""
+        raise FileNotFoundError(f"path must be an existing file; got {what}{os.fspath(path)!r}")
 
 
 def _opened(path: Path, attempts: int = 100) -> TensorFile:
@@ -150,10 +154,13 @@ def _read(file: TensorFile, sums: list[int], counts: dict[str, int]) -> dict[str
 
 
 def open_matrix(path: str | os.PathLike) -> Tensor:
-    """The tensor "prototypes" of a file, or else its only matrix, memory-mapped.
+    """The matrix of an .npy file, or the tensor "prototypes" of another, or else its only matrix.
 
-    Not of a bank's file, which has ids and a metric, too: ValueError.
+    Memory-mapped. Not of a bank's file, which has ids and a metric, too: ValueError.
     """
+    require_existing(path)
+    if is_array_file(path):
+        return open_array(path)
     file = open_mapped(path)
     if is_bank(file):
         raise ValueError(

@@ -13,13 +13,15 @@ settled pair by pair in exact arithmetic (verify/intervals.py), which proves how
 evaluations can lie. The only tolerance is that proof.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator
 from itertools import islice
 from math import inf
 
 import torch
 from torch import Tensor
 
+from ..arrays.taken import AnyArray, as_mask, as_prototypes, as_tensor, as_vectors
 from ..concurrency.fit_thread import in_fit_thread
 from ..contract import arguments, metrics
 from .report import LISTED, Disagreement, Verification
@@ -30,12 +32,12 @@ _PAIRS = 1 << 17  # looked at a second time at a time, at most about 60 bytes ea
 
 
 def verify(
-    queries: Tensor,
-    prototypes: Tensor | Sequence[Tensor],
-    matches: tuple[Tensor, Tensor],
+    queries: AnyArray,
+    prototypes: AnyArray | str | os.PathLike,
+    matches: tuple[AnyArray, AnyArray],
     *,
     metric: str = "cosine",
-    mask: Tensor | None = None,
+    mask: AnyArray | None = None,
     sample: int | None = None,
 ) -> Verification:
     """Check matches against the contract, independently of the search that found them.
@@ -47,13 +49,17 @@ def verify(
     squares beyond fp64 must not be listed, and such queries must have no matches.
 
     Args:
-        queries: (Q, C), float32, float16, bfloat16 or float64, any strides.
-        prototypes: (M, C), or a sequence of (M_i, C) that are chunks of one set, numbered through;
-            dtype and device may differ from the queries' and from each other's.
-        matches: scores (Q, k) float32 and indices (Q, k) int64, on any device: the result of
-            ``topk``, or any pair of such tensors. -inf and -1 where fewer than k may match.
+        queries: (Q, C), float32, float16, bfloat16 or float64, any strides: a tensor, array, column
+            or sequence of rows, as of ``topk``.
+        prototypes: (M, C) of any of these, a sequence of (M_i, C) that are chunks of one set,
+            numbered through, or the path of a file; dtype and device may differ from the queries'
+            and from each other's.
+        matches: scores (Q, k) float32 and indices (Q, k) int64, on any device and of any kind: the
+            result of ``topk``, or any such pair; of a library without int64, indices in int32. -inf
+            and -1 where fewer than k may match.
         metric: ``"cosine"``, ``"dot"`` or ``"l2"``, as in ``topk``.
-        mask: bool, (M,) or (Q, M), on the queries' device; True = may match.
+        mask: bool, (M,) or (Q, M), of any kind; a tensor is on the queries' device. True = may
+            match.
         sample: how many queries to check, drawn by a fixed seed: the same ones for the same Q, and
             not evenly spaced, which would meet the same row of every tile. None = every query.
 
@@ -66,10 +72,12 @@ def verify(
     Runs on the queries' device, which must know fp64. Time is O(Q M C). Memory beyond the inputs is
     at most 64 MiB and one int64 per query, or some rows of C or k elements where these are larger.
     """
+    queries = as_vectors("queries", queries)
     arguments.require_vectors("queries", queries)
-    chunks = arguments.require_prototypes(prototypes)
+    chunks = arguments.require_prototypes(as_prototypes(prototypes))
     arguments.require_same_channels(queries, chunks)
     arguments.require_choice("metric", metric, metrics.METRICS)
+    mask = as_mask(mask, queries.device)
     arguments.require_mask(mask, len(queries), sum(map(len, chunks)), queries.device)
     if sample is not None:
         sample = arguments.require_int("sample", sample, least=1)
@@ -96,10 +104,13 @@ def _verified(problem: Problem, chosen: Tensor, scores: Tensor, indices: Tensor)
 
 def _require_matches(matches: object, queries: int) -> tuple[Tensor, Tensor]:
     pair = matches if isinstance(matches, (tuple, list)) else (matches,)
-    if len(pair) != 2 or not all(isinstance(x, Tensor) for x in pair):
+    if len(pair) != 2:
         what = ", ".join(type(x).__name__ for x in pair)
-        raise TypeError(f"matches must be a pair of tensors (scores, indices); got ({what})")
-    scores, indices = pair
+        raise TypeError(f"matches must be a pair of arrays (scores, indices); got ({what})")
+    scores = as_tensor("matches' scores", pair[0])
+    indices = as_tensor("matches' indices", pair[1])
+    if indices is not pair[1] and indices.dtype == torch.int32:  # of a library without int64
+        indices = indices.long()
     for name, x, dtype in (("scores", scores, torch.float32), ("indices", indices, torch.int64)):
         arguments.require_dense(f"matches' {name}", x)
         if x.dtype != dtype:

@@ -5,8 +5,8 @@ from math import nan
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from ...kernels.arrays.taken import AnyArray, as_tensor
 from ...kernels.contract.arguments import require_choice, require_int
 from . import ranking
 from .knn import Weights, class_ranks, knn_predict
@@ -70,7 +70,9 @@ class RetrievalMetrics(MetricSums):
         Raises:
             TypeError, ValueError: it is not of bool (Q, >= max(ks)) and two (Q,).
         """
-        relevant, total, retrieved = batch
+        relevant, total, retrieved = (
+            as_tensor(name, value) for name, value in zip(Relevance._fields, batch, strict=True)
+        )
         there = retrieved if self.adaptive_k else None
         values = {}
         for k in self.ks:
@@ -139,8 +141,8 @@ class KnnAccuracy(MetricSums):
 
     def update(
         self,
-        scores: Tensor,
-        indices: Tensor,
+        scores: AnyArray,
+        indices: AnyArray,
         query_labels: Labels,
         prototype_labels: Labels,
         *,
@@ -148,7 +150,7 @@ class KnnAccuracy(MetricSums):
     ) -> None:
         """Take in a batch of queries: arguments and errors as of ``knn_predict``."""
         class_scores = knn_predict(
-            scores,
+            as_tensor("scores", scores),
             indices,
             prototype_labels,
             self.num_classes,

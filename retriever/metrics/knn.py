@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ...kernels.arrays.returned import in_kind_of
+from ...kernels.arrays.taken import AnyArray, as_tensor
 from ...kernels.contract.arguments import require_int
 from .labels import (
     Labels,
@@ -20,15 +22,15 @@ Weights = str | Callable[[Tensor], Tensor]
 
 
 def knn_predict(
-    scores: Tensor,
-    indices: Tensor,
+    scores: AnyArray,
+    indices: AnyArray,
     prototype_labels: Labels,
     num_classes: int,
     *,
     temperature: float = 0.07,
     weights: Weights = "softmax",
     exclude_self: Labels | None = None,
-) -> Tensor:
+) -> AnyArray:
     """Class scores: the weights of a query's matches, summed by the label of the match.
 
     Args:
@@ -55,7 +57,7 @@ def knn_predict(
 
     Takes O(M + Q (k + C)).
     """
-    require_indices(indices)
+    given, scores, indices = scores, as_tensor("scores", scores), require_indices(indices)
     _require_votes(scores, indices, temperature, weights)
     num_classes = require_int("num_classes", num_classes, least=1)
     labels = require_labels("prototype_labels", prototype_labels, indices.device)
@@ -69,12 +71,12 @@ def knn_predict(
     votes = _votes(scores.double().masked_fill(absent, -torch.inf), temperature, weights)
     votes = votes.masked_fill(absent, 0)
     sums = votes.new_zeros(len(indices), num_classes)
-    return sums.scatter_add_(1, labels_at(labels, indices), votes)
+    return in_kind_of(given, sums.scatter_add_(1, labels_at(labels, indices), votes))
 
 
 def knn_accuracy(
-    class_scores: Tensor, query_labels: Labels, topk: Sequence[int] = (1, 5)
-) -> dict[str, Tensor]:
+    class_scores: AnyArray, query_labels: Labels, topk: Sequence[int] = (1, 5)
+) -> dict[str, AnyArray]:
     """The share of queries whose label is among the k best classes: ``{"top1": ..., "top5": ...}``.
 
     Args:
@@ -83,21 +85,26 @@ def knn_accuracy(
         topk: how many of the best classes count.
 
     Returns:
-        0-dimensional float64 tensors; NaN if there are no queries.
+        0-dimensional float64, in the kind of ``class_scores``; NaN if there are no queries.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected, and what was given.
     """
-    ranks = class_ranks(class_scores, query_labels)
+    ranks = _ranks(class_scores, query_labels)
     cutoffs = [require_int("topk", k, least=1) for k in topk]
-    return {f"top{k}": (ranks < k).double().mean() for k in cutoffs}
+    return in_kind_of(class_scores, {f"top{k}": (ranks < k).double().mean() for k in cutoffs})
 
 
-def class_ranks(class_scores: Tensor, query_labels: Labels) -> Tensor:
+def class_ranks(class_scores: AnyArray, query_labels: Labels) -> AnyArray:
     """(Q,) int64: how many classes come before each query's own: a higher score, or a tie and a
     lower index."""
-    if not isinstance(class_scores, Tensor) or class_scores.ndim != 2:
-        got = tuple(class_scores.shape) if isinstance(class_scores, Tensor) else type(class_scores)
+    return in_kind_of(class_scores, _ranks(class_scores, query_labels))
+
+
+def _ranks(class_scores: AnyArray, query_labels: Labels) -> Tensor:
+    class_scores = as_tensor("class_scores", class_scores)
+    if class_scores.ndim != 2:
+        got = tuple(class_scores.shape)
         raise ValueError(f"class_scores must be a tensor (queries, classes); got {got}")
     classes = class_scores.shape[1]
     own = require_labels("query_labels", query_labels, class_scores.device, len(class_scores))
@@ -113,10 +120,9 @@ def _votes(scores: Tensor, temperature: float, weights: Weights) -> Tensor:
     return (scores / temperature).softmax(1) if weights == "softmax" else torch.ones_like(scores)
 
 
-def _require_votes(scores: object, indices: Tensor, temperature: float, weights: object) -> None:
-    if not isinstance(scores, Tensor) or not scores.is_floating_point():
-        got = scores.dtype if isinstance(scores, Tensor) else type(scores).__name__
-        raise TypeError(f"scores must be a floating tensor; got {got}")
+def _require_votes(scores: Tensor, indices: Tensor, temperature: float, weights: object) -> None:
+    if not scores.is_floating_point():
+        raise TypeError(f"scores must be a floating tensor; got {scores.dtype}")
     if scores.shape != indices.shape:
         raise ValueError(
             f"scores must have the shape of indices, {tuple(indices.shape)}; "

@@ -1,16 +1,16 @@
 """Labels and ranked indices as arguments, and leave-one-out: what metrics and votes both take."""
 
 import reprlib
-from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...kernels.arrays.taken import AnyArray, as_tensor
 from ...kernels.contract.arguments import require_dense
 
-Labels = Tensor | np.ndarray | Sequence[int]
+Labels = AnyArray
+"""Integers: a tensor, an array, a column or a sequence."""
 
 
 def ranks_of_others(indices: Tensor, selves: Tensor) -> Tensor:
@@ -26,15 +26,17 @@ def labels_at(labels: Tensor, indices: Tensor) -> Tensor:
     return F.pad(labels, (0, 1))[indices]
 
 
-def require_indices(indices: object) -> None:
-    if not isinstance(indices, Tensor) or indices.dtype not in (torch.int64, torch.int32):
-        got = indices.dtype if isinstance(indices, Tensor) else type(indices).__name__
-        raise TypeError(f"indices must be a tensor of int64 or int32; got {got}")
+def require_indices(indices: AnyArray) -> Tensor:
+    """``indices`` as a tensor (Q, k) of int64 or int32."""
+    indices = as_tensor("indices", indices)
+    if indices.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"indices must be a tensor of int64 or int32; got {indices.dtype}")
     require_dense("indices", indices, meta_too=True)
     if indices.ndim != 2 or indices.shape[1] < 1:
         raise ValueError(
             f"indices must have shape (queries, k) with k >= 1; got {tuple(indices.shape)}"
         )
+    return indices
 
 
 def require_labels(
@@ -51,7 +53,8 @@ def require_labels(
 def as_labels(name: str, value: Labels, device: torch.device | None = None) -> Tensor:
     """A tensor of integers, of any shape; on ``device``, or where they are."""
     try:
-        labels = torch.as_tensor(value, device=device)
+        labels = as_tensor(name, value)
+        labels = labels if device is None else labels.to(device)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name} must be integers; got {reprlib.repr(value)}") from None
     require_dense(name, labels, meta_too=True)

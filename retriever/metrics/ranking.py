@@ -1,14 +1,16 @@
 """Metrics of ranked matches, one value for each query, from the k best alone.
 
 All take ``relevant`` (Q, k), bool, best first, as of ``relevance``, and give (Q,) float64 in 0..1,
-on its device, in O(Q k), without waiting for it unless they say so. A query with nothing to find
-gets 0. Wrong arguments raise TypeError or ValueError, naming the argument, what was expected, and
-what was given.
+in its kind of array and on its device, in O(Q k), without waiting for it unless they say so. A
+query with nothing to find gets 0. Wrong arguments raise TypeError or ValueError, naming the
+argument, what was expected, and what was given.
 """
 
 import torch
 from torch import Tensor
 
+from ...kernels.arrays.returned import in_kind_of
+from ...kernels.arrays.taken import AnyArray, as_tensor
 from ...kernels.contract.arguments import require_choice, require_int
 
 AP_MODES = ("IR", "integrate")
@@ -19,36 +21,37 @@ TOO_FEW_RANKS = (
 )
 
 
-def hit_rate_at_k(relevant: Tensor, k: int) -> Tensor:
+def hit_rate_at_k(relevant: AnyArray, k: int) -> AnyArray:
     """1 if any of the best k is relevant.
 
     Also called Recall@k in image retrieval, by mmpretrain among others, and CMC at rank k.
     """
-    return _first(relevant, k).any(1).double()
+    return in_kind_of(relevant, _first(relevant, k).any(1).double())
 
 
-def recall_at_k(relevant: Tensor, total: Tensor, k: int) -> Tensor:
+def recall_at_k(relevant: AnyArray, total: AnyArray, k: int) -> AnyArray:
     """The share of the ``total`` (Q,) relevant prototypes that is among the best k."""
-    _require_each("total", total, relevant)
-    return _first(relevant, k).sum(1).double() / total.clamp(min=1)
+    ranked = _ranked(relevant)
+    hits = _first(ranked, k).sum(1).double()
+    return in_kind_of(relevant, hits / _of_each("total", total, ranked).clamp(min=1))
 
 
-def precision_at_k(relevant: Tensor, k: int, retrieved: Tensor | None = None) -> Tensor:
+def precision_at_k(relevant: AnyArray, k: int, retrieved: AnyArray | None = None) -> AnyArray:
     """The share of the best k that is relevant.
 
     Where fewer than k were retrieved, what is missing counts as irrelevant; with ``retrieved``
     (Q,), as of ``relevance``, the share is of what is there.
     """
-    hits = _first(relevant, k).sum(1).double()
+    ranked = _ranked(relevant)
+    hits = _first(ranked, k).sum(1).double()
     if retrieved is None:
-        return hits / k
-    _require_each("retrieved", retrieved, relevant)
-    return hits / retrieved.clamp(1, k)
+        return in_kind_of(relevant, hits / k)
+    return in_kind_of(relevant, hits / _of_each("retrieved", retrieved, ranked).clamp(1, k))
 
 
 def average_precision_at_k(
-    relevant: Tensor, total: Tensor, k: int, *, mode: str = "IR", divisor: str = "relevant"
-) -> Tensor:
+    relevant: AnyArray, total: AnyArray, k: int, *, mode: str = "IR", divisor: str = "relevant"
+) -> AnyArray:
     """The precision at each relevant match among the best k, summed and divided.
 
     Args:
@@ -65,8 +68,8 @@ def average_precision_at_k(
     """
     require_choice("mode", mode, AP_MODES)
     require_choice("divisor", divisor, AP_DIVISORS)
-    _require_each("total", total, relevant)
     ranked = _first(relevant, k)
+    total = _of_each("total", total, ranked)
     ranks = torch.arange(1, k + 1, dtype=torch.float64, device=ranked.device)
     hits = ranked.cumsum(1)
     precision = hits / ranks
@@ -75,18 +78,19 @@ def average_precision_at_k(
         before[:, 0] = 1
         precision = (precision + before) / 2
     divisors = {"relevant": total, "attainable": total.clamp(max=k), "found": hits[:, -1]}
-    return torch.where(ranked, precision, 0).sum(1) / divisors[divisor].clamp(min=1)
+    sums = torch.where(ranked, precision, 0).sum(1)
+    return in_kind_of(relevant, sums / divisors[divisor].clamp(min=1))
 
 
-def reciprocal_rank(relevant: Tensor, k: int | None = None) -> Tensor:
+def reciprocal_rank(relevant: AnyArray, k: int | None = None) -> AnyArray:
     """1 / rank of the first relevant match among the best k, or all; 0 if there is none."""
-    _require_relevant(relevant)
-    ranked = _first(relevant, relevant.shape[1] if k is None else k)
+    ranked = _ranked(relevant)
+    ranked = _first(ranked, ranked.shape[1] if k is None else k)
     ranks = torch.arange(1, ranked.shape[1] + 1, dtype=torch.float64, device=ranked.device)
-    return (ranked / ranks).amax(1)
+    return in_kind_of(relevant, (ranked / ranks).amax(1))
 
 
-def r_precision(relevant: Tensor, total: Tensor, *, truncate: bool = False) -> Tensor:
+def r_precision(relevant: AnyArray, total: AnyArray, *, truncate: bool = False) -> AnyArray:
     """The share of the best R that is relevant, R being the query's ``total`` (Q,).
 
     Needs R ranks. Where there are only k < R, ``truncate`` takes k for R.
@@ -95,37 +99,42 @@ def r_precision(relevant: Tensor, total: Tensor, *, truncate: bool = False) -> T
         ValueError: some query has R > k, and ``truncate`` is False. On CUDA, looking for such waits
             for the device.
     """
-    _require_relevant(relevant)
-    _require_each("total", total, relevant)
-    if not truncate and (short := int((total > relevant.shape[1]).sum())):
+    ranked = _ranked(relevant)
+    total = _of_each("total", total, ranked)
+    if not truncate and (short := int((total > ranked.shape[1]).sum())):
         raise ValueError(TOO_FEW_RANKS.format(short))
-    among = total.clamp(max=relevant.shape[1])
-    ranks = torch.arange(1, relevant.shape[1] + 1, device=relevant.device)
-    return (relevant & (ranks <= among[:, None])).sum(1).double() / among.clamp(min=1)
+    among = total.clamp(max=ranked.shape[1])
+    ranks = torch.arange(1, ranked.shape[1] + 1, device=ranked.device)
+    hits = (ranked & (ranks <= among[:, None])).sum(1).double()
+    return in_kind_of(relevant, hits / among.clamp(min=1))
 
 
-def _first(relevant: Tensor, k: int) -> Tensor:
+def _first(relevant: AnyArray, k: int) -> Tensor:
     """``relevant[:, :k]``, refused unless it is all there."""
-    _require_relevant(relevant)
+    ranked = _ranked(relevant)
     k = require_int("k", k, least=1)
-    if k > relevant.shape[1]:
+    if k > ranked.shape[1]:
         raise ValueError(
-            f"k must be at most the number of ranked matches, {relevant.shape[1]} (where a gallery "
+            f"k must be at most the number of ranked matches, {ranked.shape[1]} (where a gallery "
             f"has no more, pad indices with -1); got {k}"
         )
-    return relevant[:, :k]
+    return ranked[:, :k]
 
 
-def _require_relevant(relevant: object) -> None:
-    if not isinstance(relevant, Tensor) or relevant.dtype != torch.bool or relevant.ndim != 2:
-        is_tensor = isinstance(relevant, Tensor)
-        got = f"{relevant.dtype} {tuple(relevant.shape)}" if is_tensor else type(relevant).__name__
+def _ranked(relevant: AnyArray) -> Tensor:
+    ranked = as_tensor("relevant", relevant)
+    if ranked.dtype != torch.bool or ranked.ndim != 2:
+        got = f"{ranked.dtype} {tuple(ranked.shape)}"
         raise TypeError(f"relevant must be a bool tensor (queries, k); got {got}")
+    return ranked
 
 
-def _require_each(name: str, value: Tensor, relevant: Tensor) -> None:
-    if value.shape != relevant.shape[:1]:
+def _of_each(name: str, value: AnyArray, relevant: Tensor) -> Tensor:
+    """``value`` (Q,) as a tensor; one of another kind is brought to where ``relevant`` is."""
+    values = as_tensor(name, value)
+    if values.shape != relevant.shape[:1]:
         raise ValueError(
             f"{name} must have shape ({len(relevant)},), one for each query; "
-            f"got {tuple(value.shape)}"
+            f"got {tuple(values.shape)}"
         )
+    return values if values is value else values.to(relevant.device)

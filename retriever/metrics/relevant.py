@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...kernels.arrays.returned import in_kind_of
+from ...kernels.arrays.taken import AnyArray, as_tensor, is_rows
 from .labels import (
     Labels,
     labels_at,
@@ -33,7 +34,7 @@ class Relevance(NamedTuple):
 
 
 def relevance(
-    indices: Tensor,
+    indices: AnyArray,
     query_labels: Labels,
     prototype_labels: Labels,
     *,
@@ -42,8 +43,9 @@ def relevance(
     """A match is relevant if its prototype has the label of the query.
 
     Args:
-        indices: (Q, k) integers, the ranked matches, best first; -1 = none, never relevant.
-        query_labels: (Q,) integers.
+        indices: (Q, k) integers, the ranked matches, best first; -1 = none, never relevant. A
+            tensor, or any array that ``flashmatch.topk`` takes; the answer is of the same kind.
+        query_labels: (Q,) integers, of any kind: a tensor, array, column or sequence.
         prototype_labels: (M,) integers, of the whole gallery.
         exclude_self: (Q,) the prototype that each query itself is, or -1: for leave-one-out, where
             queries are searched among themselves. It is taken out of the ranking, wherever in it it
@@ -57,7 +59,7 @@ def relevance(
     Takes O((M + Q) log M + Q k), never (Q, M): the gallery's labels are sorted in each call, so
     give many queries at once where it is large.
     """
-    require_indices(indices)
+    given, indices = indices, require_indices(indices)
     queries = require_labels("query_labels", query_labels, indices.device, len(indices))
     prototypes = require_labels("prototype_labels", prototype_labels, indices.device)
     require_within("indices", indices, len(prototypes))
@@ -67,12 +69,12 @@ def relevance(
         indices = indices.gather(1, ranks_of_others(indices, selves))
         total = total - (labels_at(prototypes, selves).eq(queries) & (selves >= 0)).long()
     relevant = labels_at(prototypes, indices).eq(queries[:, None]) & (indices >= 0)
-    return Relevance(relevant, total, (indices >= 0).sum(1))
+    return in_kind_of(given, Relevance(relevant, total, (indices >= 0).sum(1)))
 
 
 def relevance_to_targets(
-    indices: Tensor,
-    targets: Tensor | np.ndarray | Sequence[Labels],
+    indices: AnyArray,
+    targets: AnyArray | Sequence[Labels],
     *,
     exclude_self: Labels | None = None,
 ) -> Relevance:
@@ -88,12 +90,13 @@ def relevance_to_targets(
     Raises:
         TypeError, ValueError: naming the argument, what was expected, and what was given.
     """
-    require_indices(indices)
-    if isinstance(targets, np.ndarray):
-        targets = torch.from_numpy(targets)
-    if isinstance(targets, Tensor):
-        return _to_multi_hot(indices, targets.to(indices.device), exclude_self)
-    return _to_lists(indices, targets, exclude_self)
+    given, indices = indices, require_indices(indices)
+    if is_rows(targets):
+        found = _to_lists(indices, targets, exclude_self)
+    else:
+        targets = as_tensor("targets", targets).to(indices.device)
+        found = _to_multi_hot(indices, targets, exclude_self)
+    return in_kind_of(given, found)
 
 
 def count_relevant(query_labels: Tensor, prototype_labels: Tensor) -> Tensor:

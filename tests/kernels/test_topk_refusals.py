@@ -13,7 +13,7 @@ Q, P = torch.randn(3, 8), torch.randn(20, 8)
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (([[1.0]], P, 1), TypeError, "queries must be a torch.Tensor; got list"),
+        (("rows", P, 1), TypeError, "queries must be a tensor, an array, a column or a sequence"),
         (
             (Q.int(), P, 1),
             TypeError,
@@ -30,7 +30,8 @@ Q, P = torch.randn(3, 8), torch.randn(20, 8)
         (
             (Q, 5, 1),
             TypeError,
-            "prototypes must be a torch.Tensor or a non-empty sequence of them; got int",
+            "prototypes must be a tensor, an array, a column, a sequence of rows or chunks, or a "
+            "path; got int",
         ),
         ((Q, [P, P.int()], 1), TypeError, "prototypes[1] must be float32"),
         (
@@ -67,7 +68,7 @@ def test_arguments(arguments: tuple, error: type, message: str) -> None:
             TypeError,
             "mask must be a torch.bool tensor; got torch.float32",
         ),
-        ({"mask": [True] * 20}, TypeError, "mask must be a torch.bool tensor; got list"),
+        ({"mask": [1] * 20}, TypeError, "mask must be a torch.bool tensor; got torch.int64"),
         (
             {"mask": torch.ones(19) > 0},
             ValueError,

@@ -458,8 +458,9 @@ SCORES, INDICES = torch.zeros(4, 2), torch.zeros(4, 2, dtype=torch.int64)
 @pytest.mark.parametrize(
     ("matches", "error", "message"),
     [
-        (SCORES, TypeError, "pair of tensors (scores, indices); got (Tensor)"),
-        ((SCORES, [0]), TypeError, "pair of tensors (scores, indices); got (Tensor, list)"),
+        (SCORES, TypeError, "pair of arrays (scores, indices); got (Tensor)"),
+        ((SCORES, "00"), TypeError, "matches' indices must be a tensor, an array"),
+        ((SCORES, [0]), ValueError, "indices must have shape (4, k); got (1,)"),
         ((SCORES,) * 3, TypeError, "(scores, indices); got (Tensor, Tensor, Tensor)"),
         ((SCORES.double(), INDICES), TypeError, "scores must be torch.float32; got torch.float64"),
         ((SCORES, INDICES.int()), TypeError, "indices must be torch.int64; got torch.int32"),
