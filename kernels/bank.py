@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .bank_contents import BankContents
 from .contract import arguments
-from .contract.matches import Matches, no_matches
+from .contract.matches import Hits, Matches, no_matches
 from .contract.request import Request
 from .operators.transforms import transformable_topk
 
@@ -30,7 +30,8 @@ class PrototypeBank(BankContents):
             safetensors file, which is memory-mapped (its tensor "prototypes", or its only matrix).
             float32, float16, bfloat16 or float64; M may be 0.
         metric: ``"cosine"``, ``"dot"`` or ``"l2"``, as of ``flashmatch.topk``.
-        ids: (M,) unique non-negative integers; None = 0, 1, 2, ....
+        ids: (M,) unique ids: non-negative integers, or strings, in a tensor, an array, a column of
+            a frame or a sequence; None = 0, 1, 2, .... All of a bank are of one kind.
         device: where codes lie and searches run; None = where the prototypes are.
         screen: ``"int8"`` searches codes, ``"float"`` the vectors, as ``topk`` does; ``"auto"``
             takes int8 where the device multiplies such matrices fast.
@@ -78,3 +79,18 @@ class PrototypeBank(BankContents):
         request = Request(k, state.coder.metric, mask, None, exclude)
         scores, rows = transformable_topk(queries, vectors.chunks, request, bank)
         return Matches(scores, collection.positions(rows.to(collection.device)).to(device))
+
+    def search(self, queries: Tensor, k: int, *, mask: Tensor | None = None) -> Hits:
+        """The ids of the k most similar prototypes of each query: as ``topk``, and of one state.
+
+        Whatever others add and remove meanwhile, ids are those of the prototypes that were found.
+
+        Args, errors and time are those of ``topk``.
+
+        Returns:
+            ``Hits(scores, ids)``, both (Q, k): ids int64 on the queries' device, -1 where a mask
+            leaves none; or an array of str, None where none.
+        """
+        view = self._as_it_is()
+        scores, indices = view.topk(queries, k, mask=mask)
+        return Hits(scores, view._state.collection.ids.at(indices))

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree
@@ -18,6 +19,15 @@ class Matches(NamedTuple):
 
 # So that torch.export can save a program that returns one; torch offers no public way.
 _pytree._register_namedtuple(Matches, serialized_type_name="flashmatch.Matches")
+
+
+class Hits(NamedTuple):
+    """The k best prototypes of each query by the ids of their bank, in the order of Matches."""
+
+    scores: Tensor
+    """(Q, k) float32"""
+    ids: Tensor | np.ndarray
+    """(Q, k) int64, -1 where none; or str, in an array of dtype object, None where none."""
 
 
 def no_matches(queries: Tensor, k: int) -> Matches:
