@@ -37,7 +37,7 @@ class PrototypeBank(BankContents):
             takes int8 where the device multiplies such matrices fast.
         nonfinite: ``"raise"`` refuses vectors with NaN, inf or a norm beyond fp64; ``"exclude"``
             keeps such a prototype but never returns it, and gives such a query -inf and -1.
-        progress: show a bar while preparing; None = in a terminal, if it takes long.
+        progress: show a bar while preparing; None = in a terminal or a notebook, if it takes long.
 
     Preparing reads every vector once, O(M C), and holds 64 MiB or so at a time beside the codes.
 

@@ -15,6 +15,7 @@ from .contract.metrics import METRICS
 from .contract.naming import named
 from .dispatch import layout_for
 from .files.tensor_file import TensorFile, open_matrix
+from .notebook.tables import facts, size
 from .storage import bank_file
 from .storage.coder import SCREENS
 from .storage.counts import BankStats
@@ -204,6 +205,14 @@ class BankContents:
             f"{type(self).__name__}({len(rows)} x {rows.rows.channels}, metric={self.metric!r}, "
             f"screen={self.screen!r}, dtype={rows.rows.dtype}, device='{rows.device}')"
         )
+
+    def _repr_html_(self) -> str:
+        state = self._state
+        rows, kind = state.collection.rows, state.collection.ids.kind
+        about = {"prototypes": len(state.collection), "width": rows.channels, "dtype": rows.dtype}
+        about |= {"metric": state.coder.metric, "screen": state.coder.screen}
+        about |= {"device": state.collection.device, "ids": kind or "none yet"}
+        return facts(type(self).__name__, about | {"beside the vectors": size(state.nbytes)})
 
     @property
     def dim(self) -> int:

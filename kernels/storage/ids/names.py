@@ -25,7 +25,7 @@ class NameArray(np.ndarray):
         return super().__getitem__(key)
 
 
-def as_name_array(names: Sequence[str]) -> NameArray:
+def as_name_array(names: Sequence[str] | np.ndarray) -> NameArray:
     """A copy (n,)."""
     array = np.empty(len(names), dtype=object)
     array[:] = names
