@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from flashmatch.kernels import BankStats, Matches, PrototypeBank, topk
+from flashmatch.kernels import BankStats, Hits, Matches, PrototypeBank, topk
 from flashmatch.kernels.verify import Verification, verify
 from flashmatch.retriever import DataSample, ImageToImageRetriever
 
@@ -10,6 +10,7 @@ __version__ = version("flashmatch")
 __all__ = [
     "BankStats",
     "DataSample",
+    "Hits",
     "ImageToImageRetriever",
     "Matches",
     "PrototypeBank",
