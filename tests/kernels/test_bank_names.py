@@ -241,6 +241,21 @@ def test_what_a_mask_leaves_out_has_no_id(screen: str) -> None:
         assert found.ids.flatten().tolist() == [None if i < 0 else f"n{i - 5}" for i in there]
 
 
+def test_searches_between_changes(screen: str) -> None:
+    """What a search kept of one state is not that of the next."""
+    rows = rows_of(60)
+    oracle = dict(zip(names_of(40), rows, strict=False))
+    bank = PrototypeBank(rows[:40], ids=list(oracle), screen=screen)
+    for turn in range(6):
+        bank.remove(f"n{turn}")
+        del oracle[f"n{turn}"]
+        assert_same(bank, oracle)
+        if turn % 2:
+            bank.add(rows[40 + turn :][:2], ids=[f"x{turn}", f"y{turn}"])
+            oracle |= {f"x{turn}": rows[40 + turn], f"y{turn}": rows[41 + turn]}
+            assert_same(bank, oracle)
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 @pytest.mark.parametrize("k", [0, 1, 2])
 def test_shapes_of_a_search(count: int, k: int) -> None:
