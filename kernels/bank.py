@@ -10,7 +10,7 @@ from .arrays.returned import in_kind_of
 from .arrays.taken import AnyArray, as_mask, as_threshold, as_vectors
 from .bank_contents import BankContents
 from .contract import arguments
-from .contract.matches import Matches, RangeMatches, no_matches, no_range
+from .contract.matches import Hits, Matches, RangeMatches, no_matches, no_range
 from .contract.request import RangeRequest, Request
 from .dispatch import workspace_bytes
 from .operators.range_scores import differentiable, refuse_transforms
@@ -41,13 +41,14 @@ class PrototypeBank(BankContents):
             that are chunks of one set; or the path of an .npy or safetensors file, which is
             memory-mapped (the latter's tensor "prototypes", or its only matrix).
         metric: ``"cosine"``, ``"dot"`` or ``"l2"``, as of ``flashmatch.topk``.
-        ids: (M,) unique non-negative integers; None = 0, 1, 2, ....
+        ids: (M,) unique ids: non-negative integers, or strings, in a tensor, an array, a column of
+            a frame or a sequence; None = 0, 1, 2, .... All of a bank are of one kind.
         device: where codes lie and searches run; None = where the prototypes are.
         screen: ``"int8"`` searches codes, ``"float"`` the vectors, as ``topk`` does; ``"auto"``
             takes int8 where the device multiplies such matrices fast.
         nonfinite: ``"raise"`` refuses vectors with NaN, inf or a norm beyond fp64; ``"exclude"``
             keeps such a prototype but never returns it, and gives such a query -inf and -1.
-        progress: show a bar while preparing; None = in a terminal, if it takes long.
+        progress: show a bar while preparing; None = in a terminal or a notebook, if it takes long.
 
     Preparing reads every vector once, O(M C), and holds 64 MiB or so at a time beside the codes.
 
@@ -95,6 +96,23 @@ class PrototypeBank(BankContents):
         scores, rows = transformable_topk(queries, vectors.chunks, request, bank)
         positions = collection.positions(rows.to(collection.device)).to(device)
         return in_kind_of(given, Matches(scores, positions))
+
+    def search(self, queries: AnyArray, k: int, *, mask: AnyArray | None = None) -> Hits:
+        """The ids of the k most similar prototypes of each query: as ``topk``, and of one state.
+
+        Whatever others add and remove meanwhile, ids are those of the prototypes that were found.
+
+        Args, errors and time are those of ``topk``.
+
+        Returns:
+            ``Hits(scores, ids)``, both (Q, k) and in the queries' kind of array: ids int64, -1
+            where a mask leaves none; or an array of str, None where none.
+        """
+        view, vectors = self._as_it_is(), as_vectors("queries", queries)
+        scores, indices = view.topk(vectors, k, mask=mask)
+        ids = view._state.collection.ids.at(indices)
+        ids = in_kind_of(queries, ids) if isinstance(ids, Tensor) else ids
+        return Hits(in_kind_of(queries, scores), ids)
 
     def within(
         self,

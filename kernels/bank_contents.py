@@ -17,6 +17,7 @@ from .contract.metrics import METRICS
 from .contract.naming import named
 from .dispatch import layout_for
 from .files.tensor_file import TensorFile, open_matrix
+from .notebook.tables import facts, size
 from .storage import bank_file
 from .storage.coder import SCREENS
 from .storage.counts import BankStats
@@ -24,6 +25,8 @@ from .storage.prepared import Prepared, prepared
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from .storage.ids.names import NameArray
 
 # A tensor made in inference mode can never be changed outside it.
 _ANY_MODE = torch.inference_mode(False)
@@ -63,15 +66,17 @@ class BankContents:
     def add(self, prototypes: AnyArray | str | os.PathLike, ids: object = None) -> AnyArray:
         """Append prototypes (m, C), or chunks of them, and return their ids (m,).
 
-        ``prototypes`` are of any kind that the constructor takes; ids are a tensor for tensors, and
-        in their kind of array otherwise, as of ``flashmatch.topk``.
+        ``prototypes`` are of any kind that the constructor takes; integer ids are a tensor for
+        tensors, and in their kind of array otherwise, as of ``flashmatch.topk``.
 
-        They take the positions after the last. ids None = above every id there ever was. Costs what
-        is added, and at most one page of 1,024 rows besides. A refused call changes nothing.
+        They take the positions after the last. ids None = above every id there ever was; where ids
+        are strings, they have to be given. Costs what is added, and at most one page of 1,024 rows
+        besides. A refused call changes nothing.
 
         Raises:
-            TypeError, ValueError: wrong dtype or width, ids that repeat or are in the bank already,
-                and, unless ``nonfinite="exclude"``, vectors that are not finite.
+            TypeError, ValueError: wrong dtype or width, ids of another kind than the bank's, that
+                repeat or are in the bank already, and, unless ``nonfinite="exclude"``, vectors that
+                are not finite.
         """
         given = arguments.require_prototypes(as_prototypes(prototypes))
         chunks = [chunk.detach() for chunk in given]
@@ -82,17 +87,17 @@ class BankContents:
                 [*state.collection.rows.chunks, *chunks], state.with_added, chunks, ids
             )
         )
-        return in_kind_of(prototypes, added)
+        return in_kind_of(prototypes, added) if isinstance(added, Tensor) else added
 
     @_ANY_MODE
     def remove(self, ids: object) -> None:
-        """Remove the prototypes with these ids: an integer, or a 1-D tensor or sequence of them.
+        """Remove the prototypes with these ids: one, or a tensor, array or sequence of them.
 
         Later positions move up; ids stay. Costs what is removed; once most rows are gone, what is
         left of vectors that are not memory-mapped is copied and prepared again.
 
         Raises:
-            TypeError, ValueError: not integers, or not all in the bank; nothing is removed then.
+            TypeError, ValueError: other ids than the bank's; nothing is removed then.
         """
         self._states.change(
             lambda state: (in_fit_thread(state.collection.rows.chunks, state.without, ids), None)
@@ -173,6 +178,12 @@ class BankContents:
     def _begin(self, state: Prepared) -> None:
         self._states = Succession(state)
 
+    def _as_it_is(self) -> "Self":
+        """A view of the newest state, which counts for this bank and is not for changing."""
+        view = type(self).__new__(type(self))
+        view._begin(self._state)
+        return view
+
     @property
     def _state(self) -> Prepared:
         return self._states.newest
@@ -201,6 +212,14 @@ class BankContents:
             f"screen={self.screen!r}, dtype={rows.rows.dtype}, device='{rows.device}')"
         )
 
+    def _repr_html_(self) -> str:
+        state = self._state
+        rows, kind = state.collection.rows, state.collection.ids.kind
+        about = {"prototypes": len(state.collection), "width": rows.channels, "dtype": rows.dtype}
+        about |= {"metric": state.coder.metric, "screen": state.coder.screen}
+        about |= {"device": state.collection.device, "ids": kind or "none yet"}
+        return facts(type(self).__name__, about | {"beside the vectors": size(state.nbytes)})
+
     @property
     def dim(self) -> int:
         """Channels C."""
@@ -226,14 +245,16 @@ class BankContents:
         return self._state.collection.device
 
     @property
-    def ids(self) -> Tensor:
-        """(M,) int64 on ``device``: the id of each position."""
-        return self._state.collection.ids.in_order.to(self.device, copy=True)
+    def ids(self) -> "Tensor | NameArray":
+        """(M,) the id of each position: int64 on ``device``, or an array of str (dtype object),
+        from which a tensor of indices picks as from a tensor."""
+        return self._state.collection.ids.public(self.device)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of codes, bounds and ids; and, once vectors were searched on a CPU, of their norms
-        and, up to 2^21 coordinates, of the rows in fp32 and fp64. The caller's are not counted."""
+        """Bytes of codes, bounds and ids (strings, too, and what finds them); and, once vectors
+        were searched on a CPU, of their norms and, up to 2^21 coordinates, of the rows in fp32 and
+        fp64. The caller's are not counted."""
         return self._state.nbytes
 
     @property

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..kernels.contract.arguments import require_int
+from ..kernels.notebook.tables import facts
 from .kept_bank import KeptBank
 from .prototypes import PrototypeSource, require_prototype
 from .similarity import Similarity, all_scores, require_similarity
@@ -20,6 +22,7 @@ class RetrieverSettings(nn.Module):
     prototype_vecs: Tensor
     prototype_ids: Tensor
     head: nn.Module | None
+    image_encoder: Any
     extract_feat: Callable[[Any], Any]
     predict: Callable[..., Any]
     _bank: KeptBank
@@ -98,3 +101,17 @@ class RetrieverSettings(nn.Module):
         if callable(self.similarity):
             return self.similarity
         return partial(all_scores, similarity=self.similarity)
+
+    def _repr_html_(self) -> str:
+        vectors = self.prototype_vecs if self.prototype_inited else None
+        name = getattr(self.similarity, "__name__", self.similarity)
+        device = next((x.device for x in chain(self.parameters(), self.buffers())), "cpu")
+        about = {
+            "prototypes": "not prepared yet" if vectors is None else len(vectors),
+            "width": "not known yet" if vectors is None else vectors.shape[1],
+            "similarity": name if isinstance(name, str) else type(name).__name__,
+            "topk": "all" if self.topk == -1 else self.topk,
+            "encoder": type(self.image_encoder).__name__,
+            "device": device,
+        }
+        return facts(type(self).__name__, about)

@@ -17,6 +17,11 @@ class Matches(NamedTuple):
     indices: Tensor
     """(Q, k) int64 rows of the prototypes, numbered through all chunks; -1 where none."""
 
+    def _repr_html_(self) -> str:
+        from ..notebook.tables import ranked
+
+        return ranked("Matches", *self)
+
 
 class RangeMatches(NamedTuple):
     """All that reach a score, query by query, as a sparse matrix (CSR) of Q rows.
@@ -46,6 +51,20 @@ class RangeMatches(NamedTuple):
 
 # So that torch.export can save a program that returns one; torch offers no public way.
 _pytree._register_namedtuple(Matches, serialized_type_name="flashmatch.Matches")
+
+
+class Hits(NamedTuple):
+    """The k best prototypes of each query by the ids of their bank, in the order of Matches."""
+
+    scores: Tensor
+    """(Q, k) float32"""
+    ids: Tensor | np.ndarray
+    """(Q, k) int64, -1 where none; or str, in an array of dtype object, None where none."""
+
+    def _repr_html_(self) -> str:
+        from ..notebook.tables import ranked
+
+        return ranked("Hits", *self)
 
 
 def no_matches(queries: Tensor, k: int) -> Matches:

@@ -25,10 +25,14 @@ from ..files.tensor_file import BANK, Part, TensorFile, open_mapped, write
 from ..proofs.fp32 import LARGEST_NORM
 from .coder import SCREENS, Coder
 from .collection import Collection
-from .ids import as_ids, require_unique
+from .ids.by_row import Checked, Ids
+from .ids.given import as_ids, require_unique
+from .ids.text import decoded, encoded
 from .prepared import ChooseLayout, Prepared
 
 FORMAT = f"{BANK} 2"
+FORMAT_WITH_NAMES = f"{BANK} 3"
+"""Of banks whose ids are strings. Who knows only 2 refuses it, and does not lose the names."""
 FORMAT_WITHOUT_CHECKSUMS = f"{BANK} 1"
 """Until November 2026. Nothing tells whether its vectors are those saved; codes are made anew."""
 
@@ -52,7 +56,7 @@ def save(
     shape = (len(collection), collection.rows.channels)
     parts: dict[str, Part] = {
         "prototypes": (collection.rows.dtype, shape, collection.present_pieces()),
-        "ids": _part(collection.ids.in_order),
+        **_parts_of_ids(collection.ids),
         "nonfinite": _part(collection.positions(nonfinite)),
     }
     about: dict[str, object] = {
@@ -72,7 +76,15 @@ def save(
         about["layout"] = astuple(coder.codes.layout)
         about["fitted_on"] = coder.fitted_on
     parts |= {name: _part(tensor) for name, tensor in more.items()}
-    write(path, parts, {"format": FORMAT, "bank": json.dumps(about), **metadata})
+    version = FORMAT if collection.ids.names is None else FORMAT_WITH_NAMES
+    write(path, parts, {"format": version, "bank": json.dumps(about), **metadata})
+
+
+def _parts_of_ids(ids: Ids) -> dict[str, Part]:
+    if ids.names is None:
+        return {"ids": _part(ids.in_order)}
+    text, ends = encoded(ids.names.by_row[ids.present.numpy()])
+    return {"names": _part(text), "name_ends": _part(ends)}
 
 
 def _part(*pieces: Tensor) -> Part:
@@ -90,14 +102,15 @@ def load(
     """
     file = open_mapped(path)
     version = file.metadata.get("format")
-    if version not in (FORMAT, FORMAT_WITHOUT_CHECKSUMS):
+    if version not in (FORMAT, FORMAT_WITH_NAMES, FORMAT_WITHOUT_CHECKSUMS):
         raise ValueError(
             f"path must be a file that PrototypeBank.save wrote ({FORMAT!r}); got {file.path!r}, "
             f"of format {version!r}"
         )
-    if version == FORMAT and not file.checksums:
+    is_current = version != FORMAT_WITHOUT_CHECKSUMS
+    if is_current and not file.checksums:
         file.refuse("its checksums are gone")
-    return _Reader(file, version == FORMAT, layout_for).opened(device, checks_few)
+    return _Reader(file, is_current, layout_for).opened(device, checks_few)
 
 
 class _Reader:
@@ -150,18 +163,25 @@ class _Reader:
             self.file.refuse(str(error))
 
     def _collection(self, vectors: Tensor, device: torch.device) -> Collection:
-        ids = self._tensor("ids", torch.int64, (len(vectors),))
-        try:
-            ids = as_ids(ids)
-            require_unique(ids)
-        except ValueError as error:
-            self.file.refuse(str(error))
+        ids = self._ids(len(vectors))
         collection = Collection(vectors.shape[1], vectors.dtype, device)
         collection = collection.appended([vectors], ids)
         following = self._value("following_id", int)
         if not collection.ids.following <= following <= 1 << 63:
             self.file.refuse(f"its next id is {following}")
         return collection.with_following_id(following)
+
+    def _ids(self, count: int) -> Checked:
+        is_named = self.file.metadata["format"] == FORMAT_WITH_NAMES
+        text = self._tensor("names", torch.uint8, None) if is_named else None
+        name = "ids" if text is None else "name_ends"
+        numbers = self._tensor(name, torch.int64, (count,))
+        try:
+            ids = as_ids(numbers) if text is None else decoded(text, numbers)
+            require_unique(ids)
+        except ValueError as error:
+            self.file.refuse(str(error))
+        return ids
 
     def _vectors(self) -> Tensor:
         vectors: Any = self.file.tensors.get("prototypes")

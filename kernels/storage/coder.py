@@ -1,6 +1,5 @@
 """Which codes a collection has, if any: made, extended, closed, state by state."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from torch import Tensor
 from ..codes.frame import fitted_frame
 from ..codes.layout import Layout
 from ..codes.pages import Codes
+from ..notebook.bars import bar, is_watched
 from .clean_rows import cleaned, is_in_range
 from .collection import Collection
 
@@ -131,11 +131,10 @@ def steps(
 
 @contextmanager
 def _bar(rows: int, progress: bool | None) -> Iterator[Callable[[int], object]]:
-    """What to call with the rows that are done; None shows a bar in a terminal."""
-    if not (sys.stderr.isatty() if progress is None else progress):
+    """What to call with the rows that are done; None shows a bar where somebody sees it."""
+    if not (is_watched() if progress is None else progress):
         yield lambda count: None
         return
-    from tqdm import tqdm
-
-    with tqdm(total=rows, desc="preparing", unit="row", unit_scale=True, delay=2, leave=False) as b:
-        yield b.update
+    how = {"unit": "row", "unit_scale": True, "delay": 2, "leave": False}
+    with bar(total=rows, desc="preparing", **how) as shown:
+        yield shown.update

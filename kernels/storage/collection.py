@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..contract.chunks import Rows
-from .ids import Ids
+from .ids.by_row import Checked, Ids
 
 _MERGED_ROWS = 4096
 """Neighbouring chunks are joined up to here, so that many small additions stay few chunks."""
@@ -33,7 +33,7 @@ class Collection:
         """Rows that are there."""
         return len(self.ids)
 
-    def appended(self, chunks: Sequence[Tensor], ids: Tensor) -> "Collection":
+    def appended(self, chunks: Sequence[Tensor], ids: Checked) -> "Collection":
         """With chunks (m_i, C) and checked ids; the tensors are kept, not copied."""
         kept = [chunk for chunk in self.rows.chunks if len(chunk)]
         for chunk in chunks:

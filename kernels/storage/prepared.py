@@ -14,6 +14,8 @@ from .audit import find_mismatch
 from .coder import Coder
 from .collection import Collection
 from .counts import Counts
+from .ids.by_row import as_returned
+from .ids.names import NameArray
 from .operands import Operands
 
 ChooseLayout = Callable[[torch.device, int, str], Layout | None]
@@ -59,9 +61,11 @@ class Prepared:
     def nbytes(self) -> int:
         """Bytes held beside the vectors."""
         kept = 0 if self._operands is None else self._operands.nbytes
-        return kept + self.coder.nbytes + 9 * self.collection.ids.count
+        return kept + self.coder.nbytes + self.collection.ids.nbytes
 
-    def with_added(self, chunks: Sequence[Tensor], ids: object) -> tuple["Prepared", Tensor]:
+    def with_added(
+        self, chunks: Sequence[Tensor], ids: object
+    ) -> tuple["Prepared", Tensor | NameArray]:
         """The next state of the same bank, which holds ``chunks``, too, and the ids they have."""
         start, first = self.collection.ids.count, 0
         fresh = self.collection.ids.checked(ids, sum(map(len, chunks)))
@@ -69,7 +73,8 @@ class Prepared:
             refuse_nonfinite("prototypes", ~norms(chunk).isfinite(), first)
             first += len(chunk)
         added = self.collection.appended(chunks, fresh)
-        return self._next(*self.coder.coded(added, start, True, False)), fresh.to(added.device)
+        state = self._next(*self.coder.coded(added, start, True, False))
+        return state, as_returned(fresh, added.device)
 
     def without(self, ids: object) -> "Prepared":
         """The next state of the same bank, in which these ids are not."""

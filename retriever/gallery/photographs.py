@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
-from tqdm import tqdm
 
+from ...kernels.notebook.bars import bar
 from ..images.read import UnreadableImage, read_image
 from ..names import printable
 
@@ -54,7 +54,7 @@ def photographs_in(folder: Path, progress: bool = False) -> Photographs:
         skip(Path(error.filename), error.strerror or str(error))
 
     files = sorted(_image_files(folder, skip_folder))
-    for path in tqdm(files, desc="reading images", disable=not progress, leave=False):
+    for path in bar(files, desc="reading images", disable=not progress, leave=False):
         try:
             size = read_image(path, MAX_SIDE).size
             found.append(Photograph(path.relative_to(folder).as_posix(), path, size))

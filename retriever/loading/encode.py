@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
+from ...kernels.notebook.bars import bar
 from ..batches.forms import Batch, gives_columns, read_batch
 from ..model.features import require_row_each
 from ..processes import gather_ragged, rank, world_size
@@ -99,8 +99,8 @@ def _encode_batches(
     features: list[Tensor] = []
     parts: list[Part] = []
     columns = gives_columns(source.loader.collate_fn)
-    bar = {"total": source.batches, "disable": not progress, "leave": False}
-    for data, positions, items, worker in tqdm(source, "encoding prototypes", **bar):
+    how = {"total": source.batches, "disable": not progress, "leave": False}
+    for data, positions, items, worker in bar(source, "encoding prototypes", **how):
         batch = _read(data, columns)
         count = _count(batch)
         part = Part(count, numbering.indices_of(batch, count), positions, items, worker)

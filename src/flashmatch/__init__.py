@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 from flashmatch.kernels import (
     BankStats,
+    Hits,
     Matches,
     PrototypeBank,
     RangeMatches,
@@ -18,6 +19,7 @@ __version__ = version("flashmatch")
 __all__ = [
     "BankStats",
     "DataSample",
+    "Hits",
     "ImageToImageRetriever",
     "Matches",
     "PrototypeBank",

@@ -150,24 +150,25 @@ def test_excluded_rows_stay_excluded_when_others_go(screen: str) -> None:
     assert all(map(torch.equal, bank.topk(queries, 9), expected))
 
 
+KIND = "ids must be (integers, as all of this bank are|all integers or all strings)"
 WRONG_IDS = [
     ([1, 1, 2], ValueError, r"ids must be unique; got 1 more than once"),
     ([100, 4, 3], ValueError, r"ids must be new to the bank; got 4, 3 again"),
     ([100, 101], ValueError, r"ids must have one id for each of 3 rows; got 2"),
     ([-1, 100, 101], ValueError, r"ids must not be negative; got -1"),
-    ([100.0, 101.0, 102.0], TypeError, r"ids must be integers; got 100.0"),
-    (torch.tensor([100.0, 101, 102]), TypeError, r"ids must be integers; got torch.float32"),
-    ([True, False, True], TypeError, r"ids must be integers; got True"),
-    (torch.tensor([True, False, True]), TypeError, r"ids must be integers; got torch.bool"),
-    (np.array([True, False, True]), TypeError, r"ids must be integers; got np.True_"),
-    (np.array([100, 1.5, 102]), TypeError, r"ids must be integers; got np.float64\(100.0\)"),
+    ([100.0, 101.0, 102.0], TypeError, KIND + r"; got 100.0"),
+    (torch.tensor([100.0, 101, 102]), TypeError, KIND + r"; got torch.float32"),
+    ([True, False, True], TypeError, KIND + r"; got True"),
+    (torch.tensor([True, False, True]), TypeError, KIND + r"; got torch.bool"),
+    (np.array([True, False, True]), TypeError, KIND + r"; got np.True_"),
+    (np.array([100, 1.5, 102]), TypeError, KIND + r"; got np.float64\(100.0\)"),
     (torch.arange(3).to_sparse(), TypeError, r"ids must be a dense tensor .* torch.sparse_coo"),
-    (["cat", "dog", "cow"], TypeError, r"ids must be integers; got 'cat'. Names stay beside"),
-    (np.array(["cat", "dog", "cow"]), TypeError, r"ids must be integers; got np.str_\('cat'\)"),
-    ("cat", TypeError, r"ids must be integers; got 'cat'"),
-    ({100, 101, 102}, TypeError, r"ids must be integers; got {100, 101, 102}"),
-    (iter([1, 2, 3]), TypeError, r"ids must be integers; got <list_iterato"),
-    ([100, None, 102], TypeError, r"ids must be integers; got None"),
+    (["cat", "dog", "cow"], TypeError, KIND + r"; got 'cat'"),
+    (np.array(["cat", "dog", "cow"]), TypeError, KIND + r"; got 'cat'"),
+    ("cat", TypeError, KIND + r"; got 'cat'"),
+    ({100, 101, 102}, TypeError, KIND + r"; got {100, 101, 102}"),
+    (iter([1, 2, 3]), TypeError, KIND + r"; got <list_iterato"),
+    ([100, None, 102], TypeError, KIND + r"; got None"),
     ([100, 2**64, 102], ValueError, r"ids must be below 2\^63; got 18446744073709551616"),
     ([100, 2**63, -1], ValueError, r"ids must be below 2\^63; got 9223372036854775808"),
     (
@@ -181,7 +182,7 @@ WRONG_IDS = [
         r"ids must be below 2\^63; got 18446744073709551615",
     ),
     ([[100, 101, 102]], ValueError, r"ids must be 1-D; got shape \(1, 3\)"),
-    ([[100], [101], [102, 103]], TypeError, r"ids must be integers; got \[100\]"),
+    ([[100], [101], [102, 103]], TypeError, KIND + r"; got \[100\]"),
 ]
 
 
@@ -198,7 +199,8 @@ def test_add_refuses_wrong_ids_and_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("ids", "error", "message"), [case for case in WRONG_IDS if "new to" not in case[2]]
+    ("ids", "error", "message"),
+    [case for case in WRONG_IDS if "new to" not in case[2] and "'cat'" not in case[2]],
 )
 def test_a_new_bank_refuses_wrong_ids(ids: object, error: type, message: str) -> None:
     with pytest.raises(error, match=message):

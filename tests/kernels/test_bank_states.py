@@ -18,7 +18,8 @@ from torch import Tensor
 from flashmatch import topk
 from flashmatch.kernels import PrototypeBank
 from flashmatch.kernels.codes import pages
-from flashmatch.kernels.storage import coder, collection, ids
+from flashmatch.kernels.storage import coder, collection
+from flashmatch.kernels.storage.ids import by_row
 
 CHANNELS = 12
 pytestmark = pytest.mark.usefixtures("screened_small")
@@ -82,10 +83,10 @@ def test_stopped_at_any_line(bank: PrototypeBank, change: Callable) -> None:
 
 
 STEPS = [
-    (ids.Ids, "appended"),
-    (ids.Ids, "removed"),
-    (ids.Ids, "compacted"),
-    (ids.Ids, "required"),
+    (by_row.Ids, "appended"),
+    (by_row.Ids, "removed"),
+    (by_row.Ids, "compacted"),
+    (by_row.Ids, "required"),
     (collection.Collection, "appended"),
     (collection.Collection, "removed"),
     (collection.Collection, "compacted"),

@@ -131,3 +131,25 @@ def test_channels_last_and_autocast(vectors: Tensor) -> None:
     assert len(retriever.predict(torch.randn(2, 3, 8, 8))) == 2
     assert seen == [True, True]
     assert retriever.prototype_vecs.dtype == torch.float32
+
+
+def test_a_notebook_shows_what_a_retriever_holds(vectors: Tensor) -> None:
+    retriever = retriever_of(vectors, topk=5)
+    before = retriever._repr_html_()
+    assert "ImageToImageRetriever" in before
+    for name, value in (("prototypes", "not prepared yet"), ("topk", "5"), ("device", "cpu")):
+        assert f"<th>{name}</th><td>{value}</td>" in before
+    assert not retriever.prototype_inited  # looking at it prepares nothing
+    retriever.prepare_prototype()
+    retriever.topk = -1
+    after = retriever._repr_html_()
+    for name, value in (
+        ("prototypes", "31"),
+        ("width", "7"),
+        ("similarity", "cosine_similarity"),
+        ("topk", "all"),
+        ("encoder", type(retriever.image_encoder).__name__),
+    ):
+        assert f"<th>{name}</th><td>{value}</td>" in after
+    retriever.similarity = lambda queries, prototypes: queries @ prototypes.T
+    assert "&lt;lambda&gt;" in retriever._repr_html_()

@@ -11,19 +11,17 @@ import safetensors
 import torch
 from faults.banks import is_consistent
 from programs import in_threads
-from safetensors import safe_open
+from rewriting import CHECKSUMS, contents, rewritten
 from safetensors.torch import save_file
 from screens import CODED, INT8, needs_int8
 from torch import Tensor
 
 from flashmatch import topk
 from flashmatch.kernels import PrototypeBank, dispatch
-from flashmatch.kernels.files import tensor_file
 from flashmatch.kernels.products import choice
 from flashmatch.kernels.storage import bank_file
 
 CHANNELS = 12
-CHECKSUMS = tensor_file._CHECKSUMS
 pytestmark = pytest.mark.usefixtures("screened_small")
 
 
@@ -40,18 +38,6 @@ def saved(path: Path, count: int = 3000, screen: str = CODED, **options: object)
     bank = PrototypeBank(rows_of(count), metric="dot", screen=screen, **options)
     bank.save(path)
     return bank
-
-
-def contents(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        return tensors, dict(file.metadata())
-
-
-def rewritten(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """With checksums that are right again."""
-    parts = {n: (x.dtype, tuple(x.shape), [x]) for n, x in tensors.items() if n != CHECKSUMS}
-    tensor_file.write(path, parts, {n: text for n, text in metadata.items() if n != CHECKSUMS})
 
 
 # Checksums
