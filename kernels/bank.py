@@ -10,7 +10,7 @@ from .arrays.returned import in_kind_of
 from .arrays.taken import AnyArray, as_mask, as_threshold, as_vectors
 from .bank_contents import BankContents
 from .contract import arguments
-from .contract.matches import Hits, Matches, RangeMatches, no_matches, no_range
+from .contract.matches import Hits, Matches, RangeMatches, no_matches
 from .contract.request import RangeRequest, Request
 from .dispatch import workspace_bytes
 from .operators.range_scores import differentiable, refuse_transforms
@@ -140,8 +140,6 @@ class PrototypeBank(BankContents):
         sort, state = arguments.require_bool("sort", sort), self._state
         given, queries = queries, as_vectors("queries", queries)
         request = self._range_request(state, queries, threshold, mask, limit)
-        if len(queries) == 0:
-            return in_kind_of(given, no_range(queries))
         found = within_bank(state, queries.detach(), request, sort, workspace_bytes())
         about = state.collection.rows.chunks, state.coder.metric, state.collection.rows_of
         return in_kind_of(given, differentiable(found, queries, *about))
@@ -156,8 +154,6 @@ class PrototypeBank(BankContents):
         state = self._state
         given, queries = queries, as_vectors("queries", queries)
         request = self._range_request(state, queries, threshold, mask, None)
-        if len(queries) == 0:
-            return in_kind_of(given, no_range(queries).indices)
         request = replace(request, counts_only=True)
         found = within_bank(state, queries.detach(), request, False, workspace_bytes())
         return in_kind_of(given, found.offsets.diff())

@@ -56,7 +56,7 @@ def all_pairs(
 def _searched(
     bank: Prepared, least: Tensor, once: bool, limit: int | None, sort: bool
 ) -> RangeMatches:
-    parts, metric = [no_range(least)], bank.coder.metric
+    parts, metric = [no_range(least[:0])], bank.coder.metric
     for _, own, queries in _queries(bank):
         about = 1, metric, None, None, True, least.expand(len(own)), limit
         request = RangeRequest(*about, own=own, once=once)

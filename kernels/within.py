@@ -11,7 +11,7 @@ from .arrays.taken import AnyArray, as_mask, as_prototypes, as_threshold, as_vec
 from .contract import arguments
 from .contract.chunks import Rows
 from .contract.finite import NONFINITE
-from .contract.matches import RangeMatches, no_range
+from .contract.matches import RangeMatches
 from .contract.metrics import METRICS
 from .contract.request import RangeRequest
 from .dispatch import workspace_bytes
@@ -63,7 +63,7 @@ def within(
     given, queries = queries, as_vectors("queries", queries)
     about = metric, mask, chunk_rows, nonfinite
     chunks, request = _asked(queries, prototypes, threshold, *about, limit)
-    found = _found(queries, chunks, request, sort)
+    found = _in_range(queries, chunks, request, sort)
     return in_kind_of(given, differentiable(found, queries, chunks, metric))
 
 
@@ -86,7 +86,7 @@ def count_within(
     given, queries = queries, as_vectors("queries", queries)
     about = metric, mask, chunk_rows, nonfinite
     chunks, request = _asked(queries, prototypes, threshold, *about, None)
-    found = _found(queries, chunks, replace(request, counts_only=True), False)
+    found = _in_range(queries, chunks, replace(request, counts_only=True), False)
     return in_kind_of(given, found.offsets.diff())
 
 
@@ -119,10 +119,8 @@ def _asked(
     return chunks, RangeRequest(1, metric, mask, chunk_rows, exclude, least, limit)
 
 
-def _found(
+def _in_range(
     queries: Tensor, chunks: list[Tensor], request: RangeRequest, sort: bool
 ) -> RangeMatches:
-    if len(queries) == 0:
-        return no_range(queries)
     rows = Rows([chunk.detach() for chunk in chunks])
     return within_vectors(queries.detach(), rows, request, sort, workspace_bytes())

@@ -84,8 +84,8 @@ def joined(parts: Sequence[RangeMatches]) -> RangeMatches:
 
 
 def no_range(queries: Tensor) -> RangeMatches:
-    """Of no queries."""
-    offsets = queries.new_zeros(1, dtype=torch.int64)
+    """Nothing for any query (Q, C)."""
+    offsets = queries.new_zeros(len(queries) + 1, dtype=torch.int64)
     return RangeMatches(offsets, offsets[:0], queries.new_empty(0, dtype=torch.float32))
 
 

@@ -66,19 +66,11 @@ class FloatScan:
         self._merge_waiting()
         return self.block.result()
 
-    def _scan_screened(self, chunk: Chunk, screen: FloatScreen, normalise: bool = False) -> bool:
+    def _scan_screened(self, chunk: Chunk, screen: FloatScreen) -> bool:
         """Add the chunk's survivors to the candidates; False if it has to be scored as a whole."""
         groups = -(-len(chunk.rows) // self.block.plan.group)
-        self._screen(chunk, screen, groups * self.block.plan.group, normalise)
-        if not bool(self.chunk_norms.max() <= fp32.LARGEST_NORM):
-            cleaned = self._cleaned(chunk)
-            if cleaned is not chunk:
-                return self._scan_screened(cleaned, screen)
-            normalised = normalise or screen.normalises or self.candidates.metric != "cosine"
-            return not normalised and self._scan_screened(chunk, screen, normalise=True)
-        if chunk.mask is not None:
-            self.values[:, : len(chunk.rows)].masked_fill_(~chunk.mask, -torch.inf)
-        selected = self._select(screen, groups)
+        screened = self._screened(chunk, screen, groups * self.block.plan.group)
+        selected = None if screened is None else self._select(screen, groups)
         if selected is None:
             return False
         queries, columns, slack = selected
@@ -91,6 +83,21 @@ class FloatScan:
             self.candidates.tighten(self.block.prototypes)
             self.next_tightening = 2 * seen
         return True
+
+    def _screened(
+        self, chunk: Chunk, screen: FloatScreen, width: int, normalise: bool = False
+    ) -> Chunk | None:
+        """Fill ``values`` (Q, width); what was screened, or None where fp32 cannot hold it."""
+        self._screen(chunk, screen, width, normalise)
+        if not bool(self.chunk_norms.max() <= fp32.LARGEST_NORM):
+            cleaned = self._cleaned(chunk)
+            if cleaned is not chunk:
+                return self._screened(cleaned, screen, width)
+            normalised = normalise or screen.normalises or self.candidates.metric != "cosine"
+            return None if normalised else self._screened(chunk, screen, width, normalise=True)
+        if chunk.mask is not None:
+            self.values[:, : len(chunk.rows)].masked_fill_(~chunk.mask, -torch.inf)
+        return chunk
 
     def _screen(self, chunk: Chunk, screen: FloatScreen, width: int, normalise: bool) -> None:
         """Fill ``values`` (Q, width) with screened scores, -inf where padded, and ``chunk_norms``.

@@ -94,6 +94,12 @@ class FloatScreen:
         bounds = torch.nn.functional.pad(bounds, (0, -len(bounds) % groups))
         return self._slack.of(self._bounds, bounds.view(-1, groups).amax(0, keepdim=True))
 
+    def largest_slack(self, norms: Tensor) -> Tensor:
+        """(Q,) the same of rows with ``norms`` (n,), whichever."""
+        return self.slack_of_groups(norms.amax(0, keepdim=True), 1).expand(len(self.floats), 1)[
+            :, 0
+        ]
+
     def slack_of_pairs(self, queries: Tensor, norms: Tensor) -> Tensor:
         """(n,) or (1,) the same, of pairs of ``queries`` (n,) and rows with ``norms`` (n,)."""
         if self.metric == "cosine":

@@ -1,9 +1,9 @@
 """Scores as the contract defines them: fp64, one fixed order of summation, rounded once to fp32.
 
-``_definition`` is that evaluation, slow. ``pairs`` (chosen pairs) and ``dense`` (all pairs of two
-blocks) give the same bits faster: they evaluate in fp64 in whatever order is fast, and where that
-evaluation's error cannot carry the score across an fp32 rounding boundary, its rounding is the
-answer. The few pairs left undecided go through ``_definition``.
+``_definition`` is that evaluation, slow. ``pairs`` and ``chosen`` (some pairs) and ``dense`` (all
+pairs of two blocks) give the same bits faster: they evaluate in fp64 in whatever order is fast, and
+where that evaluation's error cannot carry the score across an fp32 rounding boundary, its rounding
+is the answer. The few pairs left undecided go through ``_definition``.
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from ..contract.chunks import Rows
 from ..contract.finite import measure_norms, norms
 from ..contract.metrics import COSINE_EPS
 from ..products.fp64 import multiplies_in_fp64
+from ..products.pairs import chosen_dots
 from ..proofs.fp32 import fp64_slack
 
 _BLOCK_ELEMENTS = 1 << 18
@@ -125,6 +126,49 @@ def _are_apart(queries: Tensor, prototypes: Tensor) -> Tensor:
     return (queries != 0).double() @ (prototypes != 0).double().T == 0
 
 
+def chosen(
+    queries: Tensor, ready: "Ready", prototypes: Tensor, rows: Tensor, columns: Tensor, metric: str
+) -> Tensor:
+    """As ``pairs``, of finite blocks on a CPU, ``queries`` also made ``ready``; ``rows`` ascend.
+
+    Tile by tile of the prototypes, each of which is widened, and none gathered: a tenth of the time
+    where there are pairs enough.
+    """
+    step = max(1, _DENSE_ELEMENTS // prototypes.shape[1])
+    if len(prototypes) <= step:
+        return _of_tile(queries, ready, prototypes, rows, columns, metric)
+    out = torch.empty(len(rows), dtype=torch.float32, device="cpu")
+    tile_of = torch.div(columns, step, rounding_mode="floor").to(torch.int16)
+    by_tile = tile_of.argsort(stable=True)  # so that queries ascend within a tile
+    ends = torch.bincount(tile_of, minlength=-(-len(prototypes) // step)).cumsum(0).tolist()
+    first = 0
+    for start, end in zip(range(0, len(prototypes), step), ends, strict=True):
+        here, tile = by_tile[first:end], prototypes[start : start + step]
+        pairs_of_tile = rows[here], columns[here] - start
+        out[here] = _of_tile(queries, ready, tile, *pairs_of_tile, metric)
+        first = end
+    return out
+
+
+def _of_tile(
+    queries: Tensor, ready: "Ready", tile: Tensor, rows: Tensor, columns: Tensor, metric: str
+) -> Tensor:
+    p = Ready(tile, metric)
+    scores = chosen_dots(ready.vectors, p.vectors, rows, columns)
+    q_norms, p_norms = ready.norms[rows], p.norms[columns]
+    if metric == "l2":
+        scores.mul_(2).sub_(p_norms.square()).sub_(q_norms.square())
+        error = q_norms.add_(p_norms).square_()
+    else:
+        error = q_norms.mul_(p_norms)
+    low, undecided = _rounded(scores, error.mul_(fp64_slack(queries.shape[1])))
+    left = undecided.nonzero()[:, 0]
+    if len(left):
+        gather = _Gather(queries, Rows([tile]), len(left))
+        low[left] = _defined(gather, rows[left], columns[left], metric)
+    return low.add_(0.0)  # -0 and 0 are one score
+
+
 def dense(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
     """All scores (Q, P) fp32 of finite blocks (Q, C) and (P, C).
 
@@ -135,11 +179,11 @@ def dense(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
         rows, columns = rows.to(queries.device), columns.to(queries.device)
         return pairs(queries, Rows([prototypes]), rows, columns, metric).view(len(queries), -1)
     out = queries.new_empty(len(queries), len(prototypes), dtype=torch.float32)
-    ready, open_pairs = _Ready(queries, metric), []
+    ready, open_pairs = Ready(queries, metric), []
     step = max(1, min(_DENSE_SCORES // len(queries), _DENSE_ELEMENTS // queries.shape[1]))
     for start in range(0, len(prototypes), step):
         part = prototypes[start : start + step]
-        low, undecided = _all_rounded(ready, _Ready(part, metric), metric)
+        low, undecided = _all_rounded(ready, Ready(part, metric), metric)
         if undecided is not None:
             rows, columns = _left_open(low, undecided, queries, part, metric)
             open_pairs.append((rows, columns + start))
@@ -151,7 +195,7 @@ def dense(queries: Tensor, prototypes: Tensor, metric: str) -> Tensor:
     return out
 
 
-class _Ready:
+class Ready:
     """Vectors in fp64, as products take them: cosine's are divided by their lengths."""
 
     def __init__(self, vectors: Tensor, metric: str) -> None:
@@ -165,7 +209,7 @@ class _Ready:
             self.vectors = vectors.double()
 
 
-def _all_rounded(q: _Ready, p: _Ready, metric: str) -> tuple[Tensor, Tensor | None]:
+def _all_rounded(q: Ready, p: Ready, metric: str) -> tuple[Tensor, Tensor | None]:
     """fp32 scores (Q, P), and which of them an error leaves open; None where it leaves none."""
     scores = q.vectors @ p.vectors.T
     slack, q_norms, p_norms = fp64_slack(q.vectors.shape[1]), q.norms[:, None], p.norms[None, :]

@@ -39,8 +39,10 @@ class InRange(Candidates):
         self.wanted = request.least.masked_fill(excluded, torch.nan)  # (Q,) fp32
         self.excluded, self.request = excluded, request
         self.full = True
+        self.waiting: list[tuple[Tensor, Tensor]] = []
         self.found: list[Piece] = []
         self.held = 0  # matches in it
+        self.ready: rescore.Ready | None = None  # made when first asked for
 
     def measured_by(self, screen: FloatScreen) -> None:
         super().measured_by(screen)
@@ -48,11 +50,15 @@ class InRange(Candidates):
 
     def add(self, queries: Tensor, indices: Tensor, lower: Tensor, upper: Tensor) -> None:
         stay = upper >= self.threshold[queries]
+        self.wait(queries[stay], indices[stay])
+
+    def wait(self, queries: Tensor, indices: Tensor) -> None:
+        """Pairs (n,) that are to be rescored."""
         others = self.request.is_other(queries, indices)
         if others is not None:
-            stay &= others
-        self.pool.append((queries[stay], indices[stay], upper[stay]))
-        self.size += len(self.pool[-1][0])
+            queries, indices = queries[others], indices[others]
+        self.waiting.append((queries, indices))
+        self.size += len(queries)
 
     def add_table(self, scores: Tensor, first: int, mask: Tensor | None) -> int:
         """How many of the scores (Q, P) of the rows from ``first`` on are in range.
@@ -67,17 +73,34 @@ class InRange(Candidates):
         self._keep(pieces.of_table(reached, scores, first))
         return int(reached.sum())
 
+    def add_from(self, rows: Tensor, first: int, queries: Tensor, columns: Tensor) -> None:
+        """Pairs (n,) of queries, which ascend, with ``rows`` (P, C), of which row 0 is ``first``;
+        columns ascend within a query."""
+        if self.ready is None:
+            self.ready = rescore.Ready(self.queries, self.metric)
+        others = self.request.is_other(queries, columns + first)
+        if others is not None:
+            queries, columns = queries[others], columns[others]
+        about = self.queries, self.ready, rows
+        scores = rescore.chosen(*about, queries, columns, self.metric)
+        self.rescored += len(queries)
+        reached = scores >= self.wanted[queries]
+        if not bool(reached.all()):
+            queries, columns, scores = queries[reached], columns[reached], scores[reached]
+        counts = torch.bincount(queries, minlength=len(self.queries))
+        self._keep(Piece(counts, columns + first, scores))
+
     def tighten(self, prototypes: Rows) -> None:
         """Rescore what waits."""
         if not self.size:
             return
-        queries, indices, _ = map(torch.cat, zip(*self.pool, strict=True))
+        queries, indices = map(torch.cat, zip(*self.waiting, strict=True))
         scores = rescore.pairs(self.queries, prototypes, queries, indices, self.metric)
         self.rescored += len(queries)
         reached = scores >= self.wanted[queries]
         found = queries[reached], indices[reached], scores[reached]
         self._keep(pieces.of_pairs(*found, len(self.queries)))
-        self.pool, self.size = [], 0
+        self.waiting, self.size = [], 0
 
     def crowded(self) -> bool:
         return self.size > _POOL

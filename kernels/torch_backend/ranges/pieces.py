@@ -31,14 +31,27 @@ def of_pairs(queries: Tensor, indices: Tensor, scores: Tensor, count: int) -> Pi
 
 def of_table(reached: Tensor, scores: Tensor, first: int) -> Piece:
     """The entries of ``scores`` (Q, P) that are ``reached`` (Q, P) bool; column 0 is ``first``."""
-    counts, columns = reached.sum(1), reached.shape[1]
+    counts, chosen, indices = _entries(reached)
+    return Piece(counts, indices + first, scores.flatten()[chosen])
+
+
+def true_entries(reached: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns (n,) where ``reached`` (Q, P) is true, as ``nonzero`` gives them."""
+    counts, chosen, columns = _entries(reached)
+    each = torch.arange(len(counts), device=counts.device)
+    return each.repeat_interleave(counts, output_size=len(chosen)), columns
+
+
+def _entries(reached: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How many each row has (Q,), and which, flat and by column (n,)."""
     if reached.is_cpu:  # torch takes ten times as long where many are
         chosen = torch.from_numpy(np.flatnonzero(reached.numpy()))
     else:
         chosen = reached.flatten().nonzero()[:, 0]
-    starts = torch.arange(len(counts), device=counts.device) * columns - first
-    indices = chosen - starts.repeat_interleave(counts, output_size=len(chosen))
-    return Piece(counts, indices, scores.flatten()[chosen])
+    rows, columns = reached.shape
+    starts = torch.arange(0, (rows + 1) * columns, columns, device=reached.device)
+    counts = torch.searchsorted(chosen, starts).diff()
+    return counts, chosen, chosen - starts[:-1].repeat_interleave(counts, output_size=len(chosen))
 
 
 def in_one(pieces: Sequence[Piece]) -> Piece:

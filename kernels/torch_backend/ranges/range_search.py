@@ -11,7 +11,7 @@ from ...codes.pages import Codes
 from ...concurrency.fit_thread import in_fit_thread
 from ...concurrency.workers import in_workers, workers_for
 from ...contract.chunks import Rows
-from ...contract.matches import Found, RangeMatches
+from ...contract.matches import Found, RangeMatches, no_range
 from ...contract.request import RangeRequest
 from ...storage.prepared import Prepared
 from ..plan import Plan, choose_plan, codes_pay
@@ -19,6 +19,10 @@ from . import pieces
 from .in_range import InRange, RangeBlock
 from .pieces import Piece
 from .range_scan import RangeInt8Scan, RangeScan
+
+_SCORES, _LEAST_ROWS = 1 << 20, 1 << 10
+"""Of a block of queries and a chunk of prototypes, 4 MiB; and of a chunk, at least: prototypes are
+widened once for all queries of a block."""
 
 _WORKER_BYTES = 1 << 24
 """A worker has at least so much of the workspace."""
@@ -76,9 +80,13 @@ def _search(
     by_row: Callable[[Tensor | None], Tensor | None],
 ) -> tuple[RangeMatches, Found]:
     """And what it took."""
+    if len(queries) == 0 or len(rows) == 0:
+        nothing = no_range(queries)
+        return nothing, Found(nothing.scores, nothing.indices, 0, 0, 0)
     workers = workers_for(workspace // _WORKER_BYTES) if queries.is_cpu else 1
     shape = queries.shape[0], len(rows), rows.channels, request.k
-    plan = choose_plan(*shape, workspace // workers, request.chunk_rows)
+    chunk_rows = request.chunk_rows or max(_SCORES // len(queries), _LEAST_ROWS)
+    plan = choose_plan(*shape, workspace // workers, chunk_rows)
     step, scan = plan.query_rows, partial(_by_vectors, rows, plan)
     if codes is not None:
         plan = plan.for_packs_of(codes.held.pack_rows)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from problems import METRICS
+from problems import KINDS, METRICS, vectors
 
 from flashmatch.kernels.contract import reference
+from flashmatch.kernels.contract.chunks import Rows
 from flashmatch.kernels.torch_backend import rescore
 
 
@@ -28,3 +29,21 @@ def test_vectors_without_a_common_coordinate(metric: str, monkeypatch: pytest.Mo
     assert not found.signbit()[found == 0].any()
     if metric != "l2":
         assert sum(len(a[0]) for a in defined) < 0.05 * found.numel()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("metric", METRICS)
+def test_three_ways_to_one_score(metric: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of pairs that are gathered, chosen tile by tile, and of all, cut where it is awkward."""
+    generator = torch.Generator().manual_seed(5)
+    q, p = (vectors(kind, n, 23, generator).float() for n in (11, 97))
+    rows, columns = (torch.rand(11, 97, generator=generator) < 0.7).nonzero(as_tuple=True)
+    monkeypatch.setattr(rescore, "_DENSE_ELEMENTS", 13 * 23)
+    dense = rescore.dense(q, p, metric)
+    ready = rescore.Ready(q, metric)
+    for found in (
+        rescore.pairs(q, Rows([p]), rows, columns, metric),
+        rescore.chosen(q, ready, p, rows, columns, metric),
+    ):
+        assert torch.equal(found.view(torch.int32), dense[rows, columns].view(torch.int32))
+    assert not dense[dense == 0].signbit().any()
