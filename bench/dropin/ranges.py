@@ -18,10 +18,13 @@ class InRange(NamedTuple):
     distances: np.ndarray
     labels: np.ndarray
 
+    def queries(self) -> np.ndarray:
+        """(n,) int64: whose each pair is."""
+        return np.repeat(np.arange(len(self.lims) - 1), np.diff(self.lims.astype(np.int64)))
+
     def keys(self) -> np.ndarray:
         """(n,) int64: each pair's own, of fewer than 2^32 rows."""
-        queries = np.arange(len(self.lims) - 1)
-        return (np.repeat(queries, np.diff(self.lims.astype(np.int64))) << 32) | self.labels
+        return (self.queries() << 32) | self.labels
 
 
 def share(original: InRange, ours: InRange, threshold: float) -> float:
