@@ -5,12 +5,11 @@
 
 Two images are alike if their thumbnails correlate: brightness and contrast do not count, and an
 image of one colour is like no other. Groups are what is connected by such pairs. Nothing is
-deleted. ``pairs_above`` is exact: no pair above the threshold is missed, however many there are.
+deleted. ``bank.pairs`` is exact: no pair above the threshold is missed, however many there are.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
@@ -30,7 +29,6 @@ from flashmatch.retriever.names import print_line, printable, quoted
 
 SIDE = 24  # of a thumbnail in pixels
 THRESHOLD = 0.95  # of the correlation
-FIRST_K = 8  # matches looked at before it is known how many are above the threshold
 
 
 def thumbnail(image: Image.Image) -> Tensor:
@@ -39,32 +37,15 @@ def thumbnail(image: Image.Image) -> Tensor:
     return pixels - pixels.mean()
 
 
-def pairs_above(features: Tensor, threshold: float) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows i and j, in batches (n,) and (n,), of all pairs whose cosine is at least ``threshold``.
-
-    Rows whose k-th match is still above it are searched again for more. Each pair comes both ways,
-    and each row with itself.
-    """
-    bank = PrototypeBank(features, progress=False)
-    rows, k = torch.arange(len(features)), min(FIRST_K, len(features))
-    while len(rows):
-        scores, matches = bank.topk(features[rows], k)
-        is_done = (scores[:, -1] < threshold) | (k == len(features))
-        i, rank = (is_done[:, None] & (scores >= threshold)).nonzero(as_tuple=True)
-        yield rows[i], matches[i, rank]
-        rows, k = rows[~is_done], min(2 * k, len(features))
-
-
 def groups_of(features: Tensor, threshold: float) -> list[list[int]]:
-    """The rows that pairs above the threshold connect, groups of two and more."""
-    from scipy.sparse import coo_array
+    """The rows connected by pairs whose cosine reaches ``threshold``: groups of two and more."""
+    from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 
-    if len(features) == 0:
-        return []
-    i, j = (torch.cat(ends) for ends in zip(*pairs_above(features, threshold), strict=True))
-    pairs = coo_array((np.ones(len(i), bool), (i.numpy(), j.numpy())), shape=2 * [len(features)])
-    count, labels = connected_components(pairs, directed=False)
+    bank = PrototypeBank(features, progress=False)
+    offsets, others, scores = bank.pairs(threshold, sort=False)
+    graph = csr_array((np.ones(len(scores), bool), others, offsets), shape=2 * [len(bank)])
+    count, labels = connected_components(graph, directed=False)
     groups: list[list[int]] = [[] for _ in range(count)]
     for row, label in enumerate(labels):
         groups[label].append(row)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...kernels import Matches, PrototypeBank
+from ...kernels import Matches, PrototypeBank, RangeMatches
 from ...kernels.concurrency.succession import Succession
 from ...kernels.contract.arguments import require_device, require_int
 from .contents import Contents
@@ -17,9 +17,6 @@ from .index import Index
 from .metrics import METRIC_INNER_PRODUCT, METRIC_L2, distances, metric_name
 from .tensors import matrix
 from .vectors import Vector
-
-_FIRST_K = 64
-"""Neighbours that a range search asks for first."""
 
 
 class IndexFlat(Index):
@@ -170,26 +167,17 @@ class IndexFlat(Index):
         mask = None if mask is None else mask.to(queries.device)
         return self._prepared().topk(queries, k, mask=mask)
 
-    def _within(
-        self, queries: Tensor, radius: float, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, positions and distances (m,) of all strictly within, in that order."""
-        sign = 1 if self.metric_type == METRIC_INNER_PRODUCT else -1
-        least = sign * torch.tensor(radius, dtype=torch.float32).item()
-        left, k, found = torch.arange(len(queries), device=queries.device), _FIRST_K, []
-        while len(left):
-            k = min(k, self.ntotal)
-            scores, positions = self._nearest(queries[left], k, mask)
-            inside = scores > least
-            more = inside[:, -1] if k < self.ntotal else torch.zeros_like(left, dtype=torch.bool)
-            row, rank = (inside & ~more[:, None]).nonzero(as_tuple=True)
-            found.append((left[row], positions[row, rank], scores[row, rank]))
-            left, k = left[more], 4 * k
-        if not found:
-            return left, left, torch.empty(0, device=queries.device)
-        rows, positions, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
-        order = (rows * self.ntotal + positions).argsort()
-        return rows[order], positions[order], distances(scores[order], self.metric_type)
+    def _within(self, queries: Tensor, radius: float, mask: Tensor | None) -> RangeMatches:
+        """All strictly within, in the order of addition, with distances for scores."""
+        sign, bank = (1 if self.metric_type == METRIC_INNER_PRODUCT else -1), self._prepared()
+        limit = sign * torch.tensor(radius, dtype=torch.float32)
+        if not limit < torch.inf or len(bank) == 0:  # no score is above inf, or NaN
+            offsets = torch.zeros(len(queries) + 1, dtype=torch.int64, device=queries.device)
+            return RangeMatches(offsets, offsets[:0], offsets[:0].float())
+        least = limit.nextafter(torch.tensor(torch.inf))
+        mask = None if mask is None else mask.to(queries.device)
+        found = bank.within(queries, least, mask=mask, sort=False)
+        return found._replace(scores=distances(found.scores, self.metric_type))
 
 
 class IndexFlatIP(IndexFlat):

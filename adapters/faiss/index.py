@@ -171,16 +171,15 @@ class Index(ABC):
 
         Returns (lims, D, I): of query i those at ``lims[i]:lims[i + 1]``, in the order of addition.
 
-        Found by searches for more and more neighbours of the queries that may have more, which
-        takes a few times the memory of the result.
+        Time is O(n ntotal d), however many there are; memory beyond inputs is at most
+        ``flashmatch.kernels.WORKSPACE_BYTES`` and a few times the result.
         """
         queries = matrix("x", x, self.d)
-        rows, positions, found = self._flat._within(
+        lims, positions, found = self._flat._within(
             self._transformed(queries), _number("thresh", thresh), self._mask(params)
         )
-        ends = torch.bincount(rows, minlength=len(queries)).cumsum(0)
-        lims = returned(torch.cat([ends.new_zeros(1), ends]), x)
-        lims = lims.astype(np.uint64) if isinstance(lims, np.ndarray) else lims
+        lims = returned(lims, x)
+        lims = lims.view(np.uint64) if isinstance(lims, np.ndarray) else lims
         return lims, returned(found, x), returned(self._labels(positions), x)
 
     def remove_ids(self, x: object) -> int:

@@ -9,11 +9,15 @@ import numpy as np
 
 import flashmatch.adapters.faiss as ours
 
+from . import ranges
 from .pairs import Case, Pair
 
 K = 10
 EVERY_OTHER = "IndexIDMap2.search, every other id"
 SIZES = ((256, 262144, 128), (16, 100000, 512))
+RANGE_SIZE = 256, 50_000, 128
+SHARES = (1e-4, 0.01, 0.1, 0.5, 1.0)
+"""Of all pairs: what is within the threshold."""
 
 
 def search(name: str, queries: int, rows: int, channels: int) -> Callable[[], Pair]:
@@ -44,6 +48,27 @@ def selected(queries: int, rows: int, channels: int) -> Callable[[], Pair]:
     return prepare
 
 
+def in_range(queries: int, rows: int, channels: int, share: float) -> Callable[[], Pair]:
+    """All within a squared distance that about ``share`` of the pairs are within."""
+
+    def prepare() -> Pair:
+        xq, xb = _vectors(queries, rows, channels)
+        original, mine = (library.IndexFlatL2(channels) for library in (faiss, ours))
+        for index in (original, mine):
+            index.add(xb)
+        known = mine.search(xq[:16], rows)[0]
+        threshold = float(np.quantile(known, share)) if share < 1 else 2 * float(known.max())
+        calls = (partial(_range_search_of(index), xq, threshold) for index in (original, mine))
+        return Pair(*calls, share=partial(_share_of_pairs, threshold))
+
+    return prepare
+
+
+def _range_search_of(index: Any) -> Callable[..., tuple]:
+    """The library's own, as ``_search_of``."""
+    return getattr(index, "range_search_numpy", index.range_search)
+
+
 def _search_of(index: Any) -> Callable[..., tuple]:
     """The library's own: faiss.contrib.torch_utils, which other cases import, replaces FAISS's."""
     return getattr(index, "search_numpy", index.search)
@@ -59,6 +84,10 @@ def _share_of_labels(original: Any, mine: Any) -> float:
     return float((original[1] == mine[1]).mean())
 
 
+def _share_of_pairs(threshold: float, original: Any, mine: Any) -> float:
+    return ranges.share(ranges.InRange(*original), ranges.InRange(*mine), threshold)
+
+
 def _size(queries: int, rows: int, channels: int) -> str:
     return f"{queries} x {rows} x {channels}, k = {K}"
 
@@ -70,4 +99,12 @@ CASES = [
         for size in SIZES
     ),
     Case(f"faiss {EVERY_OTHER}", "faiss-cpu", _size(*SIZES[1]), selected(*SIZES[1])),
-]
+    *(
+        Case(
+            "faiss IndexFlatL2.range_search", "faiss-cpu",
+            f"{' x '.join(map(str, RANGE_SIZE))}, {share:.2%} of the pairs",
+            in_range(*RANGE_SIZE, share),
+        )
+        for share in SHARES
+    ),
+]  # fmt: skip

@@ -22,6 +22,8 @@ RUNS_IN = {
         "docs/integrations/metrics.md",
         "docs/integrations/torch.md",
         "docs/search.md",
+        "docs/self_join.md",
+        "docs/threshold.md",
     ),
     "dropin": (
         "docs/integrations/faiss.md",
