@@ -171,7 +171,7 @@ class IndexFlat(Index):
         """All strictly within, in the order of addition, with distances for scores."""
         sign, bank = (1 if self.metric_type == METRIC_INNER_PRODUCT else -1), self._prepared()
         limit = sign * torch.tensor(radius, dtype=torch.float32)
-        if not limit < torch.inf or len(bank) == 0:  # no score is above inf, or NaN
+        if not limit < torch.inf:  # no score is above inf, or NaN
             offsets = torch.zeros(len(queries) + 1, dtype=torch.int64, device=queries.device)
             return RangeMatches(offsets, offsets[:0], offsets[:0].float())
         least = limit.nextafter(torch.tensor(torch.inf))

@@ -19,7 +19,7 @@ from problems import DTYPES, KINDS, METRICS, Problem, assert_exact, vectors
 from reached import reaches
 from screens import screen_small
 
-from flashmatch import PrototypeBank, kernels, topk
+from flashmatch import PrototypeBank, kernels, topk, within
 from flashmatch.kernels import bank_contents, dispatch, machine
 from flashmatch.kernels.codes import held
 from flashmatch.kernels.codes.layout import Layout
@@ -200,7 +200,7 @@ def test_raw_vectors_are_not_coded_in_passing(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("k", [1, 600, 1_025, ROWS])
-@reaches("torch_backend/rescore.py", "products = queries.double() @ prototypes.double().T")
+@reaches("torch_backend/rescore.py", "scores = q.vectors @ p.vectors.T")
 def test_k(k: int, screen: str) -> None:
     problem = problem_of("duplicates", k=k)
     assert_found(problem.replace(queries=problem.queries[:5]), screen)
@@ -493,6 +493,49 @@ def test_gradients_are_those_of_the_cpu(metric: str, by_engine: bool) -> None:
     assert [x.device for x in ours] == [CUDA, CUDA, CPU]
     for mine, theirs in zip(ours, expected, strict=True):
         torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_within_a_threshold(metric: str, screen: str) -> None:
+    """Of few and of all, by vectors and by a bank, which gives back where queries are."""
+    problem = problem_of("duplicates", metric)
+    q, p = problem.queries, torch.cat(problem.prototypes)
+    middle = float(topk(q, p, 200, metric=metric).scores[:, -1].median())
+    bank = bank_of(problem, screen)
+    for threshold in (middle, -1e30):
+        wanted = within(q, p, threshold, metric=metric)
+        for found in (
+            within(q.cuda(), p.cuda(), threshold, metric=metric),
+            bank.within(q.cuda(), threshold),
+        ):
+            assert found.scores.device == CUDA
+            assert all(map(torch.equal, (part.cpu() for part in found), wanted))
+        assert all(map(torch.equal, bank.within(q, threshold), wanted))
+    few = bank_of(problem.replace(prototypes=[p[:300]]), screen)
+    wanted = PrototypeBank(p[:300], metric=metric).pairs(middle)
+    assert all(map(torch.equal, (part.cpu() for part in few.pairs(middle)), wanted))
+
+
+@needs_a_card
+@reaches("arrays/taken.py", "if not torch.cuda.is_available():")
+@reaches("arrays/taken.py", 'return torch.as_tensor(value, device="cuda")')
+def test_arrays_of_others_on_a_gpu() -> None:
+    """By their interface alone, as Numba's and older CuPy's have it."""
+    problem = problem_of()
+    p = torch.cat(problem.prototypes).cuda()
+
+    class Foreign:
+        __cuda_array_interface__ = p.__cuda_array_interface__
+
+    found = topk(problem.queries.cuda(), Foreign(), problem.k, metric=problem.metric)
+    assert_exact(found, problem)
+
+
+@reaches("notebook/tables.py", 'return "" if str(device) == "cpu" else f", on {device}"')
+def test_a_notebook_says_where_matches_are() -> None:
+    problem = problem_of()
+    found = topk(problem.queries.cuda(), torch.cat(problem.prototypes).cuda(), problem.k)
+    assert f"on {CUDA}" in found._repr_html_()
 
 
 def test_under_vmap() -> None:
