@@ -300,6 +300,7 @@ def test_tensors_pass_as_they_are() -> None:
     assert in_kind_of(queries, found) is found
 
 
+@pytest.mark.filterwarnings("ignore:dynamo_pgo")  # where caches are off
 def test_a_compiled_search_takes_tensors_without_a_break() -> None:
     search = torch.compile(
         lambda q, p, m: topk(q, [p, p], K, mask=m), fullgraph=True, backend="eager"
