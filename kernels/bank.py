@@ -114,6 +114,7 @@ class PrototypeBank(BankContents):
         ids = in_kind_of(queries, ids) if isinstance(ids, Tensor) else ids
         return Hits(in_kind_of(queries, scores), ids)
 
+    @torch.compiler.disable
     def within(
         self,
         queries: AnyArray,
@@ -144,6 +145,7 @@ class PrototypeBank(BankContents):
         about = state.collection.rows.chunks, state.coder.metric, state.collection.rows_of
         return in_kind_of(given, differentiable(found, queries, *about))
 
+    @torch.compiler.disable
     def count_within(
         self, queries: AnyArray, threshold: float | AnyArray, *, mask: AnyArray | None = None
     ) -> Any:

@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .arrays.returned import in_kind_of
@@ -19,6 +20,7 @@ from .operators.range_scores import differentiable, refuse_transforms
 from .torch_backend.ranges.range_search import within_vectors
 
 
+@torch.compiler.disable
 def within(
     queries: AnyArray,
     prototypes: AnyArray | str | os.PathLike,
@@ -67,6 +69,7 @@ def within(
     return in_kind_of(given, differentiable(found, queries, chunks, metric))
 
 
+@torch.compiler.disable
 def count_within(
     queries: AnyArray,
     prototypes: AnyArray | str | os.PathLike,
