@@ -77,7 +77,7 @@ def _search(
 ) -> tuple[RangeMatches, Found]:
     """And what it took."""
     workers = workers_for(workspace // _WORKER_BYTES) if queries.is_cpu else 1
-    shape = queries.shape[0], len(rows), rows.channels, request.k
+    shape = queries.shape[0], max(1, len(rows)), rows.channels, request.k
     plan = choose_plan(*shape, workspace // workers, request.chunk_rows)
     step, scan = plan.query_rows, partial(_by_vectors, rows, plan)
     if codes is not None:
