@@ -1,5 +1,6 @@
 """The door for a bank: prototypes prepared once, searched many times, added to and removed from."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,9 @@ from .contract import arguments
 from .contract.matches import Hits, Matches, RangeMatches, no_matches
 from .contract.request import RangeRequest, Request
 from .dispatch import workspace_bytes
+from .labels.asked import Asked, as_asked
+from .labels.ranges import labelled_within_bank
+from .labels.searches import best_of_bank
 from .operators.range_scores import differentiable, refuse_transforms
 from .operators.transforms import transformable_topk
 from .self_join import all_pairs, nearest_others
@@ -56,7 +60,18 @@ class PrototypeBank(BankContents):
         TypeError, ValueError, FileNotFoundError: naming argument, expectation and value.
     """
 
-    def topk(self, queries: AnyArray, k: int, *, mask: AnyArray | None = None) -> Matches:
+    def topk(
+        self,
+        queries: AnyArray,
+        k: int,
+        *,
+        mask: AnyArray | None = None,
+        same: tuple[AnyArray, AnyArray] | None = None,
+        different: tuple[AnyArray, AnyArray] | None = None,
+        allowed: tuple[Sequence[AnyArray], AnyArray] | None = None,
+        groups: AnyArray | None = None,
+        per_group: int | None = None,
+    ) -> Matches:
         """The k most similar prototypes of each query, exactly: as ``flashmatch.topk``.
 
         Args:
@@ -65,6 +80,8 @@ class PrototypeBank(BankContents):
             k: matches per query, 0 <= k <= len(bank).
             mask: bool, (M,) or (Q, M) by position, of any kind; True = may match. A tensor is on
                 the queries' device; others are brought there.
+            same, different, allowed, groups, per_group: as of ``flashmatch.topk``, the prototypes'
+                by position.
 
         Returns:
             ``Matches(scores, indices)`` on the queries' device, in their kind of array;
@@ -72,7 +89,7 @@ class PrototypeBank(BankContents):
             respect to the queries.
 
         Raises:
-            TypeError, ValueError: naming argument, expectation and value.
+            TypeError, ValueError, NotImplementedError: as of ``flashmatch.topk``.
 
         Time is O(Q M C); memory beyond inputs and outputs at most ``kernels.WORKSPACE_BYTES``.
         """
@@ -85,8 +102,13 @@ class PrototypeBank(BankContents):
         count = queries.shape[0]  # len() would fix what torch.export keeps open
         mask = as_mask(mask, queries.device)
         arguments.require_mask(mask, count, len(collection), queries.device)
+        about = same, different, allowed, groups, per_group
+        asked = as_asked([queries], len(collection), *about)
         if count == 0 or k == 0:
             return in_kind_of(given, no_matches(queries, k))
+        if asked is not None:
+            request = Request(k, state.coder.metric, mask, None, True)
+            return in_kind_of(given, best_of_bank(state, queries, request, asked))
         device, bank = queries.device, state
         if torch.compiler.is_exporting():  # the program outlives this bank: it keeps the vectors
             bank, mask = None, collection.mask_by_row(mask)
@@ -97,7 +119,18 @@ class PrototypeBank(BankContents):
         positions = collection.positions(rows.to(collection.device)).to(device)
         return in_kind_of(given, Matches(scores, positions))
 
-    def search(self, queries: AnyArray, k: int, *, mask: AnyArray | None = None) -> Hits:
+    def search(
+        self,
+        queries: AnyArray,
+        k: int,
+        *,
+        mask: AnyArray | None = None,
+        same: tuple[AnyArray, AnyArray] | None = None,
+        different: tuple[AnyArray, AnyArray] | None = None,
+        allowed: tuple[Sequence[AnyArray], AnyArray] | None = None,
+        groups: AnyArray | None = None,
+        per_group: int | None = None,
+    ) -> Hits:
         """The ids of the k most similar prototypes of each query: as ``topk``, and of one state.
 
         Whatever others add and remove meanwhile, ids are those of the prototypes that were found.
@@ -109,7 +142,8 @@ class PrototypeBank(BankContents):
             where a mask leaves none; or an array of str, None where none.
         """
         view, vectors = self._as_it_is(), as_vectors("queries", queries)
-        scores, indices = view.topk(vectors, k, mask=mask)
+        about = {"same": same, "different": different, "allowed": allowed, "groups": groups}
+        scores, indices = view.topk(vectors, k, mask=mask, per_group=per_group, **about)
         ids = view._state.collection.ids.at(indices)
         ids = in_kind_of(queries, ids) if isinstance(ids, Tensor) else ids
         return Hits(in_kind_of(queries, scores), ids)
@@ -123,12 +157,15 @@ class PrototypeBank(BankContents):
         mask: AnyArray | None = None,
         limit: int | None = None,
         sort: bool = True,
+        same: tuple[AnyArray, AnyArray] | None = None,
+        different: tuple[AnyArray, AnyArray] | None = None,
+        allowed: tuple[Sequence[AnyArray], AnyArray] | None = None,
     ) -> RangeMatches:
         """All prototypes of each query whose score is at least ``threshold``: see
         ``flashmatch.within``.
 
         Args:
-            queries, mask: as of ``topk``.
+            queries, mask, same, different, allowed: as of ``topk``.
             threshold, limit, sort: as of ``flashmatch.within``.
 
         Returns:
@@ -141,13 +178,21 @@ class PrototypeBank(BankContents):
         sort, state = arguments.require_bool("sort", sort), self._state
         given, queries = queries, as_vectors("queries", queries)
         request = self._range_request(state, queries, threshold, mask, limit)
-        found = within_bank(state, queries.detach(), request, sort, workspace_bytes())
+        asked = as_asked([queries], len(state.collection), same, different, allowed)
+        found = _found_within(state, queries, request, asked, sort)
         about = state.collection.rows.chunks, state.coder.metric, state.collection.rows_of
         return in_kind_of(given, differentiable(found, queries, *about))
 
     @torch.compiler.disable
     def count_within(
-        self, queries: AnyArray, threshold: float | AnyArray, *, mask: AnyArray | None = None
+        self,
+        queries: AnyArray,
+        threshold: float | AnyArray,
+        *,
+        mask: AnyArray | None = None,
+        same: tuple[AnyArray, AnyArray] | None = None,
+        different: tuple[AnyArray, AnyArray] | None = None,
+        allowed: tuple[Sequence[AnyArray], AnyArray] | None = None,
     ) -> Any:
         """How many prototypes each query has within ``threshold``: (Q,) int64, of its kind.
 
@@ -156,8 +201,9 @@ class PrototypeBank(BankContents):
         state = self._state
         given, queries = queries, as_vectors("queries", queries)
         request = self._range_request(state, queries, threshold, mask, None)
+        asked = as_asked([queries], len(state.collection), same, different, allowed)
         request = replace(request, counts_only=True)
-        found = within_bank(state, queries.detach(), request, False, workspace_bytes())
+        found = _found_within(state, queries, request, asked, False)
         return in_kind_of(given, found.offsets.diff())
 
     def neighbors(self, k: int) -> Matches:
@@ -239,3 +285,11 @@ class PrototypeBank(BankContents):
         refuse_transforms([queries])
         exclude = state.nonfinite == "exclude"
         return RangeRequest(1, state.coder.metric, mask, None, exclude, least, limit)
+
+
+def _found_within(
+    state: Prepared, queries: Tensor, request: RangeRequest, asked: Asked | None, sort: bool
+) -> RangeMatches:
+    if asked is not None:
+        return labelled_within_bank(state, queries.detach(), request, asked, sort)
+    return within_bank(state, queries.detach(), request, sort, workspace_bytes())

@@ -48,9 +48,9 @@ def search_vectors(
     queries: Tensor, prototypes: list[Tensor], request: Request
 ) -> tuple[Tensor, Tensor]:
     """Scores (Q, k) fp32 and indices (Q, k) int64 of prototypes (M_i, C) as given."""
-    tensors = [queries, *prototypes]
-    rows = Rows(prototypes)
-    return in_fit_thread(tensors, _search_vectors, queries, rows, request, workspace_bytes())
+    tensors, rows = [queries, *prototypes], Rows(prototypes)
+    workspace = workspace_bytes() - request.held
+    return in_fit_thread(tensors, _search_vectors, queries, rows, request, workspace)
 
 
 def search_bank(bank: Prepared, queries: Tensor, request: Request) -> tuple[Tensor, Tensor]:
@@ -177,7 +177,7 @@ def _search_in_general(
 
 
 def _search_rows(bank: Prepared, queries: Tensor, request: Request) -> Found:
-    workspace = workspace_bytes()
+    workspace = workspace_bytes() - request.held
     if not request.has_pairs or bank.collection.matchable() is None:
         return _search_block(bank, queries, 0, request, workspace)
     # A mask by row is another (Q, M) bytes: made for as many queries as its share has room for.

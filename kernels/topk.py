@@ -1,6 +1,7 @@
 """The door for raw vectors: arguments are checked here, once."""
 
 import os
+from collections.abc import Sequence
 
 from .arrays.returned import in_kind_of
 from .arrays.taken import AnyArray, as_mask, as_prototypes, as_vectors
@@ -9,6 +10,8 @@ from .contract.finite import NONFINITE
 from .contract.matches import Matches, no_matches
 from .contract.metrics import METRICS
 from .contract.request import Request
+from .labels.asked import as_asked
+from .labels.searches import best_of_vectors
 from .operators.transforms import transformable_topk
 
 
@@ -21,6 +24,11 @@ def topk(
     mask: AnyArray | None = None,
     chunk_rows: int | None = None,
     nonfinite: str = "raise",
+    same: tuple[AnyArray, AnyArray] | None = None,
+    different: tuple[AnyArray, AnyArray] | None = None,
+    allowed: tuple[Sequence[AnyArray], AnyArray] | None = None,
+    groups: AnyArray | None = None,
+    per_group: int | None = None,
 ) -> Matches:
     """The k most similar prototypes of each query, exactly.
 
@@ -44,18 +52,29 @@ def topk(
         chunk_rows: prototypes per pass; None = chosen. Changes speed and memory only.
         nonfinite: ``"raise"`` refuses vectors with NaN, inf or a norm beyond fp64; ``"exclude"``
             never returns such a prototype and gives such a query -inf and -1 throughout.
+        same: ``(query_labels, prototype_labels)``, integers (Q,) and (M,) of any kind of array: a
+            query matches prototypes of its label alone.
+        different: a pair of the same kind: a query matches prototypes of other labels alone.
+        allowed: ``(label_sets, prototype_labels)``: Q sequences of integers, and (M,): a query
+            matches prototypes of the labels in its set; of an empty set, none.
+        groups: integers (M,): of each group a query has the ``per_group`` best at most.
+        per_group: 1 unless given, with ``groups`` alone.
+
+        Whatever is given of ``mask``, ``same``, ``different`` and ``allowed`` has to hold together.
 
     Returns:
         ``Matches(scores, indices)``, on the queries' device: tensors for tensors; for JAX, CuPy and
         others with an array namespace, their arrays; for all else NumPy's. Scores of tensors are
         differentiable with respect to queries and prototypes, through the selected pairs; indices
-        are not. Where a mask leaves fewer than k, the rest is -inf and -1.
+        are not. Where masks, labels or groups leave fewer than k, the rest is -inf and -1.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected, and what was given.
+        NotImplementedError: labels or groups under torch.func, torch.export or torch.compile.
 
-    Time is O(Q M C). Memory beyond inputs and outputs is at most
-    ``flashmatch.kernels.WORKSPACE_BYTES``, whatever Q, M and k.
+    Time is O(Q M C); with ``same``, that of the pairs of one label. Memory beyond inputs and
+    outputs is at most ``flashmatch.kernels.WORKSPACE_BYTES``, whatever Q, M and k; labels and
+    groups take some numbers for each prototype besides, and no (Q, M) mask.
     """
     given, queries = queries, as_vectors("queries", queries)
     arguments.require_vectors("queries", queries, meta_too=True)
@@ -74,7 +93,10 @@ def topk(
     arguments.require_mask(mask, count, rows, queries.device)
     if chunk_rows is not None:
         chunk_rows = arguments.require_int("chunk_rows", chunk_rows, least=1)
+    asked = as_asked([queries, *chunks], rows, same, different, allowed, groups, per_group)
     if count == 0 or k == 0:
         return in_kind_of(given, no_matches(queries, k))
     request = Request(k, metric, mask, chunk_rows, exclude=nonfinite == "exclude")
+    if asked is not None:
+        return in_kind_of(given, best_of_vectors(queries, chunks, request, asked))
     return in_kind_of(given, Matches(*transformable_topk(queries, chunks, request)))

@@ -1,6 +1,7 @@
 """The door for raw vectors where a score is given, and all that reaches it is wanted."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,8 @@ from .contract.matches import RangeMatches
 from .contract.metrics import METRICS
 from .contract.request import RangeRequest
 from .dispatch import workspace_bytes
+from .labels.asked import Asked, as_asked
+from .labels.ranges import labelled_within
 from .operators.range_scores import differentiable, refuse_transforms
 from .torch_backend.ranges.range_search import within_vectors
 
@@ -32,6 +35,9 @@ def within(
     sort: bool = True,
     chunk_rows: int | None = None,
     nonfinite: str = "raise",
+    same: tuple[AnyArray, AnyArray] | None = None,
+    different: tuple[AnyArray, AnyArray] | None = None,
+    allowed: tuple[Sequence[AnyArray], AnyArray] | None = None,
 ) -> RangeMatches:
     """All prototypes of each query whose score is at least ``threshold``, exactly.
 
@@ -40,7 +46,8 @@ def within(
     to the last pair and for every chunk size, batch size and device.
 
     Args:
-        queries, prototypes, metric, mask, chunk_rows, nonfinite: as of ``flashmatch.topk``.
+        queries, prototypes, metric, mask, chunk_rows, nonfinite, same, different, allowed: as of
+            ``flashmatch.topk``.
         threshold: a number, or one for each query (Q,); not NaN. Larger is more similar: squared
             distances of at most d are ``metric="l2", threshold=-d``.
         limit: the most matches of a query, of which the best are kept; None = all.
@@ -65,7 +72,8 @@ def within(
     given, queries = queries, as_vectors("queries", queries)
     about = metric, mask, chunk_rows, nonfinite
     chunks, request = _asked(queries, prototypes, threshold, *about, limit)
-    found = _in_range(queries, chunks, request, sort)
+    asked = as_asked([queries, *chunks], sum(map(len, chunks)), same, different, allowed)
+    found = _in_range(queries, chunks, request, asked, sort)
     return in_kind_of(given, differentiable(found, queries, chunks, metric))
 
 
@@ -79,6 +87,9 @@ def count_within(
     mask: AnyArray | None = None,
     chunk_rows: int | None = None,
     nonfinite: str = "raise",
+    same: tuple[AnyArray, AnyArray] | None = None,
+    different: tuple[AnyArray, AnyArray] | None = None,
+    allowed: tuple[Sequence[AnyArray], AnyArray] | None = None,
 ) -> Any:
     """How many prototypes each query has within ``threshold``: (Q,) int64, where the queries are
     and of their kind.
@@ -89,7 +100,8 @@ def count_within(
     given, queries = queries, as_vectors("queries", queries)
     about = metric, mask, chunk_rows, nonfinite
     chunks, request = _asked(queries, prototypes, threshold, *about, None)
-    found = _in_range(queries, chunks, replace(request, counts_only=True), False)
+    asked = as_asked([queries, *chunks], sum(map(len, chunks)), same, different, allowed)
+    found = _in_range(queries, chunks, replace(request, counts_only=True), asked, False)
     return in_kind_of(given, found.offsets.diff())
 
 
@@ -123,7 +135,9 @@ def _asked(
 
 
 def _in_range(
-    queries: Tensor, chunks: list[Tensor], request: RangeRequest, sort: bool
+    queries: Tensor, chunks: list[Tensor], request: RangeRequest, asked: Asked | None, sort: bool
 ) -> RangeMatches:
+    if asked is not None:
+        return labelled_within(queries.detach(), chunks, request, asked, sort)
     rows = Rows([chunk.detach() for chunk in chunks])
     return within_vectors(queries.detach(), rows, request, sort, workspace_bytes())

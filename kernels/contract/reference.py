@@ -73,3 +73,39 @@ def within(
         reached[:, limit:] = False
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), reached.sum(1).cumsum(0)])
     return offsets, indices[reached], scores[reached]
+
+
+def label_mask(
+    queries: int,
+    rows: int,
+    same: tuple | None = None,
+    different: tuple | None = None,
+    allowed: tuple | None = None,
+) -> Tensor:
+    """(Q, M) bool: which pairs have the labels that are asked for; labels are lists of ints."""
+    mask = torch.ones(queries, rows, dtype=torch.bool)
+    for q in range(queries):
+        for p in range(rows):
+            mask[q, p] = (
+                (same is None or same[0][q] == same[1][p])
+                and (different is None or different[0][q] != different[1][p])
+                and (allowed is None or allowed[1][p] in allowed[0][q])
+            )
+    return mask
+
+
+def topk_of_groups(
+    matches: tuple[Tensor, Tensor], groups: list[int], per_group: int, k: int
+) -> tuple[Tensor, Tensor]:
+    """(Q, k) of ``matches`` (Q, M), all of them in order: ``per_group`` of each group at most."""
+    scores = torch.full((len(matches[0]), k), -torch.inf)
+    indices = torch.full((len(matches[0]), k), -1)
+    for q, (own_scores, own_indices) in enumerate(zip(*matches, strict=True)):
+        chosen: list[int] = []
+        for rank, p in enumerate(own_indices.tolist()):
+            of_group = [groups[own_indices[r]] for r in chosen].count(groups[p])
+            if p >= 0 and of_group < per_group and len(chosen) < k:
+                chosen.append(rank)
+        scores[q, : len(chosen)] = own_scores[chosen]
+        indices[q, : len(chosen)] = own_indices[chosen]
+    return scores, indices

@@ -1,6 +1,6 @@
 """What a search is asked for, beside its queries and prototypes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +21,8 @@ class Request:
     chunk_rows: int | None = None
     exclude: bool = False
     """Whether what is not finite never matches; it is refused otherwise."""
+    held: int = field(default=0, kw_only=True)
+    """Bytes of the workspace that who asks holds meanwhile."""
 
     @property
     def has_pairs(self) -> bool:

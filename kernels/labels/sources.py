@@ -1,0 +1,116 @@
+"""What is searched: vectors as given or those of a bank, all of them or some that are gathered."""
+
+import torch
+from torch import Tensor
+
+from ..contract.chunks import Rows
+from ..contract.finite import norms, refuse_nonfinite
+from ..contract.matches import Found, RangeMatches
+from ..contract.request import RangeRequest, Request
+from ..dispatch import search_bank, search_vectors, workspace_bytes
+from ..storage.prepared import Prepared
+from ..torch_backend.ranges.range_search import within_bank, within_vectors
+
+HELD_SHARES = 3
+"""Eighths of the workspace that a search has to leave: a mask, vectors that are gathered, keys."""
+
+
+class Vectors:
+    """Prototypes as given; positions are rows. Requests exclude: what is refused was before."""
+
+    whole = 0.75
+    """See ``Cuts``."""
+
+    def __init__(self, chunks: list[Tensor], device: torch.device) -> None:
+        self.rows, self.device = Rows([chunk.detach() for chunk in chunks]), device
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def best(self, queries: Tensor, request: Request) -> tuple[Tensor, Tensor]:
+        """Scores and positions (q, k) of all prototypes."""
+        return search_vectors(queries, self.rows.chunks, request)
+
+    def in_range(self, queries: Tensor, request: RangeRequest) -> RangeMatches:
+        """All pairs in range, by position."""
+        return within_vectors(queries, self.rows, request, False, _left(request))
+
+    def gathered_rows(self, share: int) -> int:
+        """How many vectors may be gathered in ``share`` bytes."""
+        return max(1, share // (self.rows.channels * self.rows.dtype.itemsize))
+
+    def gathered(self, positions: Tensor) -> Tensor:
+        """The vectors (m, C) there, on the device, in a dtype that holds them all."""
+        rows, shape = self._rows_at(positions), (len(positions), self.rows.channels)
+        return self.rows.take(rows, torch.empty(shape, dtype=self.rows.dtype, device=self.device))
+
+    def best_of_gathered(
+        self, queries: Tensor, vectors: Tensor, request: Request
+    ) -> tuple[Tensor, Tensor]:
+        """Scores, and indices among ``vectors``, (q, k)."""
+        return search_vectors(queries, [vectors], request)
+
+    def in_range_of_gathered(
+        self, queries: Tensor, vectors: Tensor, request: RangeRequest
+    ) -> RangeMatches:
+        """All pairs in range, by index among ``vectors``."""
+        return within_vectors(queries, Rows([vectors]), request, False, _left(request))
+
+    def _rows_at(self, positions: Tensor) -> Tensor:
+        return positions
+
+
+class Banked(Vectors):
+    """The prototypes of a bank that are there."""
+
+    whole = 0.25
+
+    def __init__(self, bank: Prepared) -> None:
+        self._bank, self.rows = bank, bank.collection.rows
+        self.device = bank.collection.device
+
+    def __len__(self) -> int:
+        return len(self._bank.collection)
+
+    def best(self, queries: Tensor, request: Request) -> tuple[Tensor, Tensor]:
+        scores, rows = search_bank(self._bank, queries, request)
+        return scores, self._bank.collection.positions(rows)
+
+    def in_range(self, queries: Tensor, request: RangeRequest) -> RangeMatches:
+        return within_bank(self._bank, queries, request, False, _left(request))
+
+    def best_of_gathered(
+        self, queries: Tensor, vectors: Tensor, request: Request
+    ) -> tuple[Tensor, Tensor]:
+        found = super().best_of_gathered(queries, vectors, request)
+        self._bank.counts.add(len(queries), Found(*found, 0, 0, vectors.nbytes))
+        return found
+
+    def in_range_of_gathered(
+        self, queries: Tensor, vectors: Tensor, request: RangeRequest
+    ) -> RangeMatches:
+        found = super().in_range_of_gathered(queries, vectors, request)
+        took = Found(found.scores, found.indices, 0, 0, vectors.nbytes)
+        self._bank.counts.add(len(queries), took)
+        return found
+
+    def _rows_at(self, positions: Tensor) -> Tensor:
+        return self._bank.collection.rows_of(positions)
+
+
+def refuse_bad_queries(queries: Tensor) -> None:
+    """Raise for queries that are not finite: a search of some would number them by its part."""
+    refuse_nonfinite("queries", ~norms(queries).isfinite())
+
+
+def refuse_bad_vectors(source: Vectors) -> None:
+    """Raise for prototypes that are not finite, also for those that no query may match."""
+    first = 0
+    for chunk in source.rows.chunks:
+        refuse_nonfinite("prototypes", ~norms(chunk).isfinite(), first)
+        first += len(chunk)
+
+
+def _left(request: RangeRequest) -> int:
+    """Bytes of the workspace."""
+    return workspace_bytes() - request.held
