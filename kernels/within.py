@@ -71,7 +71,7 @@ def within(
     about = metric, mask, chunk_rows, nonfinite
     chunks, request = _asked(queries, prototypes, threshold, *about, limit)
     asked = as_asked([queries, *chunks], sum(map(len, chunks)), same, different, allowed)
-    found = _found(queries, chunks, request, asked, sort)
+    found = _in_range(queries, chunks, request, asked, sort)
     return in_kind_of(given, differentiable(found, queries, chunks, metric))
 
 
@@ -98,7 +98,7 @@ def count_within(
     about = metric, mask, chunk_rows, nonfinite
     chunks, request = _asked(queries, prototypes, threshold, *about, None)
     asked = as_asked([queries, *chunks], sum(map(len, chunks)), same, different, allowed)
-    found = _found(queries, chunks, replace(request, counts_only=True), asked, False)
+    found = _in_range(queries, chunks, replace(request, counts_only=True), asked, False)
     return in_kind_of(given, found.offsets.diff())
 
 
@@ -131,7 +131,7 @@ def _asked(
     return chunks, RangeRequest(1, metric, mask, chunk_rows, exclude, least, limit)
 
 
-def _found(
+def _in_range(
     queries: Tensor, chunks: list[Tensor], request: RangeRequest, asked: Asked | None, sort: bool
 ) -> RangeMatches:
     if len(queries) == 0:
