@@ -22,9 +22,12 @@ pytestmark = pytest.mark.usefixtures("poisoned_empty")
 MIB = 2**20
 
 
-@pytest.fixture(params=["batches", "one by one", "whole", "pieces"], scope="module")
+@pytest.fixture(params=["batches", "one by one", "whole", "pieces"], scope="class")
 def way(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Labels share searches or have their own, of all prototypes or of some that are gathered."""
+    """Labels share searches or have their own, of all prototypes or of some that are gathered.
+
+    Ends with each test: it has no class, and hypothesis wants more than a function's scope.
+    """
     patch = pytest.MonkeyPatch()
     patch.setattr(cuts, "BATCH_PAIRS", 0 if request.param == "one by one" else 1 << 16)
     patch.setattr(sources.Vectors, "whole", 0.0 if request.param == "whole" else 2.0)
