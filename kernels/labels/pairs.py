@@ -32,8 +32,12 @@ class Pairs:
     def width(self, rows: int, full: Full | None = None) -> int:
         """The most bools that a mask of ``rows`` prototypes takes for each query, with what it is
         made of."""
-        tables = 0 if self._allowed is None else self._allowed.labels
-        return 2 * max(rows, tables, 1) + (0 if full is None else full.are_full.shape[1])
+        groups = 0 if full is None else full.are_full.shape[1]
+        if self._allowed is not None:
+            return 2 * max(rows, self._allowed.labels, 1) + groups
+        given = self._same, self._different, self._mask, full
+        is_joined = sum(part is not None for part in given) > 1
+        return (1 + is_joined) * max(rows, 1) + groups
 
     def mask_of(
         self, queries: Tensor, rows: Tensor | None, is_same: bool, full: Full | None

@@ -61,9 +61,7 @@ class Vectors:
 
 
 class Banked(Vectors):
-    """The prototypes of a bank that are there."""
-
-    whole = 0.25
+    """The prototypes of a bank that are there: gathered from its vectors, not its codes."""
 
     def __init__(self, bank: Prepared) -> None:
         self._bank, self.rows = bank, bank.collection.rows

@@ -22,13 +22,15 @@ pytestmark = pytest.mark.usefixtures("poisoned_empty")
 MIB = 2**20
 
 
-@pytest.fixture(params=["batches", "one by one", "whole", "pieces"], autouse=True, scope="module")
+@pytest.fixture(params=["batches", "one by one", "whole", "pieces"], scope="class")
 def way(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Labels share searches or have their own, of all prototypes or of some that are gathered."""
+    """Labels share searches or have their own, of all prototypes or of some that are gathered.
+
+    Ends with each test: it has no class, and hypothesis wants more than a function's scope.
+    """
     patch = pytest.MonkeyPatch()
     patch.setattr(cuts, "BATCH_PAIRS", 0 if request.param == "one by one" else 1 << 16)
-    for source in (sources.Vectors, sources.Banked):
-        patch.setattr(source, "whole", 0.0 if request.param == "whole" else 2.0)
+    patch.setattr(sources.Vectors, "whole", 0.0 if request.param == "whole" else 2.0)
     if request.param == "pieces":  # a few rows at a time, and a query or two
         patch.setattr(sources.Vectors, "gathered_rows", lambda self, share: 7)
     yield request.param
@@ -53,12 +55,14 @@ def run(it: Problem, asked: Conditions) -> tuple[torch.Tensor, torch.Tensor]:
     return topk(it.queries, it.prototypes, it.k, **it.options(), **asked.options())
 
 
+@pytest.mark.usefixtures("way")
 @given(problems(largest=90, channels=20), st.data())
 def test_equals_the_oracle(it: Problem, data: st.DataObject) -> None:
     asked = data.draw(conditions(it))
     assert_exact(run(it, asked), asked.masked(it))
 
 
+@pytest.mark.usefixtures("way")
 @given(problems(largest=90, channels=20), st.data())
 def test_in_range_equals_the_oracle(it: Problem, data: st.DataObject) -> None:
     asked = data.draw(conditions(it))
@@ -72,6 +76,7 @@ def test_in_range_equals_the_oracle(it: Problem, data: st.DataObject) -> None:
     assert torch.equal(counts, count_within(*about, **by_mask))
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("kind", ["gaussian", "duplicates"])
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("names", ["same", "different", "allowed", "same different", "all"])
@@ -108,9 +113,7 @@ def test_a_bank_without_some_rows(screen: str, names: str, metric: str, kind: st
     assert bank.stats.certified + bank.stats.repaired == bank.stats.queries
 
 
-def test_ten_thousand_labels_share_searches(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if way != "batches":
-        pytest.skip("which is how they share")
+def test_ten_thousand_labels_share_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     searches = []
     search = sources.search_vectors
     monkeypatch.setattr(
@@ -126,6 +129,7 @@ def test_ten_thousand_labels_share_searches(way: str, monkeypatch: pytest.Monkey
     assert torch.equal(indices[77:78], of_one.indices)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("name", ["same", "different", "allowed"])
 @pytest.mark.parametrize("source", ["vectors", "bank"])
 def test_within_the_workspace(name: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,6 +213,7 @@ def test_sets_may_be_sets_and_rows_of_a_matrix() -> None:
         assert all(map(torch.equal, found, expected))
 
 
+@pytest.mark.usefixtures("way")
 def test_nothing_to_search() -> None:
     none, some = torch.empty(0, 4), torch.ones(3, 4)
     assert topk(none, some, 2, same=([], [1, 2, 3])).indices.shape == (0, 2)

@@ -21,6 +21,7 @@ RUNS_IN = {
         "docs/architecture.md",
         "docs/integrations/metrics.md",
         "docs/integrations/torch.md",
+        "docs/labels.md",
         "docs/search.md",
         "docs/self_join.md",
         "docs/threshold.md",
