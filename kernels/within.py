@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .arrays.returned import in_kind_of
@@ -19,11 +18,11 @@ from .contract.request import RangeRequest
 from .dispatch import workspace_bytes
 from .labels.asked import Asked, as_asked
 from .labels.ranges import labelled_within
-from .operators.range_scores import differentiable, refuse_transforms
+from .operators.range_scores import differentiable, refuse_transforms, untraced
 from .torch_backend.ranges.range_search import within_vectors
 
 
-@torch.compiler.disable
+@untraced
 def within(
     queries: AnyArray,
     prototypes: AnyArray | str | os.PathLike,
@@ -77,7 +76,7 @@ def within(
     return in_kind_of(given, differentiable(found, queries, chunks, metric))
 
 
-@torch.compiler.disable
+@untraced
 def count_within(
     queries: AnyArray,
     prototypes: AnyArray | str | os.PathLike,
