@@ -8,8 +8,10 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 # What searches, or knows a processor; not what takes memory or time that no processor changes.
-SEARCHING := tests/kernels tests/retriever/test_kept_bank.py \
-	$(foreach name,bank_memory bank_real torch_integration,--ignore=tests/kernels/test_$(name).py)
+# What numbers come from or go to is the same whatever a processor has.
+SEARCHING := tests/kernels tests/retriever/test_kept_bank.py --ignore=tests/kernels/notebook \
+	$(foreach name,bank_memory bank_real torch_integration arrays columns bank_names bank_names_states \
+	bank_names_stateful bank_frames,--ignore=tests/kernels/test_$(name).py)
 FAULTS ?=
 SLICE ?=
 N ?= 2000
