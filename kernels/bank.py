@@ -17,7 +17,7 @@ from .dispatch import workspace_bytes
 from .labels.asked import Asked, as_asked
 from .labels.ranges import labelled_within_bank
 from .labels.searches import best_of_bank
-from .operators.range_scores import differentiable, refuse_transforms, untraced
+from .operators.range_scores import differentiable, refuse_transforms
 from .operators.transforms import transformable_topk
 from .self_join import all_pairs, nearest_others
 from .storage.prepared import Prepared
@@ -148,7 +148,6 @@ class PrototypeBank(BankContents):
         ids = in_kind_of(queries, ids) if isinstance(ids, Tensor) else ids
         return Hits(in_kind_of(queries, scores), ids)
 
-    @untraced
     def within(
         self,
         queries: AnyArray,
@@ -183,7 +182,6 @@ class PrototypeBank(BankContents):
         about = state.collection.rows.chunks, state.coder.metric, state.collection.rows_of
         return in_kind_of(given, differentiable(found, queries, *about))
 
-    @untraced
     def count_within(
         self,
         queries: AnyArray,

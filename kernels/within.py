@@ -18,11 +18,10 @@ from .contract.request import RangeRequest
 from .dispatch import workspace_bytes
 from .labels.asked import Asked, as_asked
 from .labels.ranges import labelled_within
-from .operators.range_scores import differentiable, refuse_transforms, untraced
+from .operators.range_scores import differentiable, refuse_transforms
 from .torch_backend.ranges.range_search import within_vectors
 
 
-@untraced
 def within(
     queries: AnyArray,
     prototypes: AnyArray | str | os.PathLike,
@@ -76,7 +75,6 @@ def within(
     return in_kind_of(given, differentiable(found, queries, chunks, metric))
 
 
-@untraced
 def count_within(
     queries: AnyArray,
     prototypes: AnyArray | str | os.PathLike,

@@ -1,21 +1,13 @@
 """The scores of a search for all that reaches a score, as autograd sees them."""
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..contract.matches import RangeMatches
 from .gradient import of_pairs
-
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
-
-
-def untraced(call: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """``call``, which compilers leave alone: a result of unknown length is no part of a graph."""
-    return torch.compiler.disable(call)  # pyright: ignore[reportReturnType]
 
 
 def differentiable(

@@ -123,17 +123,3 @@ def test_arrays_in_and_out(of_bank: bool) -> None:
     mask = np.arange(30) % 2 == 0
     found = within(Q.numpy(), P.numpy(), -1.0, mask=mask, sort=False)
     assert found.indices.tolist() == [*range(0, 30, 2)] * 5
-
-
-@pytest.mark.parametrize("of_bank", [False, True])
-def test_a_compiler_steps_aside(of_bank: bool) -> None:
-    """A result of unknown length is no part of a graph; what is around it is."""
-    bank = PrototypeBank(P)
-
-    def search(queries: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        doubled = queries * 2
-        found = bank.within(doubled, 0.1) if of_bank else within(doubled, P, 0.1)
-        return *found, found.scores + 1
-
-    compiled = torch.compile(search, backend="eager")
-    assert all(map(torch.equal, compiled(Q), search(Q)))
