@@ -144,9 +144,7 @@ class PrototypeBank(BankContents):
         view, vectors = self._as_it_is(), as_vectors("queries", queries)
         about = {"same": same, "different": different, "allowed": allowed, "groups": groups}
         scores, indices = view.topk(vectors, k, mask=mask, per_group=per_group, **about)
-        ids = view._state.collection.ids.at(indices)
-        ids = in_kind_of(queries, ids) if isinstance(ids, Tensor) else ids
-        return Hits(in_kind_of(queries, scores), ids)
+        return in_kind_of(queries, Hits(scores, view._state.collection.ids.at(indices)))
 
     def within(
         self,

@@ -87,7 +87,7 @@ class BankContents:
                 [*state.collection.rows.chunks, *chunks], state.with_added, chunks, ids
             )
         )
-        return in_kind_of(prototypes, added) if isinstance(added, Tensor) else added
+        return in_kind_of(prototypes, added)
 
     @_ANY_MODE
     def remove(self, ids: object) -> None:

@@ -20,7 +20,7 @@ from .codes.pages import Codes
 from .concurrency.fit_thread import in_fit_thread
 from .concurrency.workers import workers_for
 from .contract.chunks import Rows
-from .contract.finite import norms, refuse_nonfinite
+from .contract.finite import require_finite
 from .contract.matches import Found
 from .contract.request import Request
 from .products import choice, halves
@@ -208,7 +208,7 @@ def _search_block(
     found = _bank_by_triton(queries, codes, rows, own, by_row, by_codes, workspace)
     if found is not None:
         if refuses and found.nonfinite:  # waits for the device, when all is launched
-            _refuse_queries(queries, first)
+            require_finite("queries", [queries], first)
         return found
     on_cpu = queries.is_cpu and bool(why_no_triton(queries.device))
     workers = _workers(queries, rows, workspace) if on_cpu else 1
@@ -221,7 +221,7 @@ def _search_block(
         if answer is not None:
             return _found(answer, rows)
     if refuses:
-        _refuse_queries(queries, first)
+        require_finite("queries", [queries], first)
     if codes is None or not by_codes:
         search = _search_in_general if on_cpu else _search_by_torch
         found = search(queries, rows, by_row, workspace)
@@ -243,11 +243,6 @@ def _bank_by_triton(
             device, lambda door: door.search_vectors(queries, rows, by_row, workspace)
         )
     return found
-
-
-def _refuse_queries(queries: Tensor, first: int) -> None:
-    """Raise for queries that are not finite; they are numbered from ``first``."""
-    refuse_nonfinite("queries", ~norms(queries).isfinite(), first)
 
 
 def _workers(queries: Tensor, rows: Rows, workspace: int) -> int:

@@ -53,10 +53,9 @@ def within(
             index, which takes less time where there are many.
 
     Returns:
-        ``RangeMatches(offsets, indices, scores)``, a CSR matrix on the queries' device
-        and of their kind: query q has
-        ``indices[offsets[q]:offsets[q + 1]]`` and the scores there. Scores are differentiable with
-        respect to queries and prototypes; how many there are is not.
+        ``RangeMatches(offsets, indices, scores)``, a CSR matrix on the queries' device and of their
+        kind: query q has ``indices[offsets[q]:offsets[q + 1]]`` and the scores there. Scores are
+        differentiable with respect to queries and prototypes; how many there are is not.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected, and what was given.

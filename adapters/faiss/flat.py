@@ -12,6 +12,7 @@ from torch import Tensor
 from ...kernels import Matches, PrototypeBank, RangeMatches
 from ...kernels.concurrency.succession import Succession
 from ...kernels.contract.arguments import require_device, require_int
+from ...kernels.contract.matches import no_range
 from .contents import Contents
 from .index import Index
 from .metrics import METRIC_INNER_PRODUCT, METRIC_L2, distances, metric_name
@@ -172,8 +173,7 @@ class IndexFlat(Index):
         sign, bank = (1 if self.metric_type == METRIC_INNER_PRODUCT else -1), self._prepared()
         limit = sign * torch.tensor(radius, dtype=torch.float32)
         if not limit < torch.inf:  # no score is above inf, or NaN
-            offsets = torch.zeros(len(queries) + 1, dtype=torch.int64, device=queries.device)
-            return RangeMatches(offsets, offsets[:0], offsets[:0].float())
+            return no_range(queries)
         least = limit.nextafter(torch.tensor(torch.inf))
         mask = None if mask is None else mask.to(queries.device)
         found = bank.within(queries, least, mask=mask, sort=False)

@@ -37,8 +37,10 @@ def _each(found: Any, back: Callable[[Tensor], Any]) -> Any:
     if isinstance(found, Tensor):
         return back(found)
     if isinstance(found, dict):
-        return {name: back(value) for name, value in found.items()}
-    return type(found)(*map(back, found))
+        return {name: _each(value, back) for name, value in found.items()}
+    if isinstance(found, tuple):
+        return type(found)(*(_each(value, back) for value in found))
+    return found  # names, of which every library's user gets NumPy's array
 
 
 def _way_back(given: Any) -> Callable[[Tensor], Any]:

@@ -3,6 +3,8 @@
 The root of a sum of squares: one that overflows, beyond norms of 1.3e154, is none.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -46,6 +48,13 @@ def measure_norms(vectors: Tensor, out: Tensor, dtype: torch.dtype) -> None:
         largest = rows.abs().amax(1)
         scaled = rows / largest.where(largest > 0, 1)[:, None]
         out[short] = largest * torch.linalg.vector_norm(scaled, dim=1)
+
+
+def require_finite(name: str, chunks: Sequence[Tensor], first_row: int = 0) -> None:
+    """Raise if some vectors of ``chunks`` (n_i, C) are not finite (waits for their device)."""
+    for chunk in chunks:
+        refuse_nonfinite(name, ~norms(chunk).isfinite(), first_row)
+        first_row += len(chunk)
 
 
 def refuse_nonfinite(name: str, bad_rows: Tensor, first_row: int = 0) -> None:

@@ -73,14 +73,18 @@ def no_matches(queries: Tensor, k: int) -> Matches:
     return Matches(scores, torch.empty_like(scores, dtype=torch.int64))
 
 
+def offsets_of(counts: Tensor) -> Tensor:
+    """(Q + 1,) int64, where each query begins that has so many pairs (Q,)."""
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
 def joined(parts: Sequence[RangeMatches]) -> RangeMatches:
     """Of queries of several searches, one behind another; one part at least."""
     if len(parts) == 1:
         return parts[0]
     counts = torch.cat([part.offsets.diff() for part in parts])
-    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     indices, scores = (torch.cat([part[i] for part in parts]) for i in (1, 2))
-    return RangeMatches(offsets, indices, scores)
+    return RangeMatches(offsets_of(counts), indices, scores)
 
 
 def no_range(queries: Tensor) -> RangeMatches:

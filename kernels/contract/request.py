@@ -60,9 +60,8 @@ class RangeRequest(Request):
 
     def of(self, queries: slice | Tensor) -> "Self":
         assert self.least is not None
-        mask = self.mask[queries] if self.mask is not None and self.has_pairs else self.mask
         own = None if self.own is None else self.own[queries]
-        return replace(self, least=self.least[queries], mask=mask, own=own)
+        return replace(super().of(queries), least=self.least[queries], own=own)
 
     def on(self, device: torch.device) -> "Self":
         """The same on another device."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from ..arrays.taken import AnyArray, as_tensor
 from ..contract.arguments import require_dense, require_int
+from ..operators.topk_operator import refuse_tangents
 
 _SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 _INTEGERS = (torch.uint8, *_SIGNED, torch.uint16, torch.uint32, torch.uint64)
@@ -100,8 +100,7 @@ def _refuse_onlookers(vectors: Sequence[Tensor]) -> None:
         raise NotImplementedError(f"{what} under torch.func (vmap, grad): use mask")
     if any(x.is_meta for x in vectors):
         raise NotImplementedError(f"{what} on meta: use mask")
-    if any(forward_ad.unpack_dual(x).tangent is not None for x in vectors):
-        raise NotImplementedError("flashmatch has no forward AD (jvp): use backward AD")
+    refuse_tangents(vectors)
 
 
 def _pair_of(name: str, value: object, queries: int, rows: int) -> Labels:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..contract.matches import RangeMatches, joined
+from ..contract.finite import require_finite
+from ..contract.matches import RangeMatches, joined, offsets_of
 from ..contract.request import RangeRequest
 from ..dispatch import workspace_bytes
 from ..storage.prepared import Prepared
@@ -13,7 +14,7 @@ from ..torch_backend.ranges.pieces import Piece, best_of, in_one, result_of
 from .asked import Asked
 from .cuts import Cut, Cuts
 from .pairs import Pairs
-from .sources import HELD_SHARES, Banked, Vectors, refuse_bad_queries, refuse_bad_vectors
+from .sources import HELD_SHARES, Banked, Vectors
 
 
 def labelled_within(
@@ -22,8 +23,8 @@ def labelled_within(
     """As ``within_vectors``, of prototypes (M_i, C), without gradients."""
     source = Vectors(chunks, queries.device)
     if not request.exclude:
-        refuse_bad_queries(queries)
-        refuse_bad_vectors(source)
+        require_finite("queries", [queries])
+        require_finite("prototypes", source.rows.chunks)
     return _LabelledRange(queries, source, request, asked).run(is_sorted)
 
 
@@ -34,7 +35,7 @@ def labelled_within_bank(
     source, device = Banked(bank), queries.device
     queries = queries.to(source.device)
     if bank.nonfinite == "raise":
-        refuse_bad_queries(queries)
+        require_finite("queries", [queries])
     moved = request.on(source.device), asked.on(source.device)
     return _LabelledRange(queries, source, *moved).run(is_sorted).to(device)
 
@@ -57,10 +58,9 @@ class _LabelledRange:
         owners, pieces = zip(*found, strict=True)
         counts = torch.zeros_like(everyone)
         counts[torch.cat(owners)] = torch.cat([piece.counts for piece in pieces])
-        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         indices, scores = (torch.cat([piece[i] for piece in pieces]) for i in (1, 2))
         if self._request.counts_only:
-            return RangeMatches(offsets, indices, scores)
+            return RangeMatches(offsets_of(counts), indices, scores)
         of_each = [torch.repeat_interleave(own, piece.counts) for own, piece in found]
         by_query = torch.cat(of_each).argsort(stable=True)
         return result_of([Piece(counts, indices[by_query], scores[by_query])], is_sorted)

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from ..contract import order
-from ..contract.matches import Matches, RangeMatches
+from ..contract.finite import require_finite
+from ..contract.matches import Matches, RangeMatches, offsets_of
 from ..contract.request import Request
 from ..dispatch import workspace_bytes
 from ..operators.range_scores import differentiable
@@ -13,7 +14,7 @@ from .asked import Asked
 from .cuts import Cut, Cuts
 from .groups import best_per_group
 from .pairs import Full, Pairs
-from .sources import HELD_SHARES, Banked, Vectors, refuse_bad_queries, refuse_bad_vectors
+from .sources import HELD_SHARES, Banked, Vectors
 
 _KEY_BYTES = 64
 """Of each key that is found, with what it is made of and merged with."""
@@ -25,8 +26,8 @@ def best_of_vectors(
     """The matches of prototypes (M_i, C), as ``flashmatch.topk`` has them."""
     source = Vectors(chunks, queries.device)
     if not request.exclude:
-        refuse_bad_queries(queries.detach())
-        refuse_bad_vectors(source)
+        require_finite("queries", [queries.detach()])  # a search of some would number its part
+        require_finite("prototypes", source.rows.chunks)  # also those that no query may match
     found = LabelledSearch(queries.detach(), source, request, asked).run()
     return _differentiable_matches(found, found.indices, queries, chunks, request.metric)
 
@@ -36,7 +37,7 @@ def best_of_bank(bank: Prepared, queries: Tensor, request: Request, asked: Asked
     source, device = Banked(bank), queries.device
     vectors = queries.detach().to(source.device)
     if bank.nonfinite == "raise":
-        refuse_bad_queries(vectors)
+        require_finite("queries", [vectors])
     mask = None if request.mask is None else request.mask.to(source.device)
     search = LabelledSearch(vectors, source, request.masked(mask), asked.on(source.device))
     found = Matches(*(part.to(device) for part in search.run()))
@@ -100,9 +101,7 @@ def _differentiable_matches(
 ) -> Matches:
     """The same, its scores with gradients where any are wanted; ``rows`` (Q, k): of the chunks."""
     here = rows >= 0
-    counts = here.sum(1)
-    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    pairs = RangeMatches(offsets, rows[here], found.scores[here])
+    pairs = RangeMatches(offsets_of(here.sum(1)), rows[here], found.scores[here])
     scores = differentiable(pairs, queries, chunks, metric).scores
     if not scores.requires_grad:
         return found

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from ..contract.chunks import Rows
-from ..contract.finite import norms, refuse_nonfinite
 from ..contract.matches import Found, RangeMatches
 from ..contract.request import RangeRequest, Request
 from ..dispatch import search_bank, search_vectors, workspace_bytes
@@ -94,19 +93,6 @@ class Banked(Vectors):
 
     def _rows_at(self, positions: Tensor) -> Tensor:
         return self._bank.collection.rows_of(positions)
-
-
-def refuse_bad_queries(queries: Tensor) -> None:
-    """Raise for queries that are not finite: a search of some would number them by its part."""
-    refuse_nonfinite("queries", ~norms(queries).isfinite())
-
-
-def refuse_bad_vectors(source: Vectors) -> None:
-    """Raise for prototypes that are not finite, also for those that no query may match."""
-    first = 0
-    for chunk in source.rows.chunks:
-        refuse_nonfinite("prototypes", ~norms(chunk).isfinite(), first)
-        first += len(chunk)
 
 
 def _left(request: RangeRequest) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..contract.matches import RangeMatches
 from .gradient import of_pairs
+from .topk_operator import refuse_tangents
 
 
 def differentiable(
@@ -35,8 +36,7 @@ def refuse_transforms(tensors: list[Tensor]) -> None:
             "searches within a threshold do not work under torch.func (vmap, grad): how much they "
             "find depends on the numbers"
         )
-    if any(torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
-        raise NotImplementedError("flashmatch has no forward AD (jvp): use backward AD")
+    refuse_tangents(tensors)
 
 
 class _Scores(torch.autograd.Function):

@@ -5,6 +5,8 @@ selected pairs. Both are opaque to torch.compile, which sees their shapes only. 
 tensors and numbers, so here alone a ``Request`` is taken apart, and a bank is a number.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -25,8 +27,7 @@ def observable_topk(
     compiler, which takes seconds. With a ``bank``, ``prototypes`` are its chunks, and indices its
     rows.
     """
-    if forward_ad._current_level >= 0:
-        _refuse_tangents([queries, *prototypes])
+    refuse_tangents([queries, *prototypes])
     if _is_observed([queries, *prototypes]):
         r = request
         options = r.k, r.metric, r.mask, r.chunk_rows, r.exclude, bank and bank.handle
@@ -42,8 +43,10 @@ def _search(
     return dispatch.search_vectors(queries, prototypes, request)
 
 
-def _refuse_tangents(tensors: list[Tensor]) -> None:
+def refuse_tangents(tensors: Sequence[Tensor]) -> None:
     """They would be lost without a word."""
+    if forward_ad._current_level < 0:
+        return
     if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
         raise NotImplementedError("flashmatch has no forward AD (jvp): use backward AD")
 

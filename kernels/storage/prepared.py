@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..codes.layout import Layout
-from ..contract.finite import norms, refuse_nonfinite
+from ..contract.finite import require_finite
 from ..files.tensor_file import TensorFile
 from .audit import find_mismatch
 from .coder import Coder
@@ -67,11 +67,10 @@ class Prepared:
         self, chunks: Sequence[Tensor], ids: object
     ) -> tuple["Prepared", Tensor | NameArray]:
         """The next state of the same bank, which holds ``chunks``, too, and the ids they have."""
-        start, first = self.collection.ids.count, 0
+        start = self.collection.ids.count
         fresh = self.collection.ids.checked(ids, sum(map(len, chunks)))
-        for chunk in chunks if self.nonfinite == "raise" else ():
-            refuse_nonfinite("prototypes", ~norms(chunk).isfinite(), first)
-            first += len(chunk)
+        if self.nonfinite == "raise":
+            require_finite("prototypes", chunks)
         added = self.collection.appended(chunks, fresh)
         state = self._next(*self.coder.coded(added, start, True, False))
         return state, as_returned(fresh, added.device)

@@ -156,11 +156,7 @@ def _of_tile(
     p = Ready(tile, metric)
     scores = chosen_dots(ready.vectors, p.vectors, rows, columns)
     q_norms, p_norms = ready.norms[rows], p.norms[columns]
-    if metric == "l2":
-        scores.mul_(2).sub_(p_norms.square()).sub_(q_norms.square())
-        error = q_norms.add_(p_norms).square_()
-    else:
-        error = q_norms.mul_(p_norms)
+    error = _made_l2(scores, q_norms, p_norms) if metric == "l2" else q_norms.mul_(p_norms)
     low, undecided = _rounded(scores, error.mul_(fp64_slack(queries.shape[1])))
     left = undecided.nonzero()[:, 0]
     if len(left):
@@ -215,14 +211,19 @@ def _all_rounded(q: Ready, p: Ready, metric: str) -> tuple[Tensor, Tensor | None
     slack, q_norms, p_norms = fp64_slack(q.vectors.shape[1]), q.norms[:, None], p.norms[None, :]
     low, high = torch.empty((2, *scores.shape), dtype=torch.float32, device=scores.device)
     if metric == "l2":
-        scores.mul_(2).sub_(p_norms.square()).sub_(q_norms.square())
-        error = (q_norms + p_norms).square_().mul_(slack)
+        error = _made_l2(scores, q_norms, p_norms).mul_(slack)
         torch.sub(scores, error, out=low)
         torch.add(scores, error, out=high)
     else:
         torch.addcmul(scores, q_norms * slack, p_norms, value=-1, out=low)
         torch.addcmul(scores, q_norms * slack, p_norms, out=high)
     return low, None if torch.equal(low, high) else ~(low == high)
+
+
+def _made_l2(products: Tensor, q_norms: Tensor, p_norms: Tensor) -> Tensor:
+    """Make l2's scores of ``products``, in place, and return the scale of their error."""
+    products.mul_(2).sub_(p_norms.square()).sub_(q_norms.square())
+    return (q_norms + p_norms).square_()
 
 
 def _left_open(

@@ -182,8 +182,8 @@ def test_a_bank_refuses_queries_behind_its_search(
     monkeypatch.setattr(plan, "WHOLE_ELEMENTS", elements)
     problem = a_problem()
     bank = PrototypeBank(problem.prototypes, metric=problem.metric)
-    asked, norms = [], dispatch.norms
-    monkeypatch.setattr(dispatch, "norms", lambda x: asked.append(x) or norms(x))
+    asked, refuse = [], dispatch.require_finite
+    monkeypatch.setattr(dispatch, "require_finite", lambda *of: asked.append(of) or refuse(*of))
     bank.topk(problem.queries, problem.k)
     assert not asked
     problem.queries[2, 5] = torch.inf

@@ -117,9 +117,9 @@ def test_a_bank_by_triton_refuses_queries_behind_its_search(
     monkeypatch.setattr(dispatch, "why_no_triton", lambda device: "")
     monkeypatch.setattr(entrance, "search_vectors", found("vectors"))
     monkeypatch.setattr(entrance, "search_codes", found("codes"))
-    refuse = dispatch._refuse_queries
+    refuse = dispatch.require_finite
     monkeypatch.setattr(
-        dispatch, "_refuse_queries", lambda *of: (order.append("refused"), refuse(*of))
+        dispatch, "require_finite", lambda *of: (order.append("refused"), refuse(*of))
     )
     bank.topk(Q, 2)
     with pytest.raises(ValueError, match="queries"):

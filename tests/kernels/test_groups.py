@@ -6,7 +6,7 @@ from allocations import peak_bytes
 from drawn import problems
 from hypothesis import given
 from hypothesis import strategies as st
-from labelled import Conditions, conditions, labels_of
+from labelled import Conditions, conditions, labels_of, plain
 from problems import METRICS, Problem, vectors
 from screens import SCREENS, screen_small
 
@@ -15,14 +15,6 @@ from flashmatch.kernels.contract import reference
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 MIB = 2**20
-
-
-def plain(
-    queries: int, rows: int, k: int, metric: str = "cosine", kind: str = "gaussian"
-) -> Problem:
-    generator = torch.Generator().manual_seed(3)
-    q, p = (vectors(kind, n, 12, generator).float() for n in (queries, rows))
-    return Problem(q, [p], k, metric)
 
 
 def assert_same(found: tuple[torch.Tensor, torch.Tensor], it: Problem, asked: Conditions) -> None:

@@ -10,8 +10,8 @@ from allocations import peak_bytes
 from drawn import problems
 from hypothesis import given
 from hypothesis import strategies as st
-from labelled import Conditions, conditions, labels_of
-from problems import METRICS, Problem, assert_exact, vectors
+from labelled import Conditions, conditions, labels_of, plain
+from problems import METRICS, Problem, assert_exact
 from screens import SCREENS, screen_small
 
 from flashmatch import PrototypeBank, count_within, kernels, topk, within
@@ -41,14 +41,6 @@ def way(request: pytest.FixtureRequest) -> Iterator[str]:
 def screen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     screen_small(monkeypatch)
     return request.param
-
-
-def plain(
-    queries: int, rows: int, k: int, metric: str = "cosine", kind: str = "gaussian"
-) -> Problem:
-    generator = torch.Generator().manual_seed(3)
-    q, p = (vectors(kind, n, 12, generator).float() for n in (queries, rows))
-    return Problem(q, [p], k, metric)
 
 
 def run(it: Problem, asked: Conditions) -> tuple[torch.Tensor, torch.Tensor]:

@@ -70,8 +70,9 @@ class InRange(Candidates):
             reached &= mask
         if self.request.own is not None and first <= int(self.request.own[-1]):
             reached &= self.request.are_others(first, scores.shape[1])
-        self._keep(pieces.of_table(reached, scores, first))
-        return int(reached.sum())
+        piece = pieces.of_table(reached, scores, first)
+        self._keep(piece)
+        return len(piece.indices)
 
     def add_from(self, rows: Tensor, first: int, queries: Tensor, columns: Tensor) -> None:
         """Pairs (n,) of queries, which ascend, with ``rows`` (P, C), of which row 0 is ``first``;

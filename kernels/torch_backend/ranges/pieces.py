@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...contract import order
-from ...contract.matches import RangeMatches
+from ...contract.matches import RangeMatches, offsets_of
 
 
 class Piece(NamedTuple):
@@ -99,8 +99,7 @@ def result_of(blocks: Sequence[Piece], is_sorted: bool) -> RangeMatches:
     if is_sorted:
         blocks = [_sorted(block) for block in blocks]
     counts, indices, scores = map(torch.cat, zip(*blocks, strict=True))
-    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return RangeMatches(offsets, indices, scores)
+    return RangeMatches(offsets_of(counts), indices, scores)
 
 
 def _sorted(piece: Piece) -> Piece:

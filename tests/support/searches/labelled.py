@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from hypothesis import strategies as st
-from problems import Problem
+from problems import Problem, vectors
 from torch import Tensor
 
 from flashmatch.kernels.contract import reference
@@ -67,3 +67,11 @@ def conditions(draw: st.DrawFn, it: Problem, *, groups: bool = False) -> Conditi
         return Conditions(labels)
     of_prototypes = labels_of(0, it.rows, draw(st.sampled_from((1, 2, 7, 1000))), draw(seed))[1]
     return Conditions(labels, of_prototypes.tolist(), draw(st.sampled_from((None, 1, 2, 5))))
+
+
+def plain(
+    queries: int, rows: int, k: int, metric: str = "cosine", kind: str = "gaussian"
+) -> Problem:
+    generator = torch.Generator().manual_seed(3)
+    q, p = (vectors(kind, n, 12, generator).float() for n in (queries, rows))
+    return Problem(q, [p], k, metric)
