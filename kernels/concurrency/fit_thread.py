@@ -14,11 +14,12 @@ A fresh thread starts with none that share its work, and those that torch gives 
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+from .fresh_threads import fresh_threads
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -65,7 +66,7 @@ def in_fit_thread(
         with torch.cuda.stream(stream):
             return call(*args, **kwargs)
 
-    with ThreadPoolExecutor(1, "flashmatch") as executor:
+    with fresh_threads(1) as executor:
         return executor.submit(checked).result()
 
 

@@ -7,10 +7,11 @@ Where nothing else runs they are the slower way: they wait for Python's lock ins
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+
+from .fresh_threads import fresh_threads
 
 _Result = TypeVar("_Result")
 
@@ -52,9 +53,8 @@ def in_workers(tasks: Sequence[Callable[[], _Result]], workers: int) -> list[_Re
         with mode():
             return task()
 
-    executor = ThreadPoolExecutor(workers, "flashmatch", begin)
     try:
-        return [future.result() for future in [executor.submit(begun, task) for task in tasks]]
+        with fresh_threads(workers, begin) as executor:
+            return [future.result() for future in [executor.submit(begun, task) for task in tasks]]
     finally:
-        executor.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # of threads begun from now on; this one's never changed
