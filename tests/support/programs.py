@@ -1,5 +1,7 @@
 """Programs, and calls in threads, that are waited for."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -7,12 +9,22 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 
-def output_of(*arguments: object, **options: Any) -> str:
-    """What a Python of its own prints; a failure is an AssertionError that shows its errors."""
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def output_of(*arguments: object, timeout: float | None = None, **options: Any) -> str:
+    """What a Python of its own prints; a failure is an AssertionError that shows its errors.
+
+    After ``timeout`` seconds it is killed, with all that it has started, and that is TimeoutExpired:
+    a forked child that waits for ever may take a processor with it.
+    """
+    command, pipe = [sys.executable, *map(str, arguments)], subprocess.PIPE
+    options |= {"stdout": pipe, "stderr": pipe, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, **options) as program:
+        try:
+            printed, errors = program.communicate(timeout=timeout)
+        except BaseException:
+            os.killpg(program.pid, signal.SIGKILL)
+            raise
+    assert program.returncode == 0, printed + errors
+    return printed
 
 
 def in_threads(call: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
