@@ -12,8 +12,8 @@ from typing import Any
 def output_of(*arguments: object, timeout: float | None = None, **options: Any) -> str:
     """What a Python of its own prints; a failure is an AssertionError that shows its errors.
 
-    After ``timeout`` seconds it is killed, with all that it has started, and that is TimeoutExpired:
-    a forked child that waits for ever may take a processor with it.
+    After ``timeout`` seconds, TimeoutExpired: it is killed, with all that it has started. A forked
+    child that waits for ever may take a processor.
     """
     command, pipe = [sys.executable, *map(str, arguments)], subprocess.PIPE
     options |= {"stdout": pipe, "stderr": pipe, "text": True, "start_new_session": True}

@@ -61,9 +61,14 @@ def test_children_of_a_search_that_workers_shared_search_too() -> None:
 
 def test_tasks_that_have_not_begun_are_dropped() -> None:
     begun, go_on = [], threading.Event()
-    with pytest.raises(ZeroDivisionError), fresh_threads(1, lambda: begun.append("begun")) as pool:
-        pool.submit(go_on.wait, 20)
-        pool.submit(begun.append, "task")
-        threading.Timer(0.1, go_on.set).start()
-        1 // 0  # noqa: B018
+
+    def call() -> None:
+        with fresh_threads(1, lambda: begun.append("begun")) as pool:
+            pool.submit(go_on.wait, 20)
+            pool.submit(begun.append, "task")
+            threading.Timer(0.1, go_on.set).start()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        call()
     assert begun == ["begun"]
