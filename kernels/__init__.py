@@ -20,6 +20,7 @@ WORKSPACE_BYTES: int = 256 * 2**20
 # dispatch.py reads WORKSPACE_BYTES at call time.
 from .bank import PrototypeBank  # noqa: E402
 from .contract.matches import Hits, Matches, RangeMatches  # noqa: E402
+from .explaining.explanation import Explanation  # noqa: E402
 from .selfcheck import Selfcheck, selfcheck  # noqa: E402
 from .storage.counts import BankStats  # noqa: E402
 from .topk import topk  # noqa: E402
@@ -29,6 +30,7 @@ from .within import count_within, within  # noqa: E402
 __all__ = [
     "WORKSPACE_BYTES",
     "BankStats",
+    "Explanation",
     "Hits",
     "Matches",
     "PrototypeBank",

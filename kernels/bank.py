@@ -9,22 +9,23 @@ from torch import Tensor
 
 from .arrays.returned import in_kind_of
 from .arrays.taken import AnyArray, as_mask, as_threshold, as_vectors
-from .bank_contents import BankContents
 from .contract import arguments
 from .contract.matches import Hits, Matches, RangeMatches, no_matches
 from .contract.request import RangeRequest, Request
 from .dispatch import workspace_bytes
+from .explaining.explained import explained
+from .explaining.explanation import Explanation
 from .labels.asked import Asked, as_asked
 from .labels.ranges import labelled_within_bank
 from .labels.searches import best_of_bank
 from .operators.range_scores import differentiable, refuse_transforms
 from .operators.transforms import transformable_topk
-from .self_join import all_pairs, nearest_others
+from .self_join import SelfJoin
 from .storage.prepared import Prepared
 from .torch_backend.ranges.range_search import within_bank
 
 
-class PrototypeBank(BankContents):
+class PrototypeBank(SelfJoin):
     """Prototypes prepared for exact search at int8 speed.
 
     Results are those of ``flashmatch.topk`` on the same rows, bit for bit. Preparing takes one byte
@@ -202,67 +203,30 @@ class PrototypeBank(BankContents):
         found = _found_within(state, queries, request, asked, False)
         return in_kind_of(given, found.offsets.diff())
 
-    def neighbors(self, k: int) -> Matches:
-        """The k most similar other prototypes of each, exactly: ``topk`` of the bank by itself.
+    def explain(self, queries: AnyArray, k: int, *, mask: AnyArray | None = None) -> Explanation:
+        """What ``topk`` of these queries takes: survivors, bytes read, screens, time by stage.
 
-        A prototype is left out of its own matches by position: duplicates of it stay.
+        The search is done some 3 to 25 times, and not counted by ``stats``.
 
         Args:
-            k: 0 <= k < len(bank).
+            queries, k, mask: as of ``topk``; at least one query, and k >= 1.
 
         Returns:
-            ``Matches(scores, indices)``, (M, k) by position, on ``device``. Where fewer than k
-            others may match, and for rows that are not finite, the rest is -inf and -1.
+            ``Explanation``; printed, a dozen lines.
 
         Raises:
             TypeError, ValueError: naming argument, expectation and value.
-
-        Time is O(M^2 C); memory beyond the result at most ``kernels.WORKSPACE_BYTES`` and 4,096
-        vectors or so.
         """
-        state = self._state
-        k = arguments.require_int("k", k, least=0)
-        others = max(len(state.collection) - 1, 0)
-        if k > others:
-            raise ValueError(f"k must be between 0 and {others}, the other prototypes; got {k}")
-        return nearest_others(state, k)
-
-    def pairs(
-        self,
-        threshold: float,
-        *,
-        once: bool = True,
-        limit: int | None = None,
-        sort: bool = True,
-    ) -> RangeMatches:
-        """All pairs of prototypes whose score is at least ``threshold``, exactly.
-
-        Args:
-            threshold: a number, not NaN, as of ``flashmatch.within``.
-            once: each pair once, as (i, j) with i < j, which takes half the time; False gives both
-                (i, j) and (j, i). A prototype is no pair with itself; duplicates of it are.
-            limit: the most pairs of each i, of which the best are kept; None = all.
-            sort: the pairs of each i by score descending, then j ascending; False: by j.
-
-        Returns:
-            ``RangeMatches(offsets, indices, scores)``: a CSR matrix (M, M) by position, on
-            ``device``. What belongs together is found by SciPy::
-
-                offsets, indices, scores = bank.pairs(0.9)
-                graph = csr_array((scores, indices, offsets), shape=(len(bank), len(bank)))
-                count, labels = connected_components(graph, directed=False)
-
-        Raises:
-            TypeError, ValueError: naming argument, expectation and value.
-
-        Time is O(M^2 C); memory beyond ``kernels.WORKSPACE_BYTES`` is some five times the result.
-        """
-        state, device = self._state, self.device
-        once = arguments.require_bool("once", once)
-        sort = arguments.require_bool("sort", sort)
-        limit = arguments.require_limit(limit)
-        least = arguments.require_threshold(threshold, 1, device)
-        return all_pairs(state, least, once, limit, sort)
+        state, queries = self._state, as_vectors("queries", queries).detach()
+        arguments.require_vectors("queries", queries)
+        arguments.require_bank_channels("queries", queries, state.collection.rows.channels)
+        if len(queries) == 0:
+            raise ValueError("queries must be at least one, to explain a search; got none")
+        k = arguments.require_int("k", k, least=1)
+        k = arguments.require_k(k, len(state.collection))
+        mask = as_mask(mask, queries.device)
+        arguments.require_mask(mask, len(queries), len(state.collection), queries.device)
+        return explained(state, queries, Request(k, state.coder.metric, mask, None, True))
 
     def _range_request(
         self,

@@ -58,15 +58,20 @@ def search_bank(bank: Prepared, queries: Tensor, request: Request) -> tuple[Tens
 
     The request excludes: what is refused is for the bank to say.
     """
-    asked, device = queries.device, bank.collection.device
-    if asked != device:
+    found = found_in_bank(bank, queries, request)
+    bank.counts.add(queries.shape[0], found)
+    return found.scores.to(queries.device), found.rows.to(queries.device)
+
+
+def found_in_bank(bank: Prepared, queries: Tensor, request: Request) -> Found:
+    """As ``search_bank``, on the bank's device and not counted: with what it took."""
+    device = bank.collection.device
+    if queries.device != device:
         queries = queries.to(device)
     if request.mask is not None:
         request = request.masked(request.mask.to(device))
     tensors = [queries, *bank.collection.rows.chunks]
-    found = in_fit_thread(tensors, _search_rows, bank, queries, request)
-    bank.counts.add(queries.shape[0], found)
-    return found.scores.to(asked), found.rows.to(asked)
+    return in_fit_thread(tensors, _search_rows, bank, queries, request)
 
 
 def layout_for(device: torch.device, channels: int, screen: str) -> Layout | None:

@@ -1,48 +1,144 @@
 """A bank's prototypes as queries of themselves: the nearest others of each, and all pairs."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from .arrays.taken import AnyArray
+from .bank_contents import BankContents
+from .contract import arguments
 from .contract.matches import Matches, RangeMatches, joined, no_range
 from .contract.request import RangeRequest, Request
 from .dispatch import search_bank, workspace_bytes
+from .labels.asked import Asked, as_asked_of_itself
+from .labels.ranges import labelled_within_bank
+from .labels.searches import best_of_bank
 from .storage.prepared import Prepared
-from .torch_backend.ranges.pieces import Piece, in_one, result_of
+from .torch_backend.ranges.pieces import Piece, best_of, in_one, result_of
 from .torch_backend.ranges.range_search import within_bank
 
 _QUERY_ROWS = 1 << 12
 """Prototypes that are queries at a time; fewer where they are wide."""
 
 
-def nearest_others(bank: Prepared, k: int) -> Matches:
-    """Scores and positions (M, k) of the k best others of each of M prototypes, on the bank's
-    device.
+class SelfJoin(BankContents):
+    """A bank that meets itself."""
 
-    One more is searched for than is wanted, and a row is left out by its number, not by its score:
-    its duplicates stay. Where it is not among them, the last is left out.
+    def neighbors(
+        self, k: int, *, same: AnyArray | None = None, different: AnyArray | None = None
+    ) -> Matches:
+        """The k most similar other prototypes of each, exactly: ``topk`` of the bank by itself.
+
+        A prototype is left out of its own matches by position: duplicates of it stay.
+
+        Args:
+            k: 0 <= k < len(bank).
+            same, different: (M,) integers, a label of each prototype by position: only others of
+                the same label match; only those of another.
+
+        Returns:
+            ``Matches(scores, indices)``, (M, k) by position, on ``device``. Where fewer than k
+            others may match, and for rows that are not finite, the rest is -inf and -1.
+
+        Raises:
+            TypeError, ValueError: naming argument, expectation and value.
+
+        Time is O(M^2 C); memory beyond the result at most ``kernels.WORKSPACE_BYTES`` and 4,096
+        vectors or so.
+        """
+        state = self._state
+        k = arguments.require_int("k", k, least=0)
+        others = max(len(state.collection) - 1, 0)
+        if k > others:
+            raise ValueError(f"k must be between 0 and {others}, the other prototypes; got {k}")
+        return _nearest_others(state, k, _labels(state, same, different))
+
+    def pairs(
+        self,
+        threshold: float,
+        *,
+        once: bool = True,
+        limit: int | None = None,
+        sort: bool = True,
+        same: AnyArray | None = None,
+        different: AnyArray | None = None,
+    ) -> RangeMatches:
+        """All pairs of prototypes whose score is at least ``threshold``, exactly.
+
+        Args:
+            threshold: a number, not NaN, as of ``flashmatch.within``.
+            once: each pair once, as (i, j) with i < j, which takes half the time; False gives both
+                (i, j) and (j, i). A prototype is no pair with itself; duplicates of it are.
+            limit: the most pairs of each i, of which the best are kept; None = all.
+            sort: the pairs of each i by score descending, then j ascending; False: by j.
+            same, different: as of ``neighbors``: pairs of one label; of two.
+
+        Returns:
+            ``RangeMatches(offsets, indices, scores)``: a CSR matrix (M, M) by position, on
+            ``device``. What belongs together is found by SciPy::
+
+                offsets, indices, scores = bank.pairs(0.9)
+                graph = csr_array((scores, indices, offsets), shape=(len(bank), len(bank)))
+                count, labels = connected_components(graph, directed=False)
+
+        Raises:
+            TypeError, ValueError: naming argument, expectation and value.
+
+        Time is O(M^2 C), with ``same`` only of pairs of one label; memory beyond
+        ``kernels.WORKSPACE_BYTES`` is some five times the result.
+        """
+        state, device = self._state, self.device
+        once = arguments.require_bool("once", once)
+        sort = arguments.require_bool("sort", sort)
+        limit = arguments.require_limit(limit)
+        least = arguments.require_threshold(threshold, 1, device)
+        asked = _labels(state, same, different)
+        if asked is not None:
+            return _labelled_pairs(state, least, once, limit, sort, asked)
+        return _all_pairs(state, least, once, limit, sort)
+
+
+def _labels(bank: Prepared, same: AnyArray | None, different: AnyArray | None) -> Asked | None:
+    here = torch.empty(0, device=bank.collection.device)
+    return as_asked_of_itself(here, len(bank.collection), same, different)
+
+
+def _nearest_others(bank: Prepared, k: int, asked: Asked | None) -> Matches:
+    """One more is searched for than is wanted, and what is left out is so by its position, not by
+    its score: duplicates stay. Where it is not among them, the last is left out.
     """
-    collection = bank.collection
-    scores = torch.empty(len(collection), k, dtype=torch.float32, device=collection.device)
-    positions = torch.empty(len(collection), k, dtype=torch.int64, device=collection.device)
-    for part, own, queries in _queries(bank) if k else ():
-        found = search_bank(bank, queries, Request(k + 1, bank.coder.metric, exclude=True))
-        is_own = found[1] == own.to(collection.device)[:, None]
+    count, device = len(bank.collection), bank.collection.device
+    scores = torch.empty(count, k, dtype=torch.float32, device=device)
+    positions = torch.empty(count, k, dtype=torch.int64, device=device)
+    for part, _, queries in _queries(bank) if k else ():
+        found = _best(bank, queries, k + 1, None if asked is None else asked.of(part))
+        own = torch.arange(part.start, part.stop, device=device)
+        is_own = found.indices == own[:, None]
         is_own[:, -1] |= ~is_own.any(1)
         others = (~is_own).nonzero()[:, 1].view(-1, k)
-        scores[part] = found[0].gather(1, others)
-        positions[part] = collection.positions(found[1].gather(1, others))
+        scores[part] = found.scores.gather(1, others)
+        positions[part] = found.indices.gather(1, others)
     return Matches(scores, positions)
 
 
-def all_pairs(
+def _best(bank: Prepared, queries: Tensor, k: int, asked: Asked | None) -> Matches:
+    """By position."""
+    request = Request(k, bank.coder.metric, exclude=True)
+    if asked is not None:
+        return best_of_bank(bank, queries, request, asked)
+    scores, rows = search_bank(bank, queries, request)
+    return Matches(scores, bank.collection.positions(rows))
+
+
+def _all_pairs(
     bank: Prepared, least: Tensor, once: bool, limit: int | None, sort: bool
 ) -> RangeMatches:
     """All pairs of positions that reach ``least`` (1,) fp32, as a CSR matrix of M rows.
 
-    ``once``: (i, j) with i < j alone, for which a row meets only those behind it. The others are
-    these, mirrored; a limit needs all of a row's to know the best, so that it is searched for both.
+    ``once``: a row meets only those behind it. The others are these, mirrored; a limit needs all of
+    a row's to know the best, so that it is searched for both.
     """
     if once or limit is not None:
         return _searched(bank, least, once, limit, sort)
@@ -56,12 +152,32 @@ def all_pairs(
 def _searched(
     bank: Prepared, least: Tensor, once: bool, limit: int | None, sort: bool
 ) -> RangeMatches:
-    parts, metric = [no_range(least[:0])], bank.coder.metric
+    parts = [no_range(least[:0])]
     for _, own, queries in _queries(bank):
-        about = 1, metric, None, None, True, least.expand(len(own)), limit
-        request = RangeRequest(*about, own=own, once=once)
+        request = replace(_range(bank, least, len(own), limit), own=own, once=once)
         parts.append(within_bank(bank, queries, request, sort, workspace_bytes()))
     return joined(parts)
+
+
+def _labelled_pairs(
+    bank: Prepared, least: Tensor, once: bool, limit: int | None, sort: bool, asked: Asked
+) -> RangeMatches:
+    """A row meets all of its labels, itself, too, and those before it, which are dropped."""
+    parts = [no_range(least[:0])]
+    for part, own, queries in _queries(bank):
+        request = _range(bank, least, len(own), None)
+        found = labelled_within_bank(bank, queries, request, asked.of(part), False)
+        mine = found.queries
+        others = found.indices > mine + part.start if once else found.indices != mine + part.start
+        counts = torch.bincount(mine[others], minlength=len(own))
+        piece = Piece(counts, found.indices[others], found.scores[others])
+        piece = piece if limit is None else best_of(piece, limit)
+        parts.append(result_of([piece], sort))
+    return joined(parts)
+
+
+def _range(bank: Prepared, least: Tensor, count: int, limit: int | None) -> RangeRequest:
+    return RangeRequest(1, bank.coder.metric, None, None, True, least.expand(count), limit)
 
 
 def _queries(bank: Prepared) -> Iterator[tuple[slice, Tensor, Tensor]]:

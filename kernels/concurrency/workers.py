@@ -6,7 +6,9 @@ Where nothing else runs they are the slower way: they wait for Python's lock ins
 """
 
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -19,12 +21,26 @@ _BUSY = 1.25
 """Threads that want to run, for each processor: this many, if a search alone is at work, is 1."""
 
 
+_this_thread = threading.local()
+"""``is_alone``: no workers, however busy the machine is."""
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Searches of this thread have one worker, itself: nothing of them happens elsewhere."""
+    before, _this_thread.is_alone = getattr(_this_thread, "is_alone", False), True
+    try:
+        yield
+    finally:
+        _this_thread.is_alone = before
+
+
 def workers_for(most: int) -> int:
     """How many workers a search should have, at most ``most``: 1 unless other programs run, too.
 
     Told by the system's load average of a minute; where there is none, 1.
     """
-    if most <= 1 or not hasattr(os, "getloadavg"):
+    if most <= 1 or not hasattr(os, "getloadavg") or getattr(_this_thread, "is_alone", False):
         return 1
     is_busy = os.getloadavg()[0] > _BUSY * (os.cpu_count() or 1)
     return min(most, torch.get_num_threads()) if is_busy else 1

@@ -41,6 +41,15 @@ class Asked:
     """(M,) int64"""
     per_group: int = 1
 
+    def of(self, queries: slice) -> "Asked":
+        """The same of some of the queries; not of sets."""
+        assert self.allowed is None
+        same, different = (
+            None if pair is None else (pair[0][queries], pair[1])
+            for pair in (self.same, self.different)
+        )
+        return replace(self, same=same, different=different)
+
     def on(self, device: torch.device) -> "Asked":
         """The same on another device."""
         allowed = self.allowed
@@ -87,6 +96,23 @@ def as_asked(
         n,
     )
     return asked.on(device)
+
+
+def as_asked_of_itself(vectors: Tensor, rows: int, same: Any, different: Any) -> Asked | None:
+    """As ``as_asked``, where each of M prototypes is a query: labels are (M,), and no pairs."""
+    if same is None and different is None:
+        return None
+    _refuse_onlookers([vectors])
+    pairs = [
+        None if labels is None else _pair_of_itself(name, labels, rows, vectors.device)
+        for name, labels in (("same", same), ("different", different))
+    ]
+    return Asked(same=pairs[0], different=pairs[1])
+
+
+def _pair_of_itself(name: str, labels: AnyArray, rows: int, device: torch.device) -> Labels:
+    own = _labels_of(name, labels, rows, "prototypes").to(device)
+    return own, own
 
 
 def _refuse_onlookers(vectors: Sequence[Tensor]) -> None:

@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 from flashmatch.kernels import (
     BankStats,
+    Explanation,
     Hits,
     Matches,
     PrototypeBank,
@@ -19,6 +20,7 @@ __version__ = version("flashmatch")
 __all__ = [
     "BankStats",
     "DataSample",
+    "Explanation",
     "Hits",
     "ImageToImageRetriever",
     "Matches",

@@ -104,6 +104,16 @@ def test_who_searches_is_said(caplog: pytest.LogCaptureFixture) -> None:
     assert f"the torch backend searches on {CUDA}: a test" in caplog.text
 
 
+@reaches("explaining/explained.py", 'on_cpu = device.type == "cpu"')
+def test_explain(screen: str) -> None:
+    problem = problem_of()
+    told = bank_of(problem, screen).explain(problem.queries.to(CUDA), problem.k)
+    assert [stage.name for stage in told.stages] == ["search"]
+    assert told.seconds > 0
+    assert (told.survivors, told.bytes_rescored) == (None, 0)
+    assert told.bytes_screened > 0
+
+
 @needs_a_card
 @reaches("dispatch.py", 'if device.type != "cuda":')
 def test_who_may_search(monkeypatch: pytest.MonkeyPatch) -> None:

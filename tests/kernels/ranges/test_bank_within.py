@@ -1,8 +1,8 @@
 """A bank within a threshold, and against itself, on every screen."""
 
-import functools
 import math
 from collections.abc import Iterator
+from functools import partial, reduce
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def screen(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def altered(problem: Problem, screen: str, gone: Tensor) -> tuple[PrototypeBank, Problem]:
     """A bank that was added to and lost rows, and the problem of what is left, by position."""
-    widest = functools.reduce(torch.promote_types, (c.dtype for c in problem.prototypes))
+    widest = reduce(torch.promote_types, (c.dtype for c in problem.prototypes))
     first, *others = (chunk.to(widest) for chunk in problem.prototypes)
     options = {"metric": problem.metric, "nonfinite": problem.nonfinite}
     bank = PrototypeBank(first, screen=screen, progress=False, **options)
@@ -63,20 +63,40 @@ def test_equals_the_oracle(
         assert torch.equal(counts, found.offsets.diff())
 
 
-@given(problems(largest=120), SHARES, st.sampled_from((None, 1, 3)), st.booleans())
+LABELS = st.dictionaries(st.sampled_from(("same", "different")), st.integers(1, 40))
+"""Of how many labels each condition is, by its name."""
+
+
+def labelled(count: int, conditions: dict[str, int]) -> tuple[dict[str, list[int]], Tensor]:
+    """Labels of so many rows, and which pairs may match: of two rows, and by the labels."""
+    labels, may = {}, ~torch.eye(count, dtype=torch.bool)
+    for seed, (name, names) in enumerate(conditions.items()):
+        of_rows = torch.randint(names, (count,), generator=torch.Generator().manual_seed(seed))
+        is_same = of_rows[:, None] == of_rows
+        may &= is_same if name == "same" else ~is_same
+        labels[name] = of_rows.tolist()
+    return labels, may
+
+
+@given(problems(largest=120), SHARES, st.sampled_from((None, 1, 3)), st.booleans(), LABELS)
 def test_pairs_and_neighbors(
-    screen: str, problem: Problem, share: float, limit: int | None, sort: bool
+    screen: str,
+    problem: Problem,
+    share: float,
+    limit: int | None,
+    sort: bool,
+    conditions: dict[str, int],
 ) -> None:
     gone = torch.rand(problem.rows, generator=torch.Generator().manual_seed(1)) < 0.2
     bank, left = altered(problem.replace(mask=None), screen, gone)
     left = left.replace(queries=left.prototypes[0])
-    apart = ~torch.eye(left.rows, dtype=torch.bool)
+    labels, apart = labelled(left.rows, conditions)
     threshold = thresholds(left, share)
     for once, mask in ((True, apart.triu()), (False, apart)):
-        found = bank.pairs(threshold, once=once, limit=limit, sort=sort)
+        found = bank.pairs(threshold, once=once, limit=limit, sort=sort, **labels)
         assert_same(found, expected(left.replace(mask=mask), threshold, limit, sort))
     k = min(4, max(left.rows - 1, 0))
-    scores, indices = bank.neighbors(k)
+    scores, indices = bank.neighbors(k, **labels)
     wanted = expected(left.replace(mask=apart), -math.inf, k) if k else None
     assert scores.shape == indices.shape == (left.rows, k)
     if wanted is not None:
@@ -113,23 +133,33 @@ def test_few_rows(rows: int, screen: str) -> None:
     for k in (max(rows, 1), -1):
         with pytest.raises(ValueError, match="k must be "):
             bank.neighbors(k)
+    for join in (partial(bank.neighbors, 0), partial(bank.pairs, 0.5)):
+        with pytest.raises(ValueError, match=rf"same must have shape \({rows},\), one for each of"):
+            join(same=[1] * (rows + 1))
+        with pytest.raises(TypeError, match=r"different must be integers; got torch.float32"):
+            join(different=torch.ones(rows))
     with pytest.raises(TypeError, match="once must be a bool; got int"):
         bank.pairs(0.5, once=1)
     with pytest.raises(ValueError, match="threshold must not be NaN"):
         bank.pairs(math.nan)
 
 
-def test_many_queries_of_itself(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("conditions", [{}, {"same": 3}, {"different": 50}])
+def test_many_queries_of_itself(
+    conditions: dict[str, int], screen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Block by block of its rows, each against those behind it."""
     from flashmatch.kernels import self_join
 
     monkeypatch.setattr(self_join, "_QUERY_ROWS", 37)
-    rows = vectors("gaussian", 3000, 8, torch.Generator().manual_seed(0)).float()
+    rows = vectors("gaussian", 300, 8, torch.Generator().manual_seed(0)).float()
     bank, problem = PrototypeBank(rows, screen=screen), Problem(rows, [rows], 1, "cosine")
-    apart = ~torch.eye(3000, dtype=torch.bool)
+    labels, apart = labelled(len(rows), conditions)
     for once, mask in ((True, apart.triu()), (False, apart)):
         wanted = expected(problem.replace(mask=mask), 0.9)
-        assert_same(bank.pairs(0.9, once=once), wanted)
+        assert_same(bank.pairs(0.9, once=once, **labels), wanted)
+    wanted = expected(problem.replace(mask=apart), -math.inf, 3)
+    assert torch.equal(bank.neighbors(3, **labels).indices.flatten(), wanted.indices)
 
 
 @pytest.mark.skipif(CODED == "float", reason="integer products are not exact here")

@@ -1,0 +1,1 @@
+"""What one search took: counts, and time by stage, measured and predicted."""
