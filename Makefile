@@ -8,10 +8,11 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 # What searches, or knows a processor; not what takes memory or time that no processor changes.
-# What numbers come from or go to is the same whatever a processor has.
+# What numbers come from or go to is the same whatever a processor has, as are labels: masks of what
+# is searched.
 SEARCHING := tests/kernels tests/retriever/test_kept_bank.py --ignore=tests/kernels/notebook \
 	$(foreach name,bank_memory bank_real torch_integration arrays columns bank_names bank_names_states \
-	bank_names_stateful bank_frames,--ignore=tests/kernels/test_$(name).py)
+	bank_names_stateful bank_frames labels groups workspace_of_ranges,--ignore=tests/kernels/test_$(name).py)
 FAULTS ?=
 SLICE ?=
 N ?= 2000

@@ -69,21 +69,22 @@ def test_in_range_equals_the_oracle(it: Problem, data: st.DataObject) -> None:
 
 
 @pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("kind", ["gaussian", "duplicates"])
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    ("metric", "kind"), [("cosine", "duplicates"), ("dot", "gaussian"), ("l2", "duplicates")]
+)
 @pytest.mark.parametrize("names", ["same", "different", "allowed", "same different", "all"])
 def test_a_bank_without_some_rows(screen: str, names: str, metric: str, kind: str) -> None:
-    it = plain(20, 2100, 9, metric, kind)
+    it, rows = plain(20, 1100, 9, metric, kind), 1100  # two pages of codes
     it.prototypes[0][50] = torch.nan
     labels = {
-        "same": labels_of(20, 2100, 3, 0),
-        "different": labels_of(20, 2100, 4, 1),
-        "allowed": ([[i % 3, 7] for i in range(20)], labels_of(20, 2100, 9, 2)[1]),
+        "same": labels_of(20, rows, 3, 0),
+        "different": labels_of(20, rows, 4, 1),
+        "allowed": ([[i % 3, 7] for i in range(20)], labels_of(20, rows, 9, 2)[1]),
     }
     labels = {name: pair for name, pair in labels.items() if name in names or names == "all"}
     bank = PrototypeBank(it.prototypes, metric=metric, screen=screen, nonfinite="exclude")
-    bank.remove(list(range(0, 2100, 5)))
-    here = torch.arange(2100) % 5 != 0
+    bank.remove(list(range(0, rows, 5)))
+    here = torch.arange(rows) % 5 != 0
     labels = {name: (pair[0], pair[1][here]) for name, pair in labels.items()}
     left = it.replace(prototypes=[it.prototypes[0][here]], nonfinite="exclude")
     as_lists = {

@@ -355,8 +355,8 @@ def test_rows_that_are_widened_tile_by_tile(
     monkeypatch.setattr(rescoring, "_MANY_PAIRS", 0)
     monkeypatch.setattr(plan, "_TILE_ELEMENTS", elements)
     monkeypatch.setattr(plan, "_WIDE_ELEMENTS", 0)
-    it = plain("duplicates", metric=metric, dtype=dtype, k=40)
-    check(it.replace(prototypes=list(it.prototypes[0].split(333))))
+    it = plain("duplicates", rows=500, metric=metric, dtype=dtype, k=40)
+    check(it.replace(prototypes=list(it.prototypes[0].split(133))))
 
 
 CUTS = ["SPAN_ROWS", "_SPAN_PER_SIZE", "BLOCK_SCORES", "_MOST_QUERIES", "_TASK_QUERIES"]
