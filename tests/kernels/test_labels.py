@@ -122,10 +122,12 @@ def test_ten_thousand_labels_share_searches(monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.equal(indices[77:78], of_one.indices)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("way", ["batches", "whole"], indirect=True)
 @pytest.mark.parametrize("name", ["same", "different", "allowed"])
 @pytest.mark.parametrize("source", ["vectors", "bank"])
-def test_within_the_workspace(name: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_within_the_workspace(
+    name: str, source: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A mask of pairs would take 60 MiB; labels take some numbers for each prototype."""
     monkeypatch.setattr(kernels, "WORKSPACE_BYTES", 16 * MIB)
     it, rows = plain(2000, 30_000, 10), 30_000

@@ -85,18 +85,18 @@ def test_equals_the_oracle(problem: Problem, share: float, limit: int | None, so
         assert torch.equal(counts, found.offsets.diff())
 
 
-@given(problems(), SHARES, st.integers(1, 50))
+@given(problems(), SHARES, st.integers(1, 50), st.integers(1, 50))
 def test_same_bits_for_every_chunking_and_batching(
-    problem: Problem, share: float, chunk_rows: int
+    problem: Problem, share: float, chunk_rows: int, at: int
 ) -> None:
     threshold = thresholds(problem, share)
     wanted = run(problem, threshold, chunk_rows=None)
     assert_same(run(problem, threshold, chunk_rows=chunk_rows), wanted)
     parts = []
-    for q in range(len(problem.queries)):
-        mask = problem.mask
-        mask = mask[q : q + 1] if mask is not None and mask.ndim == 2 else mask
-        part = problem.replace(queries=problem.queries[q : q + 1], mask=mask)
+    for start in range(0, len(problem.queries), at):
+        few, mask = slice(start, start + at), problem.mask
+        mask = mask[few] if mask is not None and mask.ndim == 2 else mask
+        part = problem.replace(queries=problem.queries[few], mask=mask)
         parts.append(run(part, threshold))
     assert torch.equal(torch.cat([part.indices for part in parts]), wanted.indices)
     assert torch.equal(torch.cat([part.scores for part in parts]), wanted.scores)
