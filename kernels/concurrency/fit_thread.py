@@ -47,6 +47,8 @@ def in_fit_thread(
 
     Raises RuntimeError where numbers below 2^-126 cannot be had at all.
     """
+    if torch.compiler.is_compiling():  # what is called here decides by numbers: no graph has it
+        call = torch.compiler.disable(call)  # pyright: ignore[reportAssignmentType]
     if tensors and tensors[0].device.type != "cpu":
         return call(*args, **kwargs)
     if not _flushes() and _were_others_fit():

@@ -14,9 +14,10 @@ from programs import in_threads
 from screens import CODED, needs_inductor
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.utils import counters
 from torch.export import Dim
 
-from flashmatch import Matches, PrototypeBank, topk
+from flashmatch import Matches, PrototypeBank, topk, within
 from flashmatch.kernels.operators import topk_operator as operators
 
 C, K = 16, 4
@@ -128,6 +129,15 @@ def test_compiled_prototypes_of_any_number_compile_once() -> None:
         expected = topk(queries, prototypes, K, mask=mask)
         assert_same(compiled(queries, prototypes, mask), expected)
     assert counter.frame_count == 1
+
+
+def test_a_search_within_a_threshold_breaks_the_graph_and_is_not_traced() -> None:
+    """Its frames are the doors' and what checks arguments: some 25, not the search's 60 more."""
+    counters.clear()
+    compiled = torch.compile(lambda q: within(q * 2, PROTOTYPES, 0.1).scores * 2, backend="eager")
+    queries = drawn(5, C)
+    assert torch.equal(compiled(queries), within(queries * 2, PROTOTYPES, 0.1).scores * 2)
+    assert 0 < counters["frames"]["total"] < 50
 
 
 def test_without_dynamic_the_second_shape_makes_it_dynamic() -> None:

@@ -30,12 +30,13 @@ class RangeScan(FloatScan):
 
     def __init__(self, block: RangeBlock) -> None:
         super().__init__(block)
-        self.is_dense = False
-        """Whether much of the last chunk was found."""
+        self.share = 0.0
+        """Of the pairs of the last chunk, what the screen left, or all that was found."""
 
     def scan(self, rows: Tensor, first: int, mask: Tensor | None) -> None:
         chunk, screen = Chunk(rows, first, mask), self.block.screen
-        if screen is None or self.is_dense or not self._scan_screened(chunk, screen):
+        is_dense = self.share > self.dense_share
+        if screen is None or is_dense or not self._scan_screened(chunk, screen):
             self._scan_all(chunk)
 
     def _scan_screened(self, chunk: Chunk, screen: FloatScreen) -> bool:
@@ -47,7 +48,8 @@ class RangeScan(FloatScan):
         least = fp32.lowered_to_fp32(least).masked_fill_(candidates.excluded, torch.inf)
         reached = self.values >= least[:, None]
         queries, columns = true_entries(reached)
-        if len(queries) > self.dense_share * reached.numel():
+        self.share = len(queries) / reached.numel()
+        if self.share > self.dense_share:
             return False
         if self.values.is_cpu and len(queries) > _FEW_PAIRS * len(chunk.rows):
             candidates.tighten(self.block.prototypes)  # so that indices ascend
@@ -66,10 +68,12 @@ class RangeScan(FloatScan):
             scores = rescore.dense(candidates.queries, piece.rows, candidates.metric)
             candidates.rescored += scores.numel()
             found += candidates.add_table(scores, piece.first, piece.mask)
-        self.is_dense = found > self.dense_share * len(self.block) * len(chunk.rows)
+        self.share = found / (len(self.block) * len(chunk.rows))
 
 
 class RangeInt8Scan(Int8Scan):
+    """Codes are left alone where so much was found last that their scan would give up."""
+
     crowded_share = 1 / 100
     block: RangeBlock
     float_scan: RangeScan
@@ -78,7 +82,8 @@ class RangeInt8Scan(Int8Scan):
         return RangeScan(self.block)
 
     def scan(self, codes: Codes, first_page: int, last_page: int) -> None:
-        if self.float_scan.is_dense:
+        # Their bounds leave up to twice as much as there is.
+        if self.float_scan.share > self.crowded_share / 2:
             self.scan_pages_in_float(codes, first_page, last_page)
         else:
             super().scan(codes, first_page, last_page)
