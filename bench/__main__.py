@@ -47,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     busy = commands.add_parser("busy", help="a search beside busy loops, and on one processor")
     growth = commands.add_parser("growth", help="time and memory as prototypes and queries grow")
     build = commands.add_parser("build", help="a bank from a file larger than it may hold")
-    dropin = commands.add_parser("dropin", help="each adapter beside the library it stands in for")
+    dropin = commands.add_parser(
+        "dropin", help="each adapter beside its original, other calls beside their peers"
+    )
     commands.add_parser(
         "host", help="what a search by Triton costs the host, with stubs of kernels"
     )

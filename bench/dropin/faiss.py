@@ -26,7 +26,7 @@ def search(name: str, queries: int, rows: int, channels: int) -> Callable[[], Pa
         original, mine = (getattr(library, name)(channels) for library in (faiss, ours))
         for index in (original, mine):
             index.add(xb)
-        calls = (partial(_own(index, "search"), xq, K) for index in (original, mine))
+        calls = (partial(own(index, "search"), xq, K) for index in (original, mine))
         return Pair(*calls, share=_share_of_labels)
 
     return prepare
@@ -42,7 +42,7 @@ def selected(queries: int, rows: int, channels: int) -> Callable[[], Pair]:
             index = library.IndexIDMap2(library.IndexFlatIP(channels))
             index.add_with_ids(xb, ids)
             params = library.SearchParameters(sel=library.IDSelectorBatch(np.arange(0, rows, 2)))
-            calls.append(partial(_own(index, "search"), xq, K, params=params))
+            calls.append(partial(own(index, "search"), xq, K, params=params))
         return Pair(*calls, share=_share_of_labels)
 
     return prepare
@@ -58,13 +58,13 @@ def in_range(queries: int, rows: int, channels: int, share: float) -> Callable[[
             index.add(xb)
         known = mine.search(xq[:16], rows)[0]
         threshold = float(np.quantile(known, share)) if share < 1 else 2 * float(known.max())
-        calls = (partial(_own(index, "range_search"), xq, threshold) for index in (original, mine))
+        calls = (partial(own(index, "range_search"), xq, threshold) for index in (original, mine))
         return Pair(*calls, share=partial(_share_of_pairs, threshold))
 
     return prepare
 
 
-def _own(index: Any, name: str) -> Callable[..., tuple]:
+def own(index: Any, name: str) -> Callable[..., tuple]:
     """The library's: faiss.contrib.torch_utils, which other cases import, replaces FAISS's."""
     return getattr(index, f"{name}_numpy", getattr(index, name))
 

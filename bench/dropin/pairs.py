@@ -1,6 +1,6 @@
-"""An adapter and its original in turns: the same data, the same run, the same answer.
+"""What is ours and its original in turns: the same data, the same run, the same answer.
 
-Each of ``ORIGINALS`` is a module beside this one that gives ``CASES``. It imports the original at
+Each of ``ORIGINALS`` is a module of this package that gives ``CASES``. It imports the original at
 its top, so that where that is not installed its cases are absent, and said to be.
 """
 
@@ -16,7 +16,15 @@ import torch
 from measuring import ledger
 from measuring.timing import interleave, quartiles_of, seconds_of
 
-ORIGINALS = ("embeddings", "faiss", "metrics", "mmpretrain", "sklearn")
+ORIGINALS = (
+    "embeddings",
+    "faiss",
+    "metrics",
+    "mmpretrain",
+    "sklearn",
+    "calls.faiss",
+    "calls.torch",
+)
 DEVICE = torch.device("cpu")
 BUDGET = 2.0  # seconds of timed calls for either
 
@@ -32,7 +40,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Case:
-    adapter: str  # "faiss IndexFlatIP.search"
+    adapter: str  # "faiss IndexFlatIP.search", or a call: "PrototypeBank.pairs beside faiss"
     distribution: str  # whose version the row has
     size: str  # "256 x 262144 x 128, k = 10"
     prepare: Callable[[], Pair]

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
-from dropin.ranges import InRange, share
+from dropin.ranges import InRange, at_threshold, of_matches, share, share_of_counts
+from flashmatch.kernels import RangeMatches
 
 FOUND = InRange(np.array([0, 2, 2, 3]), np.array([1.0, 4.0, 2.0]), np.array([5, 7, 5]))
 
@@ -29,3 +31,24 @@ def test_another_query_or_label_is_noticed() -> None:
 def test_nothing_is_nothing() -> None:
     empty = InRange(np.zeros(4, np.uint64), np.empty(0, np.float32), np.empty(0, np.int64))
     assert share(empty, empty, 1.0) == 1
+
+
+def test_of_matches_has_the_same_pairs() -> None:
+    parts = FOUND.lims, FOUND.labels, FOUND.distances
+    found = of_matches(RangeMatches(*map(torch.from_numpy, parts)))
+    assert share(FOUND, found, 5.0) == 1
+    np.testing.assert_array_equal(found.distances, FOUND.distances)
+
+
+def test_a_count_that_differs_is_noticed_unless_at_the_threshold() -> None:
+    counts, none = np.array([3, 0, 7]), np.zeros(3, np.int64)
+    assert share_of_counts(counts, counts, none) == 1
+    for other in (np.array([3, 1, 7]), np.array([3, 0, 5])):
+        assert share_of_counts(counts, other, none) == pytest.approx(2 / 3)
+        assert share_of_counts(counts, other, np.abs(counts - other)) == 1
+        assert share_of_counts(counts, other, np.array([2, 0, 1])) < 1
+
+
+def test_at_the_threshold_is_near_it_in_five_digits() -> None:
+    distances = np.array([0.2, 0.2 * (1 + 1e-6), 0.2 * (1 - 1e-6), 0.2001, 0.1999])
+    assert at_threshold(distances, 0.2).tolist() == [True, True, True, False, False]
