@@ -142,6 +142,22 @@ def threshold(
     return lowered_to_fp32(t.masked_fill(kth_scores == -torch.inf, -torch.inf))
 
 
+def sure_threshold(
+    wanted: Tensor, query_norms: Tensor, channels: int, metric: str, units: Tensor | float = 1.0
+) -> Tensor:
+    """Screen-unit values from which on a score is sure to be at least ``wanted``, as ``threshold``
+    has them; inf where none is.
+
+    A score of at least ``wanted`` rounds to no less. For l2, with w and f as of ``upper_scores``: a
+    score s below t has w <= s + f (|s| + |q|^2), which grows with s, so w < t + f (|t| + |q|^2).
+    """
+    t = wanted.double() / units
+    if metric == "l2":
+        t = _of_l2(t, query_norms, channels, 1)
+    raised = -lowered_to_fp32(-t)
+    return raised.masked_fill_((t > LARGEST) | (wanted == torch.inf), torch.inf)
+
+
 def threshold_ahead(
     kth_scores: Tensor, query_norms: Tensor, channels: int, metric: str, units: Tensor | float = 1.0
 ) -> Tensor:
@@ -193,10 +209,10 @@ def early_threshold(
     return lowered_to_fp32(t.masked_fill(score < -largest, -torch.inf))
 
 
-def _of_l2(scores: Tensor, query_norms: Tensor, channels: int) -> Tensor:
-    """At most the screened values of these scores, in any fp64 evaluation."""
+def _of_l2(scores: Tensor, query_norms: Tensor, channels: int, side: int = -1) -> Tensor:
+    """At most the screened values of these scores, in any fp64 evaluation; ``side`` 1: at least."""
     squares = query_norms.square()
-    return (scores + squares - fp64_slack(channels) * (scores.abs() + squares)) / 2
+    return (scores + squares + side * fp64_slack(channels) * (scores.abs() + squares)) / 2
 
 
 def lowered_to_fp32(values: Tensor) -> Tensor:

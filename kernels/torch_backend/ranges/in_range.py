@@ -39,6 +39,8 @@ class InRange(Candidates):
         self.wanted = request.least.masked_fill(excluded, torch.nan)  # (Q,) fp32
         self.excluded, self.request = excluded, request
         self.full = True
+        self.sure = torch.full_like(self.threshold, torch.inf)
+        """(Q,) fp32, in screen units: what is no less is in range; for counts alone."""
         self.waiting: list[tuple[Tensor, Tensor]] = []
         self.found: list[Piece] = []
         self.held = 0  # matches in it
@@ -50,7 +52,21 @@ class InRange(Candidates):
 
     def add(self, queries: Tensor, indices: Tensor, lower: Tensor, upper: Tensor) -> None:
         stay = upper >= self.threshold[queries]
+        if self.request.counts_only:
+            certain = lower >= self.sure[queries]
+            self.count(torch.bincount(queries[certain], minlength=len(self.queries)))
+            stay &= ~certain
         self.wait(queries[stay], indices[stay])
+
+    def sure_beyond(self, slack: Tensor) -> Tensor:
+        """(Q,) fp32: screened values from which on a score is in range, of such a ``slack``."""
+        return -fp32.lowered_to_fp32(-(self.sure.double() + slack)).masked_fill_(
+            self.sure == torch.inf, -torch.inf
+        )
+
+    def count(self, counts: Tensor) -> None:
+        """So many more of each query (Q,), of which nothing else is kept."""
+        self._keep(self._nothing()._replace(counts=counts))
 
     def wait(self, queries: Tensor, indices: Tensor) -> None:
         """Pairs (n,) that are to be rescored."""
@@ -141,3 +157,5 @@ class InRange(Candidates):
         about = self.lengths, self.queries.shape[1], self.metric, self.units
         known = self.wanted.masked_fill(self.excluded, torch.inf)
         self.threshold = fp32.threshold(known, *about).masked_fill_(self.excluded, torch.inf)
+        if self.request.counts_only:
+            self.sure = fp32.sure_threshold(known, *about)

@@ -30,13 +30,14 @@ class RangeScan(FloatScan):
 
     def __init__(self, block: RangeBlock) -> None:
         super().__init__(block)
+        self.is_dense = False
+        """Whether much of the last chunk was scored."""
         self.share = 0.0
-        """Of the pairs of the last chunk, what the screen left, or all that was found."""
+        """Of the pairs of the last chunk, what was found, or may have been."""
 
     def scan(self, rows: Tensor, first: int, mask: Tensor | None) -> None:
         chunk, screen = Chunk(rows, first, mask), self.block.screen
-        is_dense = self.share > self.dense_share
-        if screen is None or is_dense or not self._scan_screened(chunk, screen):
+        if screen is None or self.is_dense or not self._scan_screened(chunk, screen):
             self._scan_all(chunk)
 
     def _scan_screened(self, chunk: Chunk, screen: FloatScreen) -> bool:
@@ -44,13 +45,21 @@ class RangeScan(FloatScan):
         screened = self._screened(chunk, screen, len(chunk.rows))
         if screened is None:
             return False
-        least = candidates.threshold.double() - screen.largest_slack(self.chunk_norms)
-        least = fp32.lowered_to_fp32(least).masked_fill_(candidates.excluded, torch.inf)
-        reached = self.values >= least[:, None]
+        slack = screen.largest_slack(self.chunk_norms)
+        least = fp32.lowered_to_fp32(candidates.threshold.double() - slack)
+        reached = self.values >= least.masked_fill_(candidates.excluded, torch.inf)[:, None]
+        counts = None
+        if candidates.request.counts_only:  # most is certain, and need not be scored
+            certain = self.values >= candidates.sure_beyond(slack)[:, None]
+            counts, reached = certain.sum(1), reached.logical_xor_(certain)
         queries, columns = true_entries(reached)
-        self.share = len(queries) / reached.numel()
-        if self.share > self.dense_share:
+        if len(queries) > self.dense_share * reached.numel():
             return False
+        found = len(queries)
+        if counts is not None:
+            candidates.count(counts)
+            found += int(counts.sum())
+        self.share = found / reached.numel()
         if self.values.is_cpu and len(queries) > _FEW_PAIRS * len(chunk.rows):
             candidates.tighten(self.block.prototypes)  # so that indices ascend
             candidates.add_from(screened.rows, screened.first, queries, columns)
@@ -69,6 +78,7 @@ class RangeScan(FloatScan):
             candidates.rescored += scores.numel()
             found += candidates.add_table(scores, piece.first, piece.mask)
         self.share = found / (len(self.block) * len(chunk.rows))
+        self.is_dense = self.share > self.dense_share and not candidates.request.counts_only
 
 
 class RangeInt8Scan(Int8Scan):

@@ -43,6 +43,8 @@ def test_thresholds_are_finite_and_exclude_only_what_rounds_to_less(metric: str)
     norms = torch.tensor(NORMS, dtype=torch.float64).repeat(len(EXTREMES))
     found = fp32.threshold(kth, norms, 64, metric)
     assert found.isfinite().all()
+    sure = fp32.sure_threshold(kth, norms, 64, metric)
+    assert (sure >= found).all()  # and so no NaN
     early = fp32.early_threshold(kth, norms, metric)
     assert early.isfinite().all()
     if metric == "l2":

@@ -67,8 +67,9 @@ def test_norm_bound_is_above_the_norm(seed: int, exponent: int) -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 @given(seed=st.integers(0, 2**32))
-def test_below_the_threshold_no_score_ties_with_the_kth(seed: int, metric: str) -> None:
-    """Scores of values just under the threshold round to less than the k-th score."""
+def test_thresholds_bound_the_kth_score_from_both_sides(seed: int, metric: str) -> None:
+    """Scores of values just under a threshold round to less than the k-th score, those of values
+    from the sure one on to no less, and hardly any value is between."""
     generator = torch.Generator().manual_seed(seed)
     query_norms = 10 ** torch.empty(200, dtype=torch.float64).uniform_(-5, 5, generator=generator)
     value = torch.randn(200, dtype=torch.float64, generator=generator) * query_norms
@@ -86,6 +87,10 @@ def test_below_the_threshold_no_score_ties_with_the_kth(seed: int, metric: str) 
     for limit in limits:
         below = torch.nextafter(limit, torch.tensor(-torch.inf)).double()
         assert (score(below).float() < kth).all()
+    sure = fp32.sure_threshold(kth, query_norms, 100, metric)
+    assert (score(sure.double()).float() >= kth).all()
+    size = value.abs() + query_norms.square() * (metric == "l2")
+    assert ((sure - limits[0]).double() <= 1e-6 * size + 1e-40).all()
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=30))

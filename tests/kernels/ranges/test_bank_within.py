@@ -107,6 +107,18 @@ def test_pairs_and_neighbors(
 
 
 @pytest.mark.parametrize("metric", METRICS)
+def test_most_is_counted_without_being_scored(metric: str, screen: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, p = (vectors("gaussian", n, 16, generator).float() for n in (30, 4000))
+    bank = PrototypeBank(p, metric=metric, screen=screen, progress=False)
+    threshold = thresholds(Problem(q, [p], 1, metric), 0.3)
+    counts = bank.count_within(q, threshold)
+    assert 30 * 4000 * 0.2 < int(counts.sum())
+    assert bank.stats.rows_rescored < 100
+    assert torch.equal(counts, bank.within(q, threshold).offsets.diff())
+
+
+@pytest.mark.parametrize("metric", METRICS)
 def test_duplicates_are_neighbors_and_pairs(metric: str, screen: str) -> None:
     """Of a row, and of one that is nearer to others than to itself, by scalar products."""
     rows = torch.tensor([[1.0, 0.0], [1.0, 0.0], [9.0, 0.0], [1.0, 0.0]])
