@@ -58,6 +58,23 @@ class Pairs:
             mask = _both(mask, ~full.are_full.index_select(1, _of_rows(full.groups, rows)))
         return mask
 
+    def may_match(
+        self, queries: Tensor, owners: Tensor, rows: Tensor, full: Full | None
+    ) -> Tensor | None:
+        """(n,) bool of pairs that have one label in ``same``: of queries[owners], and prototypes
+        ``rows`` (n,); ``full`` is of the queries. None where all may match."""
+        of_pairs, may = queries[owners], self._mask
+        if may is not None:
+            may = may[rows] if may.ndim == 1 else may[of_pairs, rows]
+        if self._different is not None:
+            mine, theirs = self._different
+            may = _both(may, mine[of_pairs] != theirs[rows])
+        if self._allowed is not None:
+            may = _both(may, self._allowed.allow(of_pairs, rows))
+        if full is not None:
+            may = _both(may, ~full.are_full[owners, full.groups[rows]])
+        return may
+
     def _mask_given(self, queries: Tensor, rows: Tensor | None) -> Tensor | None:
         mask = self._mask
         if mask is None:
@@ -78,10 +95,15 @@ class _Tables:
         owners = torch.arange(len(sets.counts), device=device).repeat_interleave(sets.counts)
         found = torch.isin(sets.labels, known)
         columns = torch.searchsorted(known, sets.labels[found])
-        once = torch.unique(owners[found] * max(self.labels, 1) + columns)
+        once = self._once = torch.unique(owners[found] * max(self.labels, 1) + columns)
         self._counts = torch.bincount(once // max(self.labels, 1), minlength=len(sets.counts))
         self._starts = self._counts.cumsum(0) - self._counts
         self._allowed = once % max(self.labels, 1)
+
+    def allow(self, queries: Tensor, rows: Tensor) -> Tensor:
+        """(n,) bool of pairs."""
+        wanted = queries * max(self.labels, 1) + self._columns[rows]
+        return torch.isin(wanted, self._once)
 
     def mask_of(self, queries: Tensor, rows: Tensor | None) -> Tensor:
         counts = self._counts[queries]

@@ -12,7 +12,7 @@ from ..dispatch import workspace_bytes
 from ..storage.prepared import Prepared
 from ..torch_backend.ranges.pieces import Piece, best_of, in_one, result_of
 from .asked import Asked
-from .cuts import Cut, Cuts
+from .cuts import Cut, Cuts, Listed
 from .pairs import Pairs
 from .sources import HELD_SHARES, Banked, Vectors
 
@@ -45,8 +45,11 @@ class _LabelledRange:
         self, queries: Tensor, source: Vectors, request: RangeRequest, asked: Asked
     ) -> None:
         self._queries, self._source, self._request = queries, source, request
-        self._pairs, self._cuts = Pairs(asked, request.mask), Cuts(asked, source.whole)
         self._share = workspace_bytes() // 8
+        self._pairs = Pairs(asked, request.mask)
+        self._cuts = Cuts(
+            asked, source.whole, source.rows.channels, source.gathered_rows(self._share)
+        )
 
     def run(self, is_sorted: bool) -> RangeMatches:
         device = self._queries.device
@@ -65,8 +68,10 @@ class _LabelledRange:
         by_query = torch.cat(of_each).argsort(stable=True)
         return result_of([Piece(counts, indices[by_query], scores[by_query])], is_sorted)
 
-    def _piece_of(self, cut: Cut) -> Piece:
+    def _piece_of(self, cut: Cut | Listed) -> Piece:
         """What the queries of a cut find among its rows, by index."""
+        if isinstance(cut, Listed):
+            return self._listed_piece(cut)
         if cut.rows is None:
             return self._searched_piece(cut)
         step = self._source.gathered_rows(self._share)
@@ -76,6 +81,21 @@ class _LabelledRange:
             return pieces[0]._replace(counts=counts)
         piece = in_one(pieces)
         return piece if self._request.limit is None else best_of(piece, self._request.limit)
+
+    def _listed_piece(self, listed: Listed) -> Piece:
+        """All pairs of what is listed that reach the threshold."""
+        asked, (owners, places) = self._request, listed.pairs()
+        assert asked.least is not None
+        queries, rows = listed.queries, listed.rows[places]
+        scores = self._source.scores(self._queries[queries], listed, owners, places, asked.metric)
+        reached = scores >= asked.least[queries[owners]]
+        may = self._pairs.may_match(queries, owners, rows, None)
+        reached = reached if may is None else reached & may
+        counts = torch.bincount(owners[reached], minlength=len(queries))
+        if asked.counts_only:
+            return Piece(counts, rows[:0], scores[:0])
+        piece = Piece(counts, rows[reached], scores[reached])
+        return piece if asked.limit is None else best_of(piece, asked.limit)
 
     def _searched_piece(self, cut: Cut) -> Piece:
         rows = cut.rows

@@ -11,7 +11,7 @@ from ..dispatch import workspace_bytes
 from ..operators.range_scores import differentiable
 from ..storage.prepared import Prepared
 from .asked import Asked
-from .cuts import Cut, Cuts
+from .cuts import Cut, Cuts, Listed
 from .groups import best_per_group
 from .pairs import Full, Pairs
 from .sources import HELD_SHARES, Banked, Vectors
@@ -52,8 +52,11 @@ class LabelledSearch:
 
     def __init__(self, queries: Tensor, source: Vectors, request: Request, asked: Asked) -> None:
         self._queries, self._source, self._request, self._asked = queries, source, request, asked
-        self._pairs, self._cuts = Pairs(asked, request.mask), Cuts(asked, source.whole)
         self._share = workspace_bytes() // 8
+        self._pairs = Pairs(asked, request.mask)
+        self._cuts = Cuts(
+            asked, source.whole, source.rows.channels, source.gathered_rows(self._share)
+        )
 
     def run(self) -> Matches:
         """Scores and positions (Q, k)."""
@@ -68,12 +71,31 @@ class LabelledSearch:
         """Keys (q, k) of ``queries`` (q,), best first, EMPTY behind them; ``full`` is of these."""
         keys = torch.full((len(queries), k), order.EMPTY, device=queries.device)
         for cut in self._cuts.of(queries):
+            if isinstance(cut, Listed):
+                self._score_listed(keys, queries, cut, full)
+                continue
             if cut.rows is None:
                 self._search_cut(keys, queries, cut, full)
                 continue
             for rows in cut.rows.split(self._source.gathered_rows(self._share)):
                 self._search_cut(keys, queries, cut._replace(rows=rows), full)
         return keys
+
+    def _score_listed(
+        self, keys: Tensor, queries: Tensor, listed: Listed, full: Full | None
+    ) -> None:
+        """Merge into ``keys`` all pairs of what is listed."""
+        k, asked, (owners, places) = keys.shape[1], queries[listed.queries], listed.pairs()
+        rows, own = listed.rows[places], None if full is None else full.of(listed.queries)
+        vectors = self._queries[asked]
+        scores = self._source.scores(vectors, listed, owners, places, self._request.metric)
+        found, may = order.pack(scores, rows), self._pairs.may_match(asked, owners, rows, own)
+        found.masked_fill_(scores.isnan(), order.EMPTY)
+        if may is not None:
+            found.masked_fill_(~may, order.EMPTY)
+        table = keys.new_full((len(asked), int(listed.counts.max())), order.EMPTY)
+        table[owners, places - listed.firsts[owners]] = found
+        keys[listed.queries] = torch.cat([keys[listed.queries], table], 1).topk(k).values
 
     def _search_cut(self, keys: Tensor, queries: Tensor, cut: Cut, full: Full | None) -> None:
         """Merge into ``keys`` what the queries of a cut find among its rows."""

@@ -4,11 +4,14 @@ import torch
 from torch import Tensor
 
 from ..contract.chunks import Rows
+from ..contract.finite import norms
 from ..contract.matches import Found, RangeMatches
 from ..contract.request import RangeRequest, Request
 from ..dispatch import search_bank, search_vectors, workspace_bytes
 from ..storage.prepared import Prepared
+from ..torch_backend import rescore
 from ..torch_backend.ranges.range_search import within_bank, within_vectors
+from .cuts import Listed
 
 HELD_SHARES = 3
 """Eighths of the workspace that a search has to leave: a mask, vectors that are gathered, keys."""
@@ -55,6 +58,17 @@ class Vectors:
         """All pairs in range, by index among ``vectors``."""
         return within_vectors(queries, Rows([vectors]), request, False, _left(request))
 
+    def scores(
+        self, queries: Tensor, listed: Listed, owners: Tensor, places: Tensor, metric: str
+    ) -> Tensor:
+        """Scores (n,) fp32 of pairs of ``queries`` (q, C), which ascend, and what is listed; NaN
+        where a vector is not finite."""
+        vectors = self.gathered(listed.rows)
+        queries, bad = _made_finite(queries)
+        vectors, are_bad = _made_finite(vectors)
+        about = queries, rescore.Ready(queries, metric), vectors, owners, places, metric
+        return rescore.chosen(*about).masked_fill_(bad[owners] | are_bad[places], torch.nan)
+
     def _rows_at(self, positions: Tensor) -> Tensor:
         return positions
 
@@ -91,8 +105,23 @@ class Banked(Vectors):
         self._bank.counts.add(len(queries), took)
         return found
 
+    def scores(
+        self, queries: Tensor, listed: Listed, owners: Tensor, places: Tensor, metric: str
+    ) -> Tensor:
+        found = super().scores(queries, listed, owners, places, metric)
+        nothing, read = found.new_empty(0), len(listed.rows) * self.rows.channels
+        took = Found(nothing, nothing, 0, len(found), read * self.rows.dtype.itemsize)
+        self._bank.counts.add(len(queries), took)
+        return found
+
     def _rows_at(self, positions: Tensor) -> Tensor:
         return self._bank.collection.rows_of(positions)
+
+
+def _made_finite(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """The vectors (n, C), zero where they are not finite, and which (n,) bool these are."""
+    bad = ~norms(vectors).isfinite()
+    return vectors.masked_fill(bad[:, None], 0) if bool(bad.any()) else vectors, bad
 
 
 def _left(request: RangeRequest) -> int:

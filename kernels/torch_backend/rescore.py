@@ -129,11 +129,13 @@ def _are_apart(queries: Tensor, prototypes: Tensor) -> Tensor:
 def chosen(
     queries: Tensor, ready: "Ready", prototypes: Tensor, rows: Tensor, columns: Tensor, metric: str
 ) -> Tensor:
-    """As ``pairs``, of finite blocks on a CPU, ``queries`` also made ``ready``; ``rows`` ascend.
+    """As ``pairs``, of finite blocks, ``queries`` also made ``ready``; ``rows`` ascend.
 
-    Tile by tile of the prototypes, each of which is widened, and none gathered: a tenth of the time
-    where there are pairs enough.
+    On a CPU tile by tile of the prototypes, each of which is widened, and none gathered: a tenth of
+    the time where there are pairs enough.
     """
+    if queries.device.type != "cpu":
+        return pairs(queries, Rows([prototypes]), rows, columns, metric)
     step = max(1, _DENSE_ELEMENTS // prototypes.shape[1])
     if len(prototypes) <= step:
         return _of_tile(queries, ready, prototypes, rows, columns, metric)

@@ -22,14 +22,16 @@ pytestmark = pytest.mark.usefixtures("poisoned_empty")
 MIB = 2**20
 
 
-@pytest.fixture(params=["batches", "one by one", "whole", "pieces"], scope="class")
+@pytest.fixture(params=["listed", "one by one", "whole", "pieces"], scope="class")
 def way(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Labels share searches or have their own, of all prototypes or of some that are gathered.
+    """Pairs of labels are listed, or labels have a search each, of all prototypes or of some that
+    are gathered.
 
     Ends with each test: it has no class, and hypothesis wants more than a function's scope.
     """
     patch = pytest.MonkeyPatch()
-    patch.setattr(cuts, "BATCH_PAIRS", 0 if request.param == "one by one" else 1 << 16)
+    if request.param != "listed":
+        patch.setattr(cuts, "LISTED_PRODUCTS", 0)
     patch.setattr(sources.Vectors, "whole", 0.0 if request.param == "whole" else 2.0)
     if request.param == "pieces":  # a few rows at a time, and a query or two
         patch.setattr(sources.Vectors, "gathered_rows", lambda self, share: 7)
@@ -122,7 +124,7 @@ def test_ten_thousand_labels_share_searches(monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.equal(indices[77:78], of_one.indices)
 
 
-@pytest.mark.parametrize("way", ["batches", "whole"], indirect=True)
+@pytest.mark.parametrize("way", ["listed", "whole"], indirect=True)
 @pytest.mark.parametrize("name", ["same", "different", "allowed"])
 @pytest.mark.parametrize("source", ["vectors", "bank"])
 def test_within_the_workspace(

@@ -113,7 +113,7 @@ def test_most_is_counted_without_being_scored(metric: str, screen: str) -> None:
     bank = PrototypeBank(p, metric=metric, screen=screen, progress=False)
     threshold = thresholds(Problem(q, [p], 1, metric), 0.3)
     counts = bank.count_within(q, threshold)
-    assert 30 * 4000 * 0.2 < int(counts.sum())
+    assert int(counts.sum()) > 30 * 4000 * 0.2
     assert bank.stats.rows_rescored < 100
     assert torch.equal(counts, bank.within(q, threshold).offsets.diff())
 
