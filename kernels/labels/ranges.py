@@ -21,7 +21,7 @@ def labelled_within(
     queries: Tensor, chunks: list[Tensor], request: RangeRequest, asked: Asked, is_sorted: bool
 ) -> RangeMatches:
     """As ``within_vectors``, of prototypes (M_i, C), without gradients."""
-    source = Vectors(chunks, queries.device)
+    source = Vectors(chunks, queries.device, not request.exclude)
     if not request.exclude:
         require_finite("queries", [queries])
         require_finite("prototypes", source.rows.chunks)

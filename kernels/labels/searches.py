@@ -24,7 +24,7 @@ def best_of_vectors(
     queries: Tensor, chunks: list[Tensor], request: Request, asked: Asked
 ) -> Matches:
     """The matches of prototypes (M_i, C), as ``flashmatch.topk`` has them."""
-    source = Vectors(chunks, queries.device)
+    source = Vectors(chunks, queries.device, not request.exclude)
     if not request.exclude:
         require_finite("queries", [queries.detach()])  # a search of some would number its part
         require_finite("prototypes", source.rows.chunks)  # also those that no query may match

@@ -23,8 +23,10 @@ class Vectors:
     whole = 0.75
     """See ``Cuts``."""
 
-    def __init__(self, chunks: list[Tensor], device: torch.device) -> None:
+    def __init__(self, chunks: list[Tensor], device: torch.device, are_finite: bool) -> None:
+        """``are_finite``: all of these, and the queries, or else the search is refused."""
         self.rows, self.device = Rows([chunk.detach() for chunk in chunks]), device
+        self._are_finite = are_finite
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -63,11 +65,13 @@ class Vectors:
     ) -> Tensor:
         """Scores (n,) fp32 of pairs of ``queries`` (q, C), which ascend, and what is listed; NaN
         where a vector is not finite."""
-        vectors = self.gathered(listed.rows)
-        queries, bad = _made_finite(queries)
-        vectors, are_bad = _made_finite(vectors)
-        about = queries, rescore.Ready(queries, metric), vectors, owners, places, metric
-        return rescore.chosen(*about).masked_fill_(bad[owners] | are_bad[places], torch.nan)
+        vectors, bad = self.gathered(listed.rows), None
+        if not self._are_finite:
+            (queries, of_queries), (vectors, of_rows) = map(_made_finite, (queries, vectors))
+            bad = of_queries[owners] | of_rows[places]
+        ready = rescore.Ready(queries, metric)
+        found = rescore.chosen(queries, ready, vectors, owners, places, metric)
+        return found if bad is None else found.masked_fill_(bad, torch.nan)
 
     def _rows_at(self, positions: Tensor) -> Tensor:
         return positions
@@ -79,6 +83,7 @@ class Banked(Vectors):
     def __init__(self, bank: Prepared) -> None:
         self._bank, self.rows = bank, bank.collection.rows
         self.device = bank.collection.device
+        self._are_finite = bank.nonfinite == "raise"
 
     def __len__(self) -> int:
         return len(self._bank.collection)

@@ -114,6 +114,15 @@ def test_explain(screen: str) -> None:
     assert told.bytes_screened > 0
 
 
+@reaches("torch_backend/rescore.py", 'if queries.device.type != "cpu":')
+def test_labels_of_a_few(screen: str) -> None:
+    problem = problem_of()
+    own, labels = torch.arange(QUERIES) % 7, torch.arange(ROWS) % 300
+    matches = bank_of(problem, screen).topk(problem.queries.cuda(), 5, same=(own, labels))
+    assert {part.device for part in matches} == {CUDA}
+    assert_exact(matches, problem.replace(k=5, mask=own[:, None] == labels))
+
+
 @needs_a_card
 @reaches("dispatch.py", 'if device.type != "cuda":')
 def test_who_may_search(monkeypatch: pytest.MonkeyPatch) -> None:
