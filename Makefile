@@ -58,6 +58,8 @@ test-without-avx test-one-thread: export TORCHINDUCTOR_FORCE_DISABLE_CACHES := 1
 test-without-avx: $(VENV)/.installed-dev
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/pytest $(SEARCHING)
 
+# What memory takes, and fp64 without a search, the other leg says.
+test-one-thread: SEARCHING += --ignore=tests/kernels/test_workspace.py --ignore=tests/kernels/verify
 test-one-thread: $(VENV)/.installed-dev
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2_VNNI OMP_NUM_THREADS=1 $(BIN)/pytest $(SEARCHING)
 

@@ -43,6 +43,7 @@ def peak_bytes(call: Callable[[], object]) -> int:
         call()
         by_numpy = max([tracemalloc.get_traced_memory()[1], *numpy_in_tasks])
     events = sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    profile.profiler = None  # it refers to itself, so that gigabytes would wait for a collection
     memory = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
     assert memory
     times = [at for at, _ in memory]
