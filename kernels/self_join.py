@@ -53,7 +53,8 @@ class SelfJoin(BankContents):
         others = max(len(state.collection) - 1, 0)
         if k > others:
             raise ValueError(f"k must be between 0 and {others}, the other prototypes; got {k}")
-        return _nearest_others(state, k, _labels(state, same, different))
+        asked = as_asked_of_itself(len(state.collection), self.device, same, different)
+        return _nearest_others(state, k, asked)
 
     def pairs(
         self,
@@ -94,15 +95,10 @@ class SelfJoin(BankContents):
         sort = arguments.require_bool("sort", sort)
         limit = arguments.require_limit(limit)
         least = arguments.require_threshold(threshold, 1, device)
-        asked = _labels(state, same, different)
+        asked = as_asked_of_itself(len(state.collection), device, same, different)
         if asked is not None:
             return _labelled_pairs(state, least, once, limit, sort, asked)
         return _all_pairs(state, least, once, limit, sort)
-
-
-def _labels(bank: Prepared, same: AnyArray | None, different: AnyArray | None) -> Asked | None:
-    here = torch.empty(0, device=bank.collection.device)
-    return as_asked_of_itself(here, len(bank.collection), same, different)
 
 
 def _nearest_others(bank: Prepared, k: int, asked: Asked | None) -> Matches:

@@ -98,21 +98,17 @@ def as_asked(
     return asked.on(device)
 
 
-def as_asked_of_itself(vectors: Tensor, rows: int, same: Any, different: Any) -> Asked | None:
+def as_asked_of_itself(rows: int, device: torch.device, same: Any, different: Any) -> Asked | None:
     """As ``as_asked``, where each of M prototypes is a query: labels are (M,), and no pairs."""
     if same is None and different is None:
         return None
-    _refuse_onlookers([vectors])
-    pairs = [
-        None if labels is None else _pair_of_itself(name, labels, rows, vectors.device)
+    _refuse_onlookers([])
+    own = (
+        None if labels is None else _labels_of(name, labels, rows, "prototypes").to(device)
         for name, labels in (("same", same), ("different", different))
-    ]
-    return Asked(same=pairs[0], different=pairs[1])
-
-
-def _pair_of_itself(name: str, labels: AnyArray, rows: int, device: torch.device) -> Labels:
-    own = _labels_of(name, labels, rows, "prototypes").to(device)
-    return own, own
+    )
+    of_same, of_different = (None if labels is None else (labels, labels) for labels in own)
+    return Asked(of_same, of_different)
 
 
 def _refuse_onlookers(vectors: Sequence[Tensor]) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .asked import Asked, Labels
+from .spans import begins, spread
 
 LISTED_PRODUCTS = 1 << 19
 """Labels with no more multiplications are listed, pair by pair: a search of them takes longer to
@@ -41,10 +42,8 @@ class Listed(NamedTuple):
 
     def pairs(self) -> tuple[Tensor, Tensor]:
         """(n,) int64 each: for every pair its query here, ascending, and its place in ``rows``."""
-        device = self.counts.device
-        owners = torch.arange(len(self.counts), device=device).repeat_interleave(self.counts)
-        shift = self.firsts - (self.counts.cumsum(0) - self.counts)
-        return owners, torch.arange(len(owners), device=device) + shift[owners]
+        places, owners = spread(self.firsts, self.counts)
+        return owners, places
 
 
 class Cuts:
@@ -97,17 +96,10 @@ class _ByLabel:
                 yield Cut(here[first:last], self._order[start:stop], True)
         for labels in _batches(is_listed.nonzero()[:, 0], counts, sizes, self._most):
             own, each = counts[labels], sizes[labels]
-            asked, _ = _ranges(ends[labels] - own, own)
-            rows, begin = _ranges(firsts[labels], each)
-            about = begin.repeat_interleave(own), each.repeat_interleave(own)
+            asked, _ = spread(ends[labels] - own, own)
+            rows, _ = spread(firsts[labels], each)
+            about = begins(each).repeat_interleave(own), each.repeat_interleave(own)
             yield Listed(here[asked], self._order[rows], *about)
-
-
-def _ranges(firsts: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-    """The numbers of ranges, one behind another, (n,), and where each range begins there."""
-    begin = sizes.cumsum(0) - sizes
-    owners = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
-    return torch.arange(len(owners), device=sizes.device) + (firsts - begin)[owners], begin
 
 
 def _batches(labels: Tensor, counts: Tensor, sizes: Tensor, most: int) -> Iterator[Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .asked import Asked, Labels, Sets
+from .spans import begins, spread
 
 
 class Full(NamedTuple):
@@ -97,7 +98,7 @@ class _Tables:
         columns = torch.searchsorted(known, sets.labels[found])
         once = self._once = torch.unique(owners[found] * max(self.labels, 1) + columns)
         self._counts = torch.bincount(once // max(self.labels, 1), minlength=len(sets.counts))
-        self._starts = self._counts.cumsum(0) - self._counts
+        self._starts = begins(self._counts)
         self._allowed = once % max(self.labels, 1)
 
     def allow(self, queries: Tensor, rows: Tensor) -> Tensor:
@@ -107,9 +108,7 @@ class _Tables:
 
     def mask_of(self, queries: Tensor, rows: Tensor | None) -> Tensor:
         counts = self._counts[queries]
-        owners = torch.arange(len(queries), device=queries.device).repeat_interleave(counts)
-        first = self._starts[queries] - (counts.cumsum(0) - counts)
-        at = torch.arange(len(owners), device=queries.device) + first[owners]
+        at, owners = spread(self._starts[queries], counts)
         table = torch.zeros(len(queries), self.labels, dtype=torch.bool, device=queries.device)
         table[owners, self._allowed[at]] = True
         return table.index_select(1, _of_rows(self._columns, rows))

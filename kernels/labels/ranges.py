@@ -12,7 +12,7 @@ from ..dispatch import workspace_bytes
 from ..storage.prepared import Prepared
 from ..torch_backend.ranges.pieces import Piece, best_of, in_one, result_of
 from .asked import Asked
-from .cuts import Cut, Cuts, Listed
+from .cuts import Cut, Listed
 from .pairs import Pairs
 from .sources import HELD_SHARES, Banked, Vectors
 
@@ -47,9 +47,7 @@ class _LabelledRange:
         self._queries, self._source, self._request = queries, source, request
         self._share = workspace_bytes() // 8
         self._pairs = Pairs(asked, request.mask)
-        self._cuts = Cuts(
-            asked, source.whole, source.rows.channels, source.gathered_rows(self._share)
-        )
+        self._cuts = source.cuts(asked, self._share)
 
     def run(self, is_sorted: bool) -> RangeMatches:
         device = self._queries.device

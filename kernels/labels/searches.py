@@ -11,7 +11,7 @@ from ..dispatch import workspace_bytes
 from ..operators.range_scores import differentiable
 from ..storage.prepared import Prepared
 from .asked import Asked
-from .cuts import Cut, Cuts, Listed
+from .cuts import Cut, Listed
 from .groups import best_per_group
 from .pairs import Full, Pairs
 from .sources import HELD_SHARES, Banked, Vectors
@@ -54,9 +54,7 @@ class LabelledSearch:
         self._queries, self._source, self._request, self._asked = queries, source, request, asked
         self._share = workspace_bytes() // 8
         self._pairs = Pairs(asked, request.mask)
-        self._cuts = Cuts(
-            asked, source.whole, source.rows.channels, source.gathered_rows(self._share)
-        )
+        self._cuts = source.cuts(asked, self._share)
 
     def run(self) -> Matches:
         """Scores and positions (Q, k)."""

@@ -11,7 +11,8 @@ from ..dispatch import search_bank, search_vectors, workspace_bytes
 from ..storage.prepared import Prepared
 from ..torch_backend import rescore
 from ..torch_backend.ranges.range_search import within_bank, within_vectors
-from .cuts import Listed
+from .asked import Asked
+from .cuts import Cuts, Listed
 
 HELD_SHARES = 3
 """Eighths of the workspace that a search has to leave: a mask, vectors that are gathered, keys."""
@@ -30,6 +31,10 @@ class Vectors:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def cuts(self, asked: Asked, share: int) -> Cuts:
+        """What queries meet, of which vectors of ``share`` bytes may be gathered at a time."""
+        return Cuts(asked, self.whole, self.rows.channels, self.gathered_rows(share))
 
     def best(self, queries: Tensor, request: Request) -> tuple[Tensor, Tensor]:
         """Scores and positions (q, k) of all prototypes."""

@@ -154,8 +154,7 @@ def sure_threshold(
     t = wanted.double() / units
     if metric == "l2":
         t = _of_l2(t, query_norms, channels, 1)
-    raised = -lowered_to_fp32(-t)
-    return raised.masked_fill_((t > LARGEST) | (wanted == torch.inf), torch.inf)
+    return raised_to_fp32(t)
 
 
 def threshold_ahead(
@@ -219,3 +218,8 @@ def lowered_to_fp32(values: Tensor) -> Tensor:
     """fp64 -> fp32, never upwards, and always finite: -inf and NaN become the lowest number."""
     lowered = values - values.abs() * 2.0**-23 - 2.0**-149
     return lowered.nan_to_num(nan=-LARGEST).clamp(-LARGEST, LARGEST).float()
+
+
+def raised_to_fp32(values: Tensor) -> Tensor:
+    """fp64 -> fp32, never downwards: inf beyond the largest number; NaN becomes that."""
+    return (-lowered_to_fp32(-values)).masked_fill_(values > LARGEST, torch.inf)

@@ -108,7 +108,7 @@ def test_a_bank_without_some_rows(screen: str, names: str, metric: str, kind: st
     assert bank.stats.certified + bank.stats.repaired == bank.stats.queries
 
 
-def test_ten_thousand_labels_share_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ten_thousand_labels_have_few_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     searches = []
     search = sources.search_vectors
     monkeypatch.setattr(

@@ -64,29 +64,20 @@ class Data:
 
 def same(size: Size, prepared: bool) -> Pair:
     data = Data(size, prepared)
-    return Pair(
-        lambda: in_torch.best(*data.vectors, K, data.is_different),
-        data.ours("topk", K, same=(data.own, data.labels)),
-        partial(_share_of_matches, data),
-    )
+    original = partial(in_torch.best, *data.vectors, K, data.is_different)
+    return _best(data, original, same=(data.own, data.labels))
 
 
 def same_label_by_label(size: Size, prepared: bool) -> Pair:
     data = Data(size, prepared)
-    return Pair(
-        lambda: in_torch.best_label_by_label(*data.vectors, K, data.own, data.labels),
-        data.ours("topk", K, same=(data.own, data.labels)),
-        partial(_share_of_matches, data),
-    )
+    original = partial(in_torch.best_label_by_label, *data.vectors, K, data.own, data.labels)
+    return _best(data, original, same=(data.own, data.labels))
 
 
 def different(size: Size, prepared: bool) -> Pair:
     data = Data(size, prepared)
-    return Pair(
-        lambda: in_torch.best(*data.vectors, K, data.is_same),
-        data.ours("topk", K, different=(data.own, data.labels)),
-        partial(_share_of_matches, data),
-    )
+    original = partial(in_torch.best, *data.vectors, K, data.is_same)
+    return _best(data, original, different=(data.own, data.labels))
 
 
 def allowed(size: Size, prepared: bool) -> Pair:
@@ -97,8 +88,7 @@ def allowed(size: Size, prepared: bool) -> Pair:
         refused = torch.ones(size.queries, size.labels, dtype=torch.bool).scatter_(1, sets, False)
         return in_torch.best(*data.vectors, K, lambda part: refused[part][:, data.labels])
 
-    ours = data.ours("topk", K, allowed=(sets, data.labels))
-    return Pair(original, ours, partial(_share_of_matches, data))
+    return _best(data, original, allowed=(sets, data.labels))
 
 
 def groups(size: Size, prepared: bool) -> Pair:
@@ -129,6 +119,10 @@ def within_different(size: Size, prepared: bool, share: float) -> Pair:
         data.ours("within", threshold, different=labels, sort=False),
         partial(_share_of_pairs, threshold),
     )
+
+
+def _best(data: Data, original: Callable[[], Matches], **labels: object) -> Pair:
+    return Pair(original, data.ours("topk", K, **labels), partial(_share_of_matches, data))
 
 
 def _share_of_matches(data: Data, original: Matches, ours: Matches) -> float:

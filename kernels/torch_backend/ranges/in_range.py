@@ -60,9 +60,7 @@ class InRange(Candidates):
 
     def sure_beyond(self, slack: Tensor) -> Tensor:
         """(Q,) fp32: screened values from which on a score is in range, of such a ``slack``."""
-        return -fp32.lowered_to_fp32(-(self.sure.double() + slack)).masked_fill_(
-            self.sure == torch.inf, -torch.inf
-        )
+        return fp32.raised_to_fp32(self.sure.double() + slack)
 
     def count(self, counts: Tensor) -> None:
         """So many more of each query (Q,), of which nothing else is kept."""

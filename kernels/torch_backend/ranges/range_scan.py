@@ -92,7 +92,7 @@ class RangeInt8Scan(Int8Scan):
         return RangeScan(self.block)
 
     def scan(self, codes: Codes, first_page: int, last_page: int) -> None:
-        # Their bounds leave up to twice as much as there is.
+        # Their bounds leave more than there is.
         if self.float_scan.share > self.crowded_share / 2:
             self.scan_pages_in_float(codes, first_page, last_page)
         else:

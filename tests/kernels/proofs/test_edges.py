@@ -62,6 +62,8 @@ def test_lowered_numbers_are_finite_and_below() -> None:
     assert lowered.isfinite().all()
     known = ~values.isnan() & (values > -fp32.LARGEST)
     assert (lowered.double() < values)[known].all()
+    assert torch.equal(fp32.raised_to_fp32(-values)[known], -lowered[known])
+    assert (fp32.raised_to_fp32(torch.tensor([math.inf, 1e300]).double()) == math.inf).all()
 
 
 @pytest.mark.parametrize("kind", [1e-30, 1.0, 1e17])

@@ -10,11 +10,13 @@ from drawn import problems
 from hypothesis import given
 from hypothesis import strategies as st
 from in_range import assert_same, expected, thresholds
+from labelled import labels_of
 from problems import METRICS, Problem, vectors
 from screens import CODED, SCREENS, multiply_by_fbgemm, needs_fbgemm, screen_small
 from torch import Tensor
 
 from flashmatch import PrototypeBank
+from flashmatch.kernels.contract import reference
 from flashmatch.kernels.torch_backend.ranges import range_search
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
@@ -69,13 +71,13 @@ LABELS = st.dictionaries(st.sampled_from(("same", "different")), st.integers(1, 
 
 def labelled(count: int, conditions: dict[str, int]) -> tuple[dict[str, list[int]], Tensor]:
     """Labels of so many rows, and which pairs may match: of two rows, and by the labels."""
-    labels, may = {}, ~torch.eye(count, dtype=torch.bool)
-    for seed, (name, names) in enumerate(conditions.items()):
-        of_rows = torch.randint(names, (count,), generator=torch.Generator().manual_seed(seed))
-        is_same = of_rows[:, None] == of_rows
-        may &= is_same if name == "same" else ~is_same
-        labels[name] = of_rows.tolist()
-    return labels, may
+    labels = {
+        name: labels_of(0, count, names, seed)[1].tolist()
+        for seed, (name, names) in enumerate(conditions.items())
+    }
+    pairs = {name: (own, own) for name, own in labels.items()}
+    apart = ~torch.eye(count, dtype=torch.bool)
+    return labels, apart & reference.label_mask(count, count, **pairs) if pairs else apart
 
 
 @given(problems(largest=120), SHARES, st.sampled_from((None, 1, 3)), st.booleans(), LABELS)
